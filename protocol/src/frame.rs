@@ -1,0 +1,206 @@
+//! Framing: a header and a payload, each with its length before it and a cap upon it.
+
+use std::io::{self, IoSlice, Read, Write};
+
+/// The longest header, in bytes: room for a batch of a million calls, or a very long error message.
+pub const MAX_HEADER: u32 = 64 << 20;
+/// The longest payload, in bytes.
+pub const MAX_PAYLOAD: u32 = 1 << 30;
+/// The longest header and the longest payload until the handshake is over, in bytes.
+pub const MAX_GREETING: u32 = 1 << 20;
+
+/// The two lengths in front of each frame.
+const PREFIX: usize = 8;
+/// How much is read at least, where the sender may have sent more: small frames take one read.
+const CHUNK: usize = 16 << 10;
+/// The most that is reserved on the word of a length prefix alone.
+const TRUST: usize = 1 << 20;
+/// A buffer that grew beyond this is given back after the frame that needed it.
+const KEEP: usize = 1 << 20;
+
+/// Why no frame could be read.
+#[derive(Debug)]
+pub enum FrameError {
+    /// The stream ended between two frames.
+    Closed,
+    /// The stream ended within a frame, or could not be read.
+    Io(io::Error),
+    /// A length stood above its cap.
+    TooLong {
+        /// The length it claimed, in bytes.
+        claimed: u32,
+        /// The cap, in bytes.
+        cap: u32,
+    },
+}
+
+/// The caps of one stage of a link.
+#[derive(Debug, Clone, Copy)]
+pub struct Caps {
+    /// For the header.
+    pub header: u32,
+    /// For the payload.
+    pub payload: u32,
+}
+
+impl Caps {
+    /// Before the handshake is over.
+    pub const GREETING: Caps = Caps {
+        header: MAX_GREETING,
+        payload: MAX_GREETING,
+    };
+    /// After it.
+    pub const FULL: Caps = Caps {
+        header: MAX_HEADER,
+        payload: MAX_PAYLOAD,
+    };
+}
+
+/// Writes one frame, `header` and then `payload`, in as few writes as the stream allows.
+///
+/// # Errors
+///
+/// What the stream says, and [`io::ErrorKind::InvalidInput`] if a part is longer than its cap; then
+/// nothing has been written.
+pub fn write(stream: &mut impl Write, header: &[u8], payload: &[&[u8]]) -> io::Result<()> {
+    let too_long = |what: &str, len: usize, cap: u32| {
+        let text = format!("a {what} of {len} bytes is above the limit of {cap} bytes");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    };
+    let total = payload.iter().map(|piece| piece.len()).sum::<usize>();
+    let header_len = u32::try_from(header.len())
+        .ok()
+        .filter(|len| *len <= MAX_HEADER)
+        .ok_or_else(|| too_long("header", header.len(), MAX_HEADER))?;
+    let payload_len = u32::try_from(total)
+        .ok()
+        .filter(|len| *len <= MAX_PAYLOAD)
+        .ok_or_else(|| too_long("payload", total, MAX_PAYLOAD))?;
+
+    let mut prefix = [0; PREFIX];
+    prefix[..4].copy_from_slice(&header_len.to_le_bytes());
+    prefix[4..].copy_from_slice(&payload_len.to_le_bytes());
+    let mut slices = Vec::with_capacity(2 + payload.len());
+    slices.push(IoSlice::new(&prefix));
+    slices.push(IoSlice::new(header));
+    slices.extend(payload.iter().map(|piece| IoSlice::new(piece)));
+    write_all_vectored(stream, &mut slices)?;
+    stream.flush()
+}
+
+fn write_all_vectored(stream: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    // Empty slices in front would make a write of nothing, which reads as a closed stream.
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match stream.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reads frames, keeping what it has read beyond the end of one for the next.
+#[derive(Debug, Default)]
+pub struct Reader {
+    buffer: Vec<u8>,
+    /// Where the frame handed out last ends; what follows has not been looked at.
+    used: usize,
+}
+
+impl Reader {
+    /// Reads one frame: its header and its payload.
+    ///
+    /// # Errors
+    ///
+    /// See [`FrameError`]. After an error the stream is of no further use.
+    pub fn read(
+        &mut self,
+        stream: &mut impl Read,
+        caps: Caps,
+    ) -> Result<(&[u8], &[u8]), FrameError> {
+        self.forget_last();
+        self.fill(stream, PREFIX, FrameError::Closed)?;
+        let header = self.length(0, caps.header)?;
+        let payload = self.length(4, caps.payload)?;
+        let end = PREFIX + header + payload;
+        self.fill(
+            stream,
+            end,
+            FrameError::Io(io::ErrorKind::UnexpectedEof.into()),
+        )?;
+        self.used = end;
+        Ok(self.buffer[PREFIX..end].split_at(header))
+    }
+
+    /// Whether bytes have been read that no frame handed out so far contains.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        self.buffer.len() > self.used
+    }
+
+    fn forget_last(&mut self) {
+        let rest = self.buffer.len() - self.used;
+        self.buffer.copy_within(self.used.., 0);
+        self.buffer.truncate(rest);
+        self.used = 0;
+        if self.buffer.capacity() > KEEP && rest < KEEP {
+            self.buffer.shrink_to(CHUNK);
+        }
+    }
+
+    fn length(&self, at: usize, cap: u32) -> Result<usize, FrameError> {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&self.buffer[at..at + 4]);
+        let claimed = u32::from_le_bytes(bytes);
+        if claimed > cap {
+            return Err(FrameError::TooLong { claimed, cap });
+        }
+        // A u32 fits into the usize of every platform with sockets.
+        Ok(claimed as usize)
+    }
+
+    /// Reads until `want` bytes are in the buffer. `at_start` is the error for a stream that ends
+    /// before the first of them.
+    fn fill(
+        &mut self,
+        stream: &mut impl Read,
+        want: usize,
+        at_start: FrameError,
+    ) -> Result<(), FrameError> {
+        let had = self.buffer.len();
+        while self.buffer.len() < want {
+            let missing = want - self.buffer.len();
+            let read = if missing <= CHUNK {
+                self.read_some(stream)
+            } else {
+                // `read_to_end` grows with what arrives, so a claimed length costs what it sends.
+                self.buffer.reserve(missing.min(TRUST));
+                stream
+                    .by_ref()
+                    .take(missing as u64)
+                    .read_to_end(&mut self.buffer)
+            };
+            match read {
+                Ok(0) if self.buffer.is_empty() && had == 0 => return Err(at_start),
+                Ok(0) => return Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(FrameError::Io(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// One read of whatever has arrived, into a chunk behind what is there already.
+    fn read_some(&mut self, stream: &mut impl Read) -> io::Result<usize> {
+        let start = self.buffer.len();
+        self.buffer.resize(start + CHUNK, 0);
+        let read = stream.read(&mut self.buffer[start..]);
+        let kept = start + read.as_ref().copied().unwrap_or(0);
+        self.buffer.truncate(kept);
+        read
+    }
+}

@@ -1,0 +1,164 @@
+//! The handshake: version first, then the token.
+
+use std::fmt;
+use std::io::{Read, Write};
+
+use crate::frame::Caps;
+use crate::link::{Link, LinkError};
+use crate::message::{Hello, ToWorker, Welcome};
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u16 = 1;
+/// The first bytes of a worker's first message, in every version.
+const MAGIC: [u8; 4] = *b"COOR";
+const PREAMBLE: usize = MAGIC.len() + 2;
+
+/// The environment variable that carries the token to a worker.
+pub const TOKEN_VARIABLE: &str = "COORDINATOR_TOKEN";
+/// The argument that makes a process a worker; the socket's name follows it.
+pub const CONNECT_ARGUMENT: &str = "--connect";
+
+/// A secret that a worker must present: 128 random bits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Makes a token of random bytes, which the caller has from the operating system.
+    #[must_use]
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        use std::fmt::Write as _;
+        let mut text = String::with_capacity(32);
+        for byte in bytes {
+            // Writing to a String does not fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Token(text)
+    }
+
+    /// The token as 32 hexadecimal digits, for [`TOKEN_VARIABLE`].
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Compares without telling by the time it takes how much was right.
+    fn admits(&self, presented: &str) -> bool {
+        let (ours, theirs) = (self.0.as_bytes(), presented.as_bytes());
+        let differing = ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
+        ours.len() == theirs.len() && differing == 0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Why a handshake came to nothing.
+#[derive(Debug)]
+pub enum HandshakeError {
+    /// The other side does not speak this protocol at all.
+    NotAWorker,
+    /// It speaks another version.
+    Version {
+        /// The version it speaks.
+        theirs: u16,
+    },
+    /// It presented another token.
+    Token,
+    /// The coordinator refused, and said why.
+    Refused(String),
+    /// The link broke.
+    Link(LinkError),
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAWorker => f.write_str("it does not speak this protocol"),
+            Self::Version { theirs } => write!(
+                f,
+                "the worker speaks protocol version {theirs}, the coordinator version {VERSION}: \
+                 build both from the same source"
+            ),
+            Self::Token => f.write_str(
+                "wrong token: copy the whole line that the coordinator printed, \
+                 with COORDINATOR_TOKEN",
+            ),
+            Self::Refused(why) => write!(f, "the coordinator refused this worker: {why}"),
+            Self::Link(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for HandshakeError {}
+
+impl From<LinkError> for HandshakeError {
+    fn from(error: LinkError) -> Self {
+        HandshakeError::Link(error)
+    }
+}
+
+/// The coordinator's side: reads the worker's [`Hello`] and checks it, but does not answer yet.
+///
+/// # Errors
+///
+/// The worker is to be refused, with the error as the reason; see [`refuse`].
+pub fn receive<S: Read + Write>(
+    link: &mut Link<S>,
+    token: &Token,
+) -> Result<Hello, HandshakeError> {
+    let (header, _) = link.receive_raw(Caps::GREETING)?;
+    let (preamble, rest) = header
+        .split_at_checked(PREAMBLE)
+        .ok_or(HandshakeError::NotAWorker)?;
+    let theirs = match *preamble {
+        [a, b, c, d, low, high] if [a, b, c, d] == MAGIC => u16::from_le_bytes([low, high]),
+        _ => return Err(HandshakeError::NotAWorker),
+    };
+    if theirs != VERSION {
+        return Err(HandshakeError::Version { theirs });
+    }
+    let hello: Hello = postcard::from_bytes(rest).map_err(LinkError::malformed)?;
+    if !token.admits(&hello.token) {
+        return Err(HandshakeError::Token);
+    }
+    Ok(hello)
+}
+
+/// The coordinator's side: admits the worker.
+///
+/// # Errors
+///
+/// The link broke.
+pub fn admit<S: Read + Write>(link: &mut Link<S>, welcome: Welcome) -> Result<(), LinkError> {
+    link.send(&ToWorker::Welcome(welcome), &[])
+}
+
+/// The coordinator's side: tells the worker why it is not admitted. Whether that arrives is the
+/// worker's affair.
+pub fn refuse<S: Read + Write>(link: &mut Link<S>, why: &HandshakeError) {
+    let _ = link.send(&ToWorker::Refused(why.to_string()), &[]);
+}
+
+/// The worker's side: introduces itself and waits to be admitted.
+///
+/// # Errors
+///
+/// The coordinator refused, or the link broke.
+pub fn introduce<S: Read + Write>(
+    link: &mut Link<S>,
+    hello: &Hello,
+) -> Result<Welcome, HandshakeError> {
+    let mut header = Vec::with_capacity(256);
+    header.extend(MAGIC);
+    header.extend(VERSION.to_le_bytes());
+    let header = postcard::to_extend(hello, header).map_err(LinkError::malformed)?;
+    link.send_raw(&header, &[])?;
+    match link.receive::<ToWorker>(Caps::GREETING)? {
+        (ToWorker::Welcome(welcome), _) => Ok(welcome),
+        (ToWorker::Refused(why), _) => Err(HandshakeError::Refused(why)),
+        (other, _) => Err(LinkError::Malformed(format!("{other:?} instead of a welcome")).into()),
+    }
+}

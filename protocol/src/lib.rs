@@ -1,0 +1,77 @@
+//! What a coordinator and a worker say to each other.
+//!
+//! This page is the wire specification: with it, a worker can be written in any language. The
+//! modules hold the one implementation both sides of this project share. There are no threads and
+//! no processes here.
+//!
+//! # Where they meet
+//!
+//! The coordinator makes a directory that only its user may enter (mode 0700) and listens in it on
+//! a local socket (a Unix stream socket; a named pipe on Windows), one for each worker. It starts
+//! the worker as
+//!
+//! ```text
+//! COORDINATOR_TOKEN=<32 hexadecimal digits> worker --connect <path of the socket>
+//! ```
+//!
+//! The worker connects once and uses this one stream for everything; its standard streams carry
+//! nothing of the protocol. Socket and directory are removed as soon as the two have met.
+//!
+//! # Frames
+//!
+//! Each message is a frame:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | length of the header, `u32`, little-endian, at most [`frame::MAX_HEADER`] |
+//! | 4 | length of the payload, `u32`, little-endian, at most [`frame::MAX_PAYLOAD`] |
+//! | … | the header: a message in [postcard](https://postcard.jamesmunns.com/wire-format) encoding |
+//! | … | the payload: the encoded inputs or outputs the header speaks of, one after another |
+//!
+//! A length above its maximum ends the link. A length is never trusted with memory: buffers grow
+//! as bytes arrive. Until the handshake is over the maximum of both is [`frame::MAX_GREETING`].
+//!
+//! # Handshake
+//!
+//! The worker speaks first. Its first frame is the only one whose header is not plain postcard; it
+//! begins with six bytes that will never change, so that two versions can tell each other apart:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | `C O O R` |
+//! | 2 | the protocol's version, `u16`, little-endian: [`handshake::VERSION`] |
+//! | … | [`message::Hello`], postcard |
+//!
+//! The coordinator answers with [`message::ToWorker::Welcome`], or with
+//! [`message::ToWorker::Refused`] and a reason, and closes. It refuses another version, another
+//! token, and, where the system tells, a process of another user or (for a worker that it
+//! started itself) another process.
+//!
+//! # Conversation
+//!
+//! From then on one side speaks at a time, so no size of payload can block both:
+//!
+//! 1. The coordinator sends one [`message::ToWorker::Batch`]: a task's name, how the payload is
+//!    encoded, and for each call its index, its attempt and the length of its input. The inputs
+//!    follow in the payload, in the same order.
+//! 2. The worker reads the whole frame, then runs the calls in order and sends one
+//!    [`message::Reply`] after each, with the output as its payload. Before it replies it flushes
+//!    what the call has printed, and says how far the files behind its stdout and stderr have grown.
+//! 3. After the last reply it is the coordinator's turn again: another batch, or
+//!    [`message::ToWorker::Exit`] with the exit code the worker is to leave with.
+//!
+//! If the stream ends, the worker leaves: its coordinator is gone.
+//!
+//! # Encodings
+//!
+//! | [`message::Encoding`] | input | output |
+//! |---|---|---|
+//! | `Postcard` | the task's input type in postcard; several parameters are a tuple | the same |
+//! | `Text` | raw bytes: JSON of the input type, or else a plain string | JSON; empty for a unit |
+
+pub mod frame;
+pub mod handshake;
+pub mod link;
+pub mod message;
+
+pub use link::{Link, LinkError};

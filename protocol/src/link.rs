@@ -1,0 +1,206 @@
+//! The link: typed messages over a local socket.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use interprocess::local_socket::ToFsName as _;
+use interprocess::local_socket::traits::Stream as _;
+use interprocess::local_socket::{GenericFilePath, Listener, ListenerOptions, Name, Stream};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::frame::{self, Caps, FrameError, Reader};
+
+/// Why a link is of no further use.
+#[derive(Debug)]
+pub enum LinkError {
+    /// The other side closed it between two messages.
+    Closed,
+    /// It broke within a message.
+    Broken(io::Error),
+    /// The other side sent something that is no message.
+    Malformed(String),
+    /// What was to be sent is larger than the protocol allows. Nothing was sent; the link is whole.
+    TooLarge(String),
+}
+
+impl LinkError {
+    pub(crate) fn malformed(error: postcard::Error) -> Self {
+        LinkError::Malformed(error.to_string())
+    }
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the other side closed the link"),
+            Self::Broken(error) => write!(f, "the link broke: {error}"),
+            Self::Malformed(what) => write!(f, "the other side sent rubbish: {what}"),
+            Self::TooLarge(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for LinkError {}
+
+impl From<FrameError> for LinkError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Closed => LinkError::Closed,
+            FrameError::Io(error) => LinkError::Broken(error),
+            FrameError::TooLong { claimed, cap } => LinkError::Malformed(format!(
+                "a part of {claimed} bytes, where {cap} is the limit"
+            )),
+        }
+    }
+}
+
+/// A link to the other side. `S` is a local socket, or anything else that reads and writes.
+#[derive(Debug)]
+pub struct Link<S> {
+    stream: S,
+    reader: Reader,
+    header: Vec<u8>,
+}
+
+impl<S: Read + Write> Link<S> {
+    /// A link over an open stream.
+    pub fn new(stream: S) -> Self {
+        Link {
+            stream,
+            reader: Reader::default(),
+            header: Vec::new(),
+        }
+    }
+
+    /// The stream below, for its options. Reading or writing it breaks the link.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// Sends a message with its payload, in one write where the system allows.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::TooLarge`] if it does not fit into a frame (nothing was sent, the link goes
+    /// on); else the link is broken.
+    pub fn send(&mut self, message: &impl Serialize, payload: &[&[u8]]) -> Result<(), LinkError> {
+        self.answer().send(message, payload)
+    }
+
+    /// Receives a message and its payload.
+    ///
+    /// # Errors
+    ///
+    /// The link is broken, or was closed.
+    pub fn receive<M: DeserializeOwned>(&mut self, caps: Caps) -> Result<(M, &[u8]), LinkError> {
+        let (header, payload) = self.receive_raw(caps)?;
+        Ok((decode(header)?, payload))
+    }
+
+    /// Receives a message and its payload, and a way to answer while the payload is being read.
+    ///
+    /// # Errors
+    ///
+    /// The link is broken, or was closed.
+    pub fn receive_to_answer<M: DeserializeOwned>(
+        &mut self,
+        caps: Caps,
+    ) -> Result<(M, &[u8], Answer<'_, S>), LinkError> {
+        let (header, payload) = self.reader.read(&mut self.stream, caps)?;
+        let answer = Answer {
+            stream: &mut self.stream,
+            header: &mut self.header,
+        };
+        Ok((decode(header)?, payload, answer))
+    }
+
+    fn answer(&mut self) -> Answer<'_, S> {
+        Answer {
+            stream: &mut self.stream,
+            header: &mut self.header,
+        }
+    }
+
+    /// Whether more has arrived than the messages handed out: a peer that speaks out of turn.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        self.reader.has_unread()
+    }
+
+    pub(crate) fn send_raw(&mut self, header: &[u8], payload: &[&[u8]]) -> Result<(), LinkError> {
+        send_raw(&mut self.stream, header, payload)
+    }
+
+    pub(crate) fn receive_raw(&mut self, caps: Caps) -> Result<(&[u8], &[u8]), LinkError> {
+        Ok(self.reader.read(&mut self.stream, caps)?)
+    }
+}
+
+/// The sending half of a [`Link`], usable while a received payload is still borrowed from it.
+#[derive(Debug)]
+pub struct Answer<'l, S> {
+    stream: &'l mut S,
+    /// A buffer, kept for the next message.
+    header: &'l mut Vec<u8>,
+}
+
+impl<S: Write> Answer<'_, S> {
+    /// Sends a message with its payload, in one write where the system allows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::send`].
+    pub fn send(&mut self, message: &impl Serialize, payload: &[&[u8]]) -> Result<(), LinkError> {
+        let mut buffer = std::mem::take(self.header);
+        buffer.clear();
+        *self.header = postcard::to_extend(message, buffer).map_err(LinkError::malformed)?;
+        send_raw(self.stream, self.header, payload)
+    }
+}
+
+fn send_raw(stream: &mut impl Write, header: &[u8], payload: &[&[u8]]) -> Result<(), LinkError> {
+    frame::write(stream, header, payload).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => LinkError::TooLarge(error.to_string()),
+        _ => LinkError::Broken(error),
+    })
+}
+
+fn decode<M: DeserializeOwned>(header: &[u8]) -> Result<M, LinkError> {
+    match postcard::take_from_bytes(header) {
+        Ok((message, [])) => Ok(message),
+        Ok((_, rest)) => Err(LinkError::Malformed(format!(
+            "{} bytes behind a message",
+            rest.len()
+        ))),
+        Err(error) => Err(LinkError::malformed(error)),
+    }
+}
+
+/// A local socket, the stream of every real link.
+pub type Socket = Stream;
+
+/// Connects to the socket that a coordinator listens on.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn connect(name: &OsStr) -> io::Result<Socket> {
+    Stream::connect(socket_name(name)?)
+}
+
+/// Listens for workers on a socket of this name. On Unix the name is a path, and dropping the
+/// listener removes it.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn listen(name: &OsStr) -> io::Result<Listener> {
+    ListenerOptions::new()
+        .name(socket_name(name)?)
+        .create_sync()
+}
+
+fn socket_name(name: &OsStr) -> io::Result<Name<'_>> {
+    name.to_fs_name::<GenericFilePath>()
+}

@@ -1,0 +1,122 @@
+//! The messages, in the order in which a conversation uses them.
+//!
+//! Enum variants are numbered by their position on the wire: add new ones at the end, and raise
+//! [`VERSION`](crate::handshake::VERSION) with every change of meaning.
+
+use serde::{Deserialize, Serialize};
+
+/// The worker's first message: who it is and what it can run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Proof that the worker was invited: what `COORDINATOR_TOKEN` held.
+    pub token: String,
+    /// The worker's process id.
+    pub pid: u32,
+    /// The tasks it can run.
+    pub tasks: Vec<TaskInfo>,
+}
+
+/// A task, as a worker lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskInfo {
+    /// The name calls use.
+    pub name: String,
+    /// Its signature, as in the source: `fn square(x: i64) -> i64`.
+    pub signature: String,
+    /// The first line of its doc comment; empty if it has none.
+    pub doc: String,
+}
+
+/// What the coordinator says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The worker is admitted.
+    Welcome(Welcome),
+    /// The worker is not admitted, and why.
+    Refused(String),
+    /// Calls to run, in this order.
+    Batch(Batch),
+    /// No further calls: leave with this exit code.
+    Exit(i32),
+}
+
+/// What an admitted worker is told of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The slot it fills, counted from 1.
+    pub slot: u32,
+}
+
+/// Consecutive calls of one task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The task's name.
+    pub task: String,
+    /// The types the coordinator knows the task by, `(i64) -> i64`, so that two builds that
+    /// disagree find out before they misread each other. `None` if it does not know.
+    pub types: Option<String>,
+    /// How inputs and outputs are encoded.
+    pub encoding: Encoding,
+    /// The calls.
+    pub calls: Vec<CallHeader>,
+}
+
+/// One call of a batch. Its input is the next `len` bytes of the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallHeader {
+    /// Its place in its map, from 0.
+    pub index: u64,
+    /// Which try of the call this is, from 1.
+    pub attempt: u32,
+    /// The length of its input in the payload, in bytes.
+    pub len: u32,
+}
+
+/// How a payload is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encoding {
+    /// Postcard of the task's own types.
+    Postcard,
+    /// Text in, JSON out: for callers that do not know the task's types.
+    Text,
+}
+
+/// What the worker says of one call. A [`Verdict::Value`] has its output in the payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The index the call came with.
+    pub index: u64,
+    /// How long the call ran, in nanoseconds.
+    pub nanos: u64,
+    /// How long the file behind the worker's stdout is now, in bytes; 0 if it is no file.
+    pub stdout: u64,
+    /// How long the file behind the worker's stderr is now, in bytes; 0 if it is no file.
+    pub stderr: u64,
+    /// How the call ended.
+    pub verdict: Verdict,
+}
+
+/// How a call ended, as far as the worker can tell. This envelope always decodes, whatever the
+/// task's own types.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The task returned a value: the payload.
+    Value,
+    /// The task returned an error, or could not be run.
+    Failed(String),
+    /// The task panicked.
+    Panicked(Panic),
+    /// The input could not be decoded, or the output not encoded.
+    Undecodable(String),
+}
+
+/// A panic, carried across processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Panic {
+    /// What it said.
+    pub message: String,
+    /// Where: `src/lib.rs:10:5`.
+    pub location: String,
+    /// The worker's stack; empty if `RUST_BACKTRACE=0`.
+    pub backtrace: String,
+}

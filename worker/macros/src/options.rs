@@ -1,0 +1,43 @@
+//! What stands in the parentheses of `#[task(…)]`.
+
+use syn::parse::{Parse, ParseStream};
+use syn::{Ident, LitBool, LitStr, Token};
+
+/// The options, with their defaults.
+pub(crate) struct Options {
+    /// Another name than the function's.
+    pub(crate) name: Option<String>,
+    /// Whether the task adds itself to the registry of every program that links it.
+    pub(crate) register: bool,
+}
+
+impl Parse for Options {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let mut options = Options {
+            name: None,
+            register: true,
+        };
+        while !input.is_empty() {
+            let key: Ident = input.parse()?;
+            input.parse::<Token![=]>()?;
+            if key == "name" {
+                let name: LitStr = input.parse()?;
+                let text = name.value();
+                if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                    let message = "a task's name has at least one character, and no white space";
+                    return Err(syn::Error::new(name.span(), message));
+                }
+                options.name = Some(text);
+            } else if key == "register" {
+                options.register = input.parse::<LitBool>()?.value;
+            } else {
+                let message = "unknown option; #[task] takes `name = \"…\"`";
+                return Err(syn::Error::new(key.span(), message));
+            }
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
+        Ok(options)
+    }
+}

@@ -1,0 +1,111 @@
+//! The command line of a worker, for people and debuggers.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use protocol::message::Verdict;
+
+use crate::{registry, run, text};
+
+const HELP: &str = "\
+Runs tasks for a coordinator, or one by hand.
+
+Usage:
+  worker tasks                 list the tasks: signature and first line of documentation
+  worker call TASK [INPUT]     run one call here, with no coordinator: for a debugger
+  worker --connect NAME        join a coordinator; it prints the whole line with --manual
+
+INPUT is JSON of the task's input type, or else a plain string; several parameters are an array.
+
+Examples:
+  worker call square 7
+  worker call sleep 0.5
+";
+
+pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
+    let words: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+    let first = words.first().and_then(|word| word.to_str());
+    match (first, words.len()) {
+        (Some("tasks"), 1) => tasks(),
+        (Some("call"), 2) => call(words[1], OsStr::new("")),
+        (Some("call"), 3) => call(words[1], words[2]),
+        (Some("call"), 4..) => {
+            usage("call takes one INPUT; several parameters are an array: '[2, 10]'")
+        }
+        (Some("call"), _) => usage("call needs a TASK; see: worker tasks"),
+        (Some("--connect"), _) => usage("--connect takes one NAME"),
+        (Some("-h" | "--help"), 1) => print(HELP),
+        (Some("-V" | "--version"), 1) => print(concat!("worker ", env!("CARGO_PKG_VERSION"), "\n")),
+        (None, _) => usage("nothing to do"),
+        (Some(word), _) => usage(&format!("unexpected `{word}`")),
+    }
+}
+
+/// One line on stderr that says who says it.
+pub(crate) fn complain(what: &str) {
+    // If stderr is gone there is no one left to tell.
+    let _ = writeln!(io::stderr(), "worker: {what}");
+}
+
+fn usage(what: &str) -> ExitCode {
+    complain(&format!("{what}; try: worker --help"));
+    ExitCode::from(2)
+}
+
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        // `worker tasks | head -1`
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("cannot write to stdout: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tasks() -> ExitCode {
+    match registry::all() {
+        Ok(all) => {
+            let infos: Vec<_> = all.values().map(registry::Entry::info).collect();
+            print(&text::list(&infos))
+        }
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn call(task: &OsStr, input: &OsStr) -> ExitCode {
+    let entry = match registry::find(&task.to_string_lossy()) {
+        Ok(entry) => entry,
+        Err(why) => {
+            complain(&why);
+            return ExitCode::from(2);
+        }
+    };
+    let mut output = Vec::new();
+    run::install_panic_hook();
+    let why = match run::guarded(entry.text, input.as_encoded_bytes(), &mut output) {
+        Verdict::Value => {
+            return match text::show(&output) {
+                Some(shown) => print(&format!("{shown}\n")),
+                None => ExitCode::SUCCESS,
+            };
+        }
+        Verdict::Failed(why) => format!("failed: {why}"),
+        Verdict::Undecodable(why) => why,
+        Verdict::Panicked(panic) => format!(
+            "panicked at {}: {}\n{}",
+            panic.location, panic.message, panic.backtrace
+        ),
+    };
+    complain(&format!("{}: {}", entry.name, why.trim_end()));
+    ExitCode::FAILURE
+}

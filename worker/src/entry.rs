@@ -1,0 +1,136 @@
+//! How a process becomes a worker.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE};
+use protocol::link::{self, Link, LinkError};
+use protocol::message::Hello;
+
+use crate::{by_hand, os, registry, run, serve};
+
+/// Exit code of a worker that could not join a coordinator.
+const EXIT_NOT_JOINED: i32 = 2;
+
+static INITIALIZED: AtomicBool = AtomicBool::new(false);
+
+/// Lets one program be both sides: call it first thing in `main`.
+///
+/// In a process that a coordinator has started as a worker (its arguments are `--connect NAME`, and
+/// `COORDINATOR_TOKEN` is set) it runs calls until the coordinator is done and then exits; it does
+/// not return. In any other process it notes that this program can be its own worker, and returns
+/// at once.
+///
+/// ```
+/// fn main() {
+///     worker::init();
+///     // here it is the coordinator
+/// }
+/// ```
+pub fn init() {
+    INITIALIZED.store(true, Ordering::Relaxed);
+    let mut arguments = env::args_os().skip(1);
+    if arguments.next().as_deref() != Some(OsStr::new(CONNECT_ARGUMENT)) {
+        return;
+    }
+    let (Some(name), None) = (arguments.next(), arguments.next()) else {
+        return;
+    };
+    // Without the token this `--connect` is the program's own business.
+    if env::var_os(TOKEN_VARIABLE).is_some() {
+        std::process::exit(join(&name));
+    }
+}
+
+/// Whether [`init`] has been called: whether this program can be its own worker.
+#[must_use]
+pub fn is_initialized() -> bool {
+    INITIALIZED.load(Ordering::Relaxed)
+}
+
+/// The whole `main` of a program that is nothing but a worker: `--connect NAME` joins a coordinator,
+/// `call TASK INPUT` runs a task with no coordinator, `tasks` lists the tasks.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     worker::main()
+/// }
+/// ```
+#[must_use]
+pub fn main() -> ExitCode {
+    INITIALIZED.store(true, Ordering::Relaxed);
+    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    match arguments.as_slice() {
+        [connect, name] if connect == CONNECT_ARGUMENT => std::process::exit(join(name)),
+        arguments => by_hand::main(arguments),
+    }
+}
+
+/// Joins the coordinator that listens on `name`, works for it, and returns an exit code.
+fn join(name: &OsStr) -> i32 {
+    match work(name) {
+        Ok(code) => code,
+        Err(why) => {
+            by_hand::complain(&format!(
+                "cannot work for {}: {why}",
+                name.to_string_lossy()
+            ));
+            EXIT_NOT_JOINED
+        }
+    }
+}
+
+fn work(name: &OsStr) -> Result<i32, String> {
+    os::take_lifeline().map_err(|error| format!("stdin: {error}"))?;
+    os::line_buffer_c_stdout();
+    let token = env::var(TOKEN_VARIABLE).map_err(|_| {
+        format!("{TOKEN_VARIABLE} is not set: copy the whole line that the coordinator printed")
+    })?;
+    let tasks = registry::all()?
+        .values()
+        .map(registry::Entry::info)
+        .collect();
+    let hello = Hello {
+        token,
+        pid: std::process::id(),
+        tasks,
+    };
+    let mut link = Link::new(link::connect(name).map_err(|error| connect_failed(&error))?);
+    let introduced = handshake::introduce(&mut link, &hello);
+    if let Err(handshake::HandshakeError::Link(LinkError::Closed | LinkError::Broken(_))) =
+        introduced
+    {
+        // The coordinator died before it could remove the place where they were to meet.
+        remove_meeting_place(name);
+    }
+    let welcome = introduced.map_err(|error| error.to_string())?;
+    run::install_panic_hook();
+    match serve::serve(&mut link, welcome.slot) {
+        // The coordinator is gone, and with it whoever would want to hear of it.
+        Err(LinkError::Closed | LinkError::Broken(_)) => Ok(0),
+        served => served.map_err(|error| error.to_string()),
+    }
+}
+
+fn connect_failed(error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => "no coordinator waits under this name",
+        io::ErrorKind::ConnectionRefused => "the coordinator that waited there is gone",
+        _ => "copy the line that the coordinator printed",
+    };
+    format!("{error}; {hint}")
+}
+
+fn remove_meeting_place(name: &OsStr) {
+    let socket = Path::new(name);
+    // The directory is only removed if it is empty, that is, if it held nothing but the socket.
+    if std::fs::remove_file(socket).is_ok()
+        && let Some(directory) = socket.parent()
+    {
+        let _ = std::fs::remove_dir(directory);
+    }
+}

@@ -1,0 +1,11 @@
+//! The operating system's part of being a worker. The only place that knows which system it is.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub(crate) use unix::*;
+
+#[cfg(not(unix))]
+compile_error!(
+    "workers run on Unix-like systems only: another system's part belongs into worker/src/os/"
+);

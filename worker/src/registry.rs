@@ -1,0 +1,104 @@
+//! The tasks of this program, found by name.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use protocol::message::{TaskInfo, Verdict};
+
+use crate::run;
+use crate::task::Task;
+
+/// A task as the registry holds it: what it is called, and how to run it on bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    pub(crate) name: &'static str,
+    pub(crate) signature: &'static str,
+    pub(crate) types: &'static str,
+    pub(crate) doc: &'static str,
+    /// Where it is defined, to tell two of one name apart.
+    location: &'static str,
+    pub(crate) postcard: Runner,
+    pub(crate) text: Runner,
+}
+
+/// Runs a task on an encoded input and appends the encoded output.
+pub(crate) type Runner = fn(&[u8], &mut Vec<u8>) -> Verdict;
+
+impl Entry {
+    /// The entry of a task. `location` is where it is defined, as `file:line`.
+    #[must_use]
+    pub const fn new<T: Task>(location: &'static str) -> Self {
+        Entry {
+            name: T::NAME,
+            signature: T::SIGNATURE,
+            types: T::TYPES,
+            doc: T::DOC,
+            location,
+            postcard: run::postcard::<T>,
+            text: run::text::<T>,
+        }
+    }
+
+    /// As the coordinator hears of it.
+    pub(crate) fn info(&self) -> TaskInfo {
+        TaskInfo {
+            name: self.name.to_owned(),
+            signature: self.signature.to_owned(),
+            doc: self.doc.lines().next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+inventory::collect!(Entry);
+
+/// Entries that did not register themselves; see [`add`].
+static ADDED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+
+/// Adds tasks that do not register themselves, for the lists that are only looked at later.
+#[cfg_attr(not(feature = "builtin"), expect(dead_code))]
+pub(crate) fn add(entries: &[Entry]) {
+    let mut added = ADDED.lock().unwrap_or_else(PoisonError::into_inner);
+    added.extend(entries);
+}
+
+/// All tasks, by name. It is collected at the first look, and an error if two share a name.
+pub(crate) fn all() -> Result<&'static BTreeMap<&'static str, Entry>, String> {
+    static ALL: OnceLock<Result<BTreeMap<&'static str, Entry>, String>> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        let added = ADDED.lock().unwrap_or_else(PoisonError::into_inner);
+        collect(
+            inventory::iter::<Entry>
+                .into_iter()
+                .copied()
+                .chain(added.iter().copied()),
+        )
+    });
+    all.as_ref().map_err(Clone::clone)
+}
+
+fn collect(entries: impl Iterator<Item = Entry>) -> Result<BTreeMap<&'static str, Entry>, String> {
+    let mut all = BTreeMap::new();
+    for entry in entries {
+        if let Some(other) = all.insert(entry.name, entry) {
+            return Err(format!(
+                "two tasks are named `{}`, at {} and at {}: give one of them another name with \
+                 #[task(name = \"…\")]",
+                entry.name, other.location, entry.location
+            ));
+        }
+    }
+    Ok(all)
+}
+
+/// The task of this name, or an error that lists the ones there are.
+pub(crate) fn find(name: &str) -> Result<&'static Entry, String> {
+    let all = all()?;
+    all.get(name).ok_or_else(|| {
+        let names: Vec<_> = all.keys().copied().collect();
+        let known = match names.as_slice() {
+            [] => "it has none".to_owned(),
+            names => format!("it has {}", names.join(", ")),
+        };
+        format!("this worker has no task named `{name}`; {known}")
+    })
+}

@@ -1,0 +1,122 @@
+//! Runs one call, and turns whatever happens into a verdict.
+
+use std::any::Any;
+use std::backtrace::Backtrace;
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+
+use protocol::message::{Panic, Verdict};
+
+use crate::registry::Runner;
+use crate::task::Task;
+use crate::text;
+
+/// Runs `T` on an input in postcard.
+pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Vec<u8>) -> Verdict {
+    match postcard::take_from_bytes::<T::Input>(input) {
+        Ok((input, [])) => run::<T>(input, output, |value, output| {
+            *output = postcard::to_extend(value, std::mem::take(output))
+                .map_err(|error| error.to_string())?;
+            Ok(())
+        }),
+        Ok((_, rest)) => undecodable_input::<T>(&format!("{} bytes too many", rest.len())),
+        Err(error) => undecodable_input::<T>(&error.to_string()),
+    }
+}
+
+/// Runs `T` on an input as a person types it: JSON of the input type, or else a plain string.
+pub(crate) fn text<T: Task>(input: &[u8], output: &mut Vec<u8>) -> Verdict {
+    match text::parse::<T::Input>(input) {
+        Ok(input) => run::<T>(input, output, text::encode),
+        Err(why) => undecodable_input::<T>(&why),
+    }
+}
+
+/// Runs the function on a decoded input and encodes what it returns.
+fn run<T: Task>(
+    input: T::Input,
+    output: &mut Vec<u8>,
+    encode: impl FnOnce(&T::Output, &mut Vec<u8>) -> Result<(), String>,
+) -> Verdict {
+    let start = output.len();
+    let verdict = match T::run(input) {
+        Ok(value) => match encode(&value, output) {
+            Ok(()) => Verdict::Value,
+            Err(why) => Verdict::Undecodable(format!(
+                "the output of `{}` could not be encoded: {why}",
+                T::NAME
+            )),
+        },
+        Err(why) => Verdict::Failed(why),
+    };
+    if verdict != Verdict::Value {
+        output.truncate(start);
+    }
+    verdict
+}
+
+fn undecodable_input<T: Task>(why: &str) -> Verdict {
+    Verdict::Undecodable(format!("this is no input for `{}`: {why}", T::SIGNATURE))
+}
+
+thread_local! {
+    /// `Some` while this thread runs a call: the hook puts there what a panic said.
+    static CAUGHT: RefCell<Option<Option<Panic>>> = const { RefCell::new(None) };
+}
+
+/// Runs a call so that a panic in it, also while decoding and encoding, becomes a verdict.
+pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Vec<u8>) -> Verdict {
+    CAUGHT.set(Some(None));
+    let start = output.len();
+    let result = panic::catch_unwind(AssertUnwindSafe(|| runner(input, output)));
+    let caught = CAUGHT.take().flatten();
+    result.unwrap_or_else(|payload| {
+        output.truncate(start);
+        Verdict::Panicked(caught.unwrap_or_else(|| Panic {
+            // `resume_unwind` unwinds without calling the hook.
+            message: message_of(payload.as_ref()),
+            location: String::new(),
+            backtrace: String::new(),
+        }))
+    })
+}
+
+/// Makes panics within calls travel instead of being printed. Those of other threads, which no
+/// verdict tells of, are printed as ever.
+pub(crate) fn install_panic_hook() {
+    let next = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let in_call = CAUGHT.with_borrow_mut(|caught| match caught {
+            Some(caught) => {
+                *caught = Some(panic_of(info));
+                true
+            }
+            None => false,
+        });
+        if !in_call {
+            next(info);
+        }
+    }));
+}
+
+fn panic_of(info: &PanicHookInfo<'_>) -> Panic {
+    let wanted = std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value != "0");
+    Panic {
+        message: message_of(info.payload()),
+        location: info.location().map(ToString::to_string).unwrap_or_default(),
+        backtrace: match wanted {
+            true => Backtrace::force_capture().to_string(),
+            false => String::new(),
+        },
+    }
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic with something other than a string".to_owned()
+    }
+}
