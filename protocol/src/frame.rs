@@ -1,5 +1,6 @@
 //! Framing: a header and a payload, each with its length before it and a cap upon it.
 
+use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 
 /// The longest header, in bytes: room for a batch of a million calls, or a very long error message.
@@ -34,6 +35,18 @@ pub enum FrameError {
     },
 }
 
+/// Why a frame was not written at all; inside an [`io::Error`].
+#[derive(Debug)]
+pub(crate) struct TooLarge(String);
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TooLarge {}
+
 /// The caps of one stage of a link.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
@@ -65,7 +78,7 @@ impl Caps {
 pub fn write(stream: &mut impl Write, header: &[u8], payload: &[&[u8]]) -> io::Result<()> {
     let too_long = |what: &str, len: usize, cap: u32| {
         let text = format!("a {what} of {len} bytes is above the limit of {cap} bytes");
-        io::Error::new(io::ErrorKind::InvalidInput, text)
+        io::Error::new(io::ErrorKind::InvalidInput, TooLarge(text))
     };
     let total = payload.iter().map(|piece| piece.len()).sum::<usize>();
     let header_len = u32::try_from(header.len())

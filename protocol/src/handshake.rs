@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{Read, Write};
 
 use crate::frame::Caps;
-use crate::link::{Link, LinkError};
+use crate::link::{self, Link, LinkError};
 use crate::message::{Hello, ToWorker, Welcome};
 
 /// The version of the protocol that this crate speaks.
@@ -120,7 +120,7 @@ pub fn receive<S: Read + Write>(
     if theirs != VERSION {
         return Err(HandshakeError::Version { theirs });
     }
-    let hello: Hello = postcard::from_bytes(rest).map_err(LinkError::malformed)?;
+    let hello: Hello = link::decode(rest)?;
     if !token.admits(&hello.token) {
         return Err(HandshakeError::Token);
     }

@@ -9,7 +9,7 @@ use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{GenericFilePath, Listener, ListenerOptions, Name, Stream};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::frame::{self, Caps, FrameError, Reader};
+use crate::frame::{self, Caps, FrameError, Reader, TooLarge};
 
 /// Why a link is of no further use.
 #[derive(Debug)]
@@ -160,13 +160,16 @@ impl<S: Write> Answer<'_, S> {
 }
 
 fn send_raw(stream: &mut impl Write, header: &[u8], payload: &[&[u8]]) -> Result<(), LinkError> {
-    frame::write(stream, header, payload).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => LinkError::TooLarge(error.to_string()),
-        _ => LinkError::Broken(error),
+    frame::write(stream, header, payload).map_err(|error| {
+        // Only the frame's own word says that nothing was sent, not the kind: streams use it, too.
+        match error.get_ref() {
+            Some(inner) if inner.is::<TooLarge>() => LinkError::TooLarge(error.to_string()),
+            _ => LinkError::Broken(error),
+        }
     })
 }
 
-fn decode<M: DeserializeOwned>(header: &[u8]) -> Result<M, LinkError> {
+pub(crate) fn decode<M: DeserializeOwned>(header: &[u8]) -> Result<M, LinkError> {
     match postcard::take_from_bytes(header) {
         Ok((message, [])) => Ok(message),
         Ok((_, rest)) => Err(LinkError::Malformed(format!(

@@ -25,9 +25,10 @@ Examples:
 
 pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     let words: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
-    let first = words.first().and_then(|word| word.to_str());
-    match (first, words.len()) {
+    let first = words.first().map(|word| word.to_string_lossy());
+    match (first.as_deref(), words.len()) {
         (Some("tasks"), 1) => tasks(),
+        (Some("tasks"), _) => usage("tasks takes no arguments"),
         (Some("call"), 2) => call(words[1], OsStr::new("")),
         (Some("call"), 3) => call(words[1], words[2]),
         (Some("call"), 4..) => {

@@ -17,7 +17,7 @@
 //! A program becomes able to run its tasks in processes of its own by calling [`init`] first thing
 //! in `main`. A program that is nothing but a worker is one line: `fn main() -> std::process::ExitCode { worker::main() }`.
 //!
-//! What each module is for: [`mod@task`] says what a task is; `registry` finds one by its name;
+//! What each module is for: `task` says what a task is; `registry` finds one by its name;
 //! `run` runs one call and turns whatever happens into a verdict; `serve` is the conversation with
 //! the coordinator; `output` measures what calls print; `text` reads and shows
 //! what people type; `by_hand` is the command line of a worker.
@@ -35,7 +35,7 @@ mod output;
 mod registry;
 mod run;
 mod serve;
-pub mod task;
+mod task;
 pub mod text;
 
 pub use current::{Current, current};

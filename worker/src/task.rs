@@ -11,8 +11,8 @@ use serde::{Serialize, de::DeserializeOwned};
 ///
 /// * Several parameters make a tuple: the input of `fn power(base: u64, exponent: u32)` is
 ///   `(u64, u32)`. No parameter makes `()`.
-/// * If the return type is written as some `Result<T, E>` with `E: Display`, then `Output` is `T`
-///   and an error ends the call as *failed*.
+/// * If the return type is written as some `Result`, say `Result<T, E>` with `E: Display` or
+///   `io::Result<T>`, then `Output` is `T` and an error ends the call as *failed*.
 /// * Parameters are owned values that serde can carry: `String` and not `&str`.
 /// * The name is the function's, or another by `#[task(name = "images.resize")]`. A program can't
 ///   have two tasks of one name.
@@ -46,9 +46,9 @@ pub trait Task: Copy + Send + Sync + 'static {
 
 /// A return type that can say no: some `Result`, under whatever alias.
 #[diagnostic::on_unimplemented(
-    message = "a task's error must implement `Display`",
-    label = "the error of this `Result` has to reach the coordinator as text",
-    note = "return `Result<T, String>`, or an error type that implements `Display`"
+    message = "`{Self}` is called `Result` but is none",
+    label = "a task that returns some `Result` has its error reach the coordinator as text",
+    note = "return `Result<T, E>` with an `E` that implements `Display`, or name the type differently"
 )]
 pub trait Fallible {
     /// What it holds when it says yes.

@@ -1,12 +1,15 @@
 //! The `#[task]` attribute. Use it as `worker::task`; the `worker` crate documents it.
 
 mod options;
+mod print;
 mod signature;
 
 use proc_macro::TokenStream;
-use proc_macro2::TokenStream as Tokens;
-use quote::{format_ident, quote};
-use syn::{ItemFn, parse_macro_input};
+use proc_macro2::{Delimiter, Group, Span, TokenStream as Tokens};
+use quote::{quote, quote_spanned};
+use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
+use syn::{Ident, Item, ItemFn};
 
 use options::Options;
 use signature::Signature;
@@ -18,11 +21,24 @@ use signature::Signature;
 /// See `worker::Task` for what a function must be like.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
-    let options = parse_macro_input!(options as Options);
-    let function = parse_macro_input!(item as ItemFn);
-    expand(&options, function)
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    let expanded = syn::parse(item.clone())
+        .and_then(function)
+        .and_then(|function| expand(&syn::parse(options)?, function));
+    match expanded {
+        Ok(expanded) => expanded.into(),
+        // With the item left as it was, its other uses give no errors of their own.
+        Err(error) => TokenStream::from_iter([error.into_compile_error().into(), item]),
+    }
+}
+
+fn function(item: Item) -> syn::Result<ItemFn> {
+    match item {
+        Item::Fn(function) => Ok(function),
+        other => Err(syn::Error::new(
+            other.span(),
+            "#[task] goes on a function with a body",
+        )),
+    }
 }
 
 fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
@@ -32,40 +48,49 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
     let name = options
         .name
         .clone()
-        .unwrap_or_else(|| ident.to_string().trim_start_matches("r#").to_owned());
+        .unwrap_or_else(|| ident.unraw().to_string());
     let text = signature.text();
     let types_text = signature.types_text();
     let doc = doc_of(&function);
     let (outer, inner) = split_attributes(&mut function);
     let visibility = std::mem::replace(&mut function.vis, syn::Visibility::Inherited);
 
-    let types = &signature.types;
-    let parameters: Vec<_> = (0..types.len())
-        .map(|i| format_ident!("input_{i}"))
-        .collect();
-    let (input, pattern) = match (types.as_slice(), parameters.as_slice()) {
-        ([one], [parameter]) => (quote!(#one), quote!(#parameter)),
-        _ => (quote!((#(#types,)*)), quote!((#(#parameters,)*))),
+    let types: Vec<_> = signature.types().collect();
+    // No other name: a task's own name can't be that of a variable where it is in scope, so any name
+    // that a task may have would not do.
+    let given = Ident::new("__input", Span::call_site());
+    let (input, arguments) = match types.as_slice() {
+        [one] => (quote!(#one), quote!(#given)),
+        several => {
+            let fields = (0..several.len()).map(syn::Index::from);
+            let mut tuple = Group::new(Delimiter::Parenthesis, quote!(#(#several,)*));
+            // What is wrong with the input is shown at the parameters.
+            tuple.set_span(declared.paren_token.span.join());
+            (quote!(#tuple), quote!(#(#given.#fields),*))
+        }
     };
     let returned = &signature.returned;
     let (output, run) = if signature.fallible {
         (
-            quote!(<#returned as ::worker::private::Fallible>::Value),
-            quote!(::worker::private::Fallible::into_result(#ident(#(#parameters),*))),
+            quote_spanned!(returned.span()=> <#returned as ::worker::private::Fallible>::Value),
+            quote!(::worker::private::Fallible::into_result(#ident(#arguments))),
         )
     } else {
         (
             quote!(#returned),
-            quote!(::core::result::Result::Ok(#ident(#(#parameters),*))),
+            quote!(::core::result::Result::Ok(#ident(#arguments))),
         )
     };
     let register = options.register.then(|| {
         quote! {
-            ::worker::private::inventory::submit! {
-                ::worker::private::Entry::new::<#ident>(
-                    ::core::concat!(::core::file!(), ":", ::core::line!())
-                )
-            }
+            #[allow(deprecated)]
+            const _: () = {
+                ::worker::private::inventory::submit! {
+                    ::worker::private::Entry::new::<#ident>(
+                        ::core::concat!(::core::file!(), ":", ::core::line!())
+                    )
+                }
+            };
         }
     });
 
@@ -80,6 +105,8 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
             #(#inner)*
             #function
 
+            #[allow(deprecated)]
+            #[diagnostic::do_not_recommend] // as an example, where something is not a task
             impl ::worker::Task for #ident {
                 type Input = #input;
                 type Output = #output;
@@ -88,18 +115,18 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
                 const TYPES: &'static str = #types_text;
                 const DOC: &'static str = #doc;
                 #[allow(clippy::let_unit_value, clippy::unit_arg)]
-                fn run(#pattern: Self::Input)
+                fn run(#given: Self::Input)
                     -> ::core::result::Result<Self::Output, ::std::string::String>
                 {
                     #run
                 }
             }
 
+            #[allow(deprecated)]
             impl ::core::ops::Deref for #ident {
                 type Target = fn(#(#types),*) -> #returned;
                 fn deref(&self) -> &Self::Target {
-                    const FUNCTION: fn(#(#types),*) -> #returned = #ident;
-                    &FUNCTION
+                    &(#ident as fn(#(#types),*) -> #returned)
                 }
             }
 

@@ -1,7 +1,7 @@
 //! What stands in the parentheses of `#[task(…)]`.
 
 use syn::parse::{Parse, ParseStream};
-use syn::{Ident, LitBool, LitStr, Token};
+use syn::{Error, Ident, LitBool, LitStr, Token};
 
 /// The options, with their defaults.
 pub(crate) struct Options {
@@ -17,23 +17,28 @@ impl Parse for Options {
             name: None,
             register: true,
         };
+        let mut given = Vec::new();
         while !input.is_empty() {
-            let key: Ident = input.parse()?;
+            let unknown = |at| Error::new(at, "unknown option; #[task] takes `name = \"…\"`");
+            let key: Ident = input.parse().map_err(|error| unknown(error.span()))?;
+            if given.contains(&key) {
+                return Err(Error::new(key.span(), format!("`{key}` is given twice")));
+            }
             input.parse::<Token![=]>()?;
             if key == "name" {
                 let name: LitStr = input.parse()?;
                 let text = name.value();
                 if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
                     let message = "a task's name has at least one character, and no white space";
-                    return Err(syn::Error::new(name.span(), message));
+                    return Err(Error::new(name.span(), message));
                 }
                 options.name = Some(text);
             } else if key == "register" {
                 options.register = input.parse::<LitBool>()?.value;
             } else {
-                let message = "unknown option; #[task] takes `name = \"…\"`";
-                return Err(syn::Error::new(key.span(), message));
+                return Err(unknown(key.span()));
             }
+            given.push(key);
             if !input.is_empty() {
                 input.parse::<Token![,]>()?;
             }

@@ -1,14 +1,16 @@
 //! What a task's signature may be, and what is wrong with it if it is something else.
 
 use quote::ToTokens;
-use syn::spanned::Spanned;
-use syn::{Error, FnArg, GenericArgument, PathArguments, ReturnType, Safety, Type, parse_quote};
+use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
+use syn::{Error, FnArg, Pat, PatType, ReturnType, Safety, Type, parse_quote};
+
+use crate::print::{print, words};
 
 /// A signature that can be a task's.
 pub(crate) struct Signature<'f> {
     signature: &'f syn::Signature,
-    /// The parameters' types.
-    pub(crate) types: Vec<&'f Type>,
+    parameters: Vec<&'f PatType>,
     /// The return type; `()` if there is none.
     pub(crate) returned: Type,
     /// Whether the return type is some `Result`.
@@ -37,13 +39,17 @@ impl<'f> Signature<'f> {
         if let Some(token) = &signature.variadic {
             return refuse(token, "a task has a fixed number of parameters");
         }
-        if !signature.generics.params.is_empty() || signature.generics.where_clause.is_some() {
+        let generics = &signature.generics;
+        if !generics.params.is_empty() {
             return refuse(
-                &signature.generics,
+                generics,
                 "a task is not generic: the worker finds it by its name alone; write a task for each type you need",
             );
         }
-        let types = signature
+        if let Some(clause) = &generics.where_clause {
+            return refuse(clause, "a task is not generic: leave out the `where`");
+        }
+        let parameters = signature
             .inputs
             .iter()
             .map(parameter)
@@ -52,48 +58,56 @@ impl<'f> Signature<'f> {
             ReturnType::Default => parse_quote!(()),
             ReturnType::Type(_, returned) => (**returned).clone(),
         };
-        match &returned {
-            Type::ImplTrait(_) => {
-                return refuse(
-                    &returned,
-                    "a task returns a named type: its value travels to another process",
-                );
-            }
-            Type::Reference(_) => {
-                return refuse(
-                    &returned,
-                    "a task returns an owned value, which travels to another process: `String` instead of `&str`",
-                );
-            }
-            _ => {}
-        }
+        check_returned(&returned)?;
         let fallible = is_result(&returned);
         Ok(Signature {
             signature,
-            types,
+            parameters,
             returned,
             fallible,
         })
     }
 
-    /// As it stands in the source, without the qualifiers that say nothing about its use.
+    /// The parameters' types.
+    pub(crate) fn types(&self) -> impl Iterator<Item = &'f Type> {
+        self.parameters.iter().map(|parameter| &*parameter.ty)
+    }
+
+    /// As it stands in the source, without what concerns no one but the function: `const`, `mut`,
+    /// attributes.
     pub(crate) fn text(&self) -> String {
-        tidy(&self.signature.to_token_stream().to_string())
+        let parameters: Vec<_> = self
+            .parameters
+            .iter()
+            .map(|parameter| format!("{}: {}", pattern(&parameter.pat), text_of(&parameter.ty)))
+            .collect();
+        let returned = match &self.signature.output {
+            ReturnType::Default => String::new(),
+            ReturnType::Type(_, returned) => format!(" -> {}", text_of(returned)),
+        };
+        let name = self.signature.ident.unraw();
+        format!("fn {name}({}){returned}", parameters.join(", "))
     }
 
     /// The types alone: `(i64) -> i64`.
     pub(crate) fn types_text(&self) -> String {
-        let types: Vec<_> = self
-            .types
-            .iter()
-            .map(|ty| ty.to_token_stream().to_string())
-            .collect();
-        let returned = self.returned.to_token_stream().to_string();
-        tidy(&format!("({}) -> {returned}", types.join(", ")))
+        let types: Vec<_> = self.types().map(|ty| text_of(ty)).collect();
+        format!("({}) -> {}", types.join(", "), text_of(&self.returned))
     }
 }
 
-fn parameter(argument: &FnArg) -> syn::Result<&Type> {
+fn text_of(part: &impl ToTokens) -> String {
+    print(part.to_token_stream())
+}
+
+fn pattern(pattern: &Pat) -> String {
+    match pattern {
+        Pat::Ident(ident) if ident.subpat.is_none() => ident.ident.to_string(),
+        other => text_of(other),
+    }
+}
+
+fn parameter(argument: &FnArg) -> syn::Result<&PatType> {
     let typed = match argument {
         FnArg::Receiver(receiver) => {
             let message = "a task is a free function: it has no self, because there is no object in the other process";
@@ -101,63 +115,130 @@ fn parameter(argument: &FnArg) -> syn::Result<&Type> {
         }
         FnArg::Typed(typed) => typed,
     };
-    let why = match &*typed.ty {
+    let instead = match plain(&typed.ty) {
         Type::Reference(reference) => match &*reference.elem {
-            Type::Path(path) if path.path.is_ident("str") => {
-                "a task takes owned values, because the input comes from another process: `String` instead of `&str`"
-            }
-            Type::Slice(_) => {
-                "a task takes owned values, because the input comes from another process: `Vec<T>` instead of `&[T]`"
-            }
-            _ => {
-                "a task takes owned values, because the input comes from another process: leave out the `&`"
-            }
+            Type::Path(path) if path.path.is_ident("str") => "`String` instead of `&str`",
+            Type::Slice(_) => "`Vec<T>` instead of `&[T]`",
+            _ => "leave out the `&`",
         },
-        Type::ImplTrait(_) => "a task is not generic: name the type of this parameter",
-        _ => return Ok(&typed.ty),
+        _ => match Oddity::of(&typed.ty) {
+            Some(Oddity::Reference) => "leave out the `&`",
+            Some(Oddity::Lifetime) => "no lifetime but `'static`",
+            Some(Oddity::Impl) => {
+                let message = "a task is not generic: name the type of this parameter";
+                return Err(Error::new(typed.ty.span(), message));
+            }
+            None => return Ok(typed),
+        },
     };
-    Err(Error::new(typed.ty.span(), why))
+    let message = format!(
+        "a task takes owned values, because the input comes from another process: {instead}"
+    );
+    Err(Error::new(typed.ty.span(), message))
 }
 
-/// Whether a type is written as some `Result` that holds a value.
+fn check_returned(returned: &Type) -> syn::Result<()> {
+    let why = match (plain(returned), Oddity::of(returned)) {
+        (Type::Never(_), _) => "a task returns: one that is not meant to can return `()`",
+        (_, Some(Oddity::Reference | Oddity::Lifetime)) => {
+            "a task returns an owned value, which travels to another process: `String` instead of `&str`"
+        }
+        (_, Some(Oddity::Impl)) => {
+            "a task returns a named type: its value travels to another process"
+        }
+        (_, None) => return Ok(()),
+    };
+    Err(Error::new(returned.span(), why))
+}
+
+/// What no task's types can have in them, at whatever depth.
+enum Oddity {
+    Reference,
+    Lifetime,
+    Impl,
+}
+
+impl Oddity {
+    fn of(ty: &Type) -> Option<Self> {
+        let words = words(ty.to_token_stream());
+        let behind = words.iter().skip(1).map(String::as_str).chain([""]);
+        words
+            .iter()
+            .zip(behind)
+            .find_map(|(word, behind)| match word.as_str() {
+                "&" => Some(Oddity::Reference),
+                "'" if behind != "static" => Some(Oddity::Lifetime),
+                "impl" => Some(Oddity::Impl),
+                _ => None,
+            })
+    }
+}
+
+/// A type without the parentheses, visible or not, that a macro may have put around it.
+fn plain(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => plain(&group.elem),
+        Type::Paren(paren) => plain(&paren.elem),
+        other => other,
+    }
+}
+
+/// Whether a type is written as some `Result`.
 fn is_result(ty: &Type) -> bool {
-    let Type::Path(path) = ty else { return false };
-    path.path.segments.last().is_some_and(|last| {
-        let holds_type = match &last.arguments {
-            PathArguments::AngleBracketed(arguments) => arguments
-                .args
-                .iter()
-                .any(|argument| matches!(argument, GenericArgument::Type(_))),
-            _ => false,
-        };
-        last.ident == "Result" && holds_type
-    })
+    match plain(ty) {
+        Type::Path(path) => path
+            .path
+            .segments
+            .last()
+            .is_some_and(|last| last.ident == "Result"),
+        _ => false,
+    }
 }
 
-/// Tokens print with spaces between them; a signature reads better without most of these.
-fn tidy(tokens: &str) -> String {
-    let mut text = tokens.split_whitespace().collect::<Vec<_>>().join(" ");
-    for (spaced, tight) in [
-        (" ,", ","),
-        (" :", ":"),
-        (": :", "::"),
-        (":: ", "::"),
-        (" (", "("),
-        ("( ", "("),
-        (" )", ")"),
-        (" <", "<"),
-        ("< ", "<"),
-        (" >", ">"),
-        (" ;", ";"),
-        ("& ", "&"),
-        (",)", ")"),
-    ] {
-        text = text.replace(spaced, tight);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(function: &str) -> (String, String) {
+        let function: syn::ItemFn = syn::parse_str(function).unwrap();
+        let signature = Signature::check(&function.sig).unwrap();
+        (signature.text(), signature.types_text())
     }
-    // An arrow and a tuple behind a comma keep their space.
-    text = text.replace("->", " -> ").replace(" >", ">");
-    for (tight, spaced) in [(" ->(", " -> ("), (" ->", " ->"), (",(", ", (")] {
-        text = text.replace(tight, spaced);
+
+    #[test]
+    fn the_text_is_the_signature_as_rustfmt_writes_it() {
+        let formatted = [
+            "fn f()",
+            "fn f() -> ()",
+            "fn square(x: i64) -> i64",
+            "fn power(base: u64, exponent: u32) -> Result<u64, String>",
+            "fn f(a: Vec<(u32, String)>, b: [u8; 4], c: Option<Box<dyn Fn(i32) -> i32>>) -> Result<(), String>",
+            "fn f((a, b): (u32, u32), _: (), Point { x, .. }: Point) -> (u32,)",
+            "fn f(path: std::path::PathBuf) -> std::io::Result<Vec<u8>>",
+        ];
+        for wanted in formatted {
+            assert_eq!(texts(&format!("{wanted} {{ todo() }}")).0, wanted);
+        }
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+
+    #[test]
+    fn the_text_leaves_out_what_concerns_the_function_alone() {
+        let function =
+            "pub(crate) const fn r#type(#[allow(unused)] mut x : i64 ,) -> ( i64 ) { x }";
+        assert_eq!(texts(function).0, "fn type(x: i64) -> (i64)");
+    }
+
+    #[test]
+    fn the_types_are_the_same_whatever_the_parameters_are_called() {
+        assert_eq!(
+            texts("fn f(mut a: i64, (b, c): (u8, u8)) {}").1,
+            "(i64, (u8, u8)) -> ()"
+        );
+        assert_eq!(
+            texts("fn f(x: i64, y: (u8, u8,),) -> () {}").1,
+            "(i64, (u8, u8)) -> ()"
+        );
+        assert_eq!(texts("fn f(x: (i64,)) {}").1, "((i64,)) -> ()");
+        assert_eq!(texts("fn f(x: i64) {}").1, "(i64) -> ()");
+    }
 }

@@ -1,0 +1,251 @@
+//! How things end that do not end well.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a call ended without a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Why {
+    /// The task returned an error: this is its text.
+    Failed(String),
+    /// The task panicked.
+    Panicked {
+        /// What it said.
+        message: String,
+        /// Where: `src/lib.rs:10:5`.
+        location: String,
+        /// The worker's stack; empty if the worker runs with `RUST_BACKTRACE=0`.
+        backtrace: String,
+    },
+    /// The worker died while it ran the call.
+    Died(Death),
+    /// The call ran longer than its limit, and was killed.
+    TimedOut(Duration),
+    /// The worker needed more memory than its limit.
+    OutOfMemory {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The call was cancelled before it ended: by the caller, because another call of its map
+    /// failed, or because the pool ended. [`CallError::note`] says which.
+    Cancelled,
+    /// The input or the output could not be carried between the processes.
+    Undecodable(String),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// It left with this exit code.
+    Exit(i32),
+    /// It was killed by the signal of this number.
+    Signal(i32),
+}
+
+impl Death {
+    /// As Python has it: the exit code, or the signal's number below zero.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Death::Exit(code) => code,
+            Death::Signal(number) => -number,
+        }
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Death::Exit(code) => write!(f, "exited with code {code}"),
+            Death::Signal(number) => match crate::os::signal_name(*number) {
+                Some(name) => write!(f, "was killed by signal {number} ({name})"),
+                None => write!(f, "was killed by signal {number}"),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Failed(text) => write!(f, "failed: {text}"),
+            Why::Panicked {
+                message, location, ..
+            } if location.is_empty() => {
+                write!(f, "panicked: {message}")
+            }
+            Why::Panicked {
+                message, location, ..
+            } => write!(f, "panicked at {location}: {message}"),
+            Why::Died(death) => write!(f, "its worker {death}"),
+            Why::TimedOut(limit) => write!(f, "timed out after {limit:?}"),
+            Why::OutOfMemory { limit } => {
+                write!(f, "needed more memory than its limit of {limit} bytes")
+            }
+            Why::Cancelled => f.write_str("cancelled"),
+            Why::Undecodable(text) => f.write_str(text),
+        }
+    }
+}
+
+/// A call that ended without a value: which one, and why.
+///
+/// Printed, it is one line for people; [`why`](CallError::why) is for programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallError {
+    // Boxed, so that a Result with it stays as small as its value.
+    pub(crate) details: Box<Details>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Details {
+    pub(crate) task: String,
+    pub(crate) index: u64,
+    pub(crate) attempts: u32,
+    pub(crate) worker: Option<u32>,
+    pub(crate) elapsed: Duration,
+    pub(crate) stderr: String,
+    pub(crate) note: Option<String>,
+    pub(crate) why: Why,
+}
+
+impl CallError {
+    /// Why it ended so.
+    #[must_use]
+    pub fn why(&self) -> &Why {
+        &self.details.why
+    }
+
+    /// The task's name.
+    #[must_use]
+    pub fn task(&self) -> &str {
+        &self.details.task
+    }
+
+    /// The call's index in its map, from 0.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.details.index
+    }
+
+    /// How often the call was tried; 0 if it never ran.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.details.attempts
+    }
+
+    /// The process id of the worker that ran it last; `None` if it never ran.
+    #[must_use]
+    pub fn worker(&self) -> Option<u32> {
+        self.details.worker
+    }
+
+    /// How long the last attempt ran.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.details.elapsed
+    }
+
+    /// The last lines, at most 4 KiB, of what the last attempt wrote to stderr.
+    #[must_use]
+    pub fn stderr(&self) -> &str {
+        &self.details.stderr
+    }
+
+    /// What else there is to know: why it was cancelled, for example.
+    #[must_use]
+    pub fn note(&self) -> Option<&str> {
+        self.details.note.as_deref()
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Details {
+            task,
+            index,
+            attempts,
+            worker,
+            elapsed,
+            stderr,
+            note,
+            why,
+        } = &*self.details;
+        write!(f, "call {index} of `{task}`: {why}")?;
+        if let Some(note) = note {
+            write!(f, ": {note}")?;
+        }
+        if let Some(pid) = worker {
+            write!(f, " (worker {pid}, after {elapsed:.1?}")?;
+            if *attempts > 1 {
+                write!(f, ", attempt {attempts}")?;
+            }
+            f.write_str(")")?;
+        }
+        // What a dying process said last is usually the reason; a task's own error stands above.
+        if matches!(why, Why::Died(_))
+            && let Some(line) = stderr.lines().rev().find(|line| !line.trim().is_empty())
+        {
+            write!(f, "; its last words: {}", line.trim())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// Why a pool could not be had, or is of no further use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// There is no executable to start as a worker.
+    NoWorker {
+        /// Where one was looked for: a line for each place.
+        looked: Vec<String>,
+    },
+    /// A worker could not be started, or did not get ready.
+    CannotStart {
+        /// The executable.
+        program: PathBuf,
+        /// What happened.
+        cause: String,
+    },
+    /// The initializer failed.
+    Initializer(String),
+    /// A setting that can't be, and what to use instead.
+    Setting(String),
+    /// The operating system refused something the pool needs.
+    System(String),
+    /// `join` before `close`: it would wait for ever.
+    NotClosed,
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PoolError::NoWorker { looked } => {
+                f.write_str("no worker executable; the pool looked for")?;
+                for (number, place) in looked.iter().enumerate() {
+                    write!(f, "\n  {}. {place}", number + 1)?;
+                }
+                Ok(())
+            }
+            PoolError::CannotStart { program, cause } => {
+                write!(
+                    f,
+                    "the worker {} could not be started: {cause}",
+                    program.display()
+                )
+            }
+            PoolError::Initializer(why) => write!(f, "the initializer of the workers {why}"),
+            PoolError::Setting(why) | PoolError::System(why) => f.write_str(why),
+            PoolError::NotClosed => f.write_str(
+                "the pool is still open: call close() before join(), or terminate() instead",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PoolError {}

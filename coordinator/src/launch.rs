@@ -1,0 +1,369 @@
+//! Finds the worker's executable, starts it, and lets it in.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use interprocess::local_socket::Listener;
+use interprocess::local_socket::traits::{Listener as _, Stream as _, StreamCommon as _};
+use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE, Token};
+use protocol::link::{self, Link, Socket};
+use protocol::message::{TaskInfo, Welcome};
+use tempfile::TempDir;
+
+use crate::error::PoolError;
+use crate::os::{self, WorkerProcess};
+use crate::output::{Output, OutputFiles};
+
+/// The environment variable that names the worker's executable.
+const WORKER_VARIABLE: &str = "COORDINATOR_WORKER";
+/// How long a worker that was started has until it connects.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// How long it has, once connected, to introduce itself.
+const GREETING_LIMIT: Duration = Duration::from_secs(5);
+
+/// The socket of one link. The slot reads and writes it; the supervisor may end a read that blocks.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedSocket(Arc<Socket>);
+
+impl SharedSocket {
+    pub(crate) fn stop_reading(&self) {
+        let Socket::UdSocket(socket) = &*self.0;
+        os::stop_reading(socket);
+    }
+}
+
+impl Read for SharedSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
+    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self.0).read_vectored(buffers)
+    }
+}
+
+impl Write for SharedSocket {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(buffer)
+    }
+    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        (&*self.0).write_vectored(buffers)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How to start, by hand, a worker that the pool waits for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ByHand {
+    /// The worker's executable.
+    pub program: PathBuf,
+    /// The name to connect to: the argument after `--connect`.
+    pub connect: PathBuf,
+    /// What the environment variable `COORDINATOR_TOKEN` must hold.
+    pub token: String,
+}
+
+/// Who is told how to start a worker by hand.
+pub(crate) type Manual = Arc<dyn Fn(&ByHand) + Send + Sync>;
+
+/// How the workers of a pool are started.
+pub(crate) struct Launcher {
+    pub(crate) program: PathBuf,
+    pub(crate) output: Output,
+    pub(crate) manual: Option<Manual>,
+}
+
+impl fmt::Debug for Launcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Launcher")
+            .field("program", &self.program)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A worker that was let in.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) link: Link<SharedSocket>,
+    pub(crate) socket: SharedSocket,
+    pub(crate) pid: u32,
+    /// `None` if it was started by hand.
+    pub(crate) process: Option<Arc<WorkerProcess>>,
+    /// `None` if what it prints goes elsewhere.
+    pub(crate) files: Option<OutputFiles>,
+    pub(crate) tasks: Vec<TaskInfo>,
+}
+
+/// Where a coordinator and one worker meet. Dropping it removes it.
+struct MeetingPlace {
+    // The listener removes its socket, and must do so before the directory goes.
+    listener: Listener,
+    name: PathBuf,
+    _directory: TempDir,
+    token: Token,
+}
+
+impl MeetingPlace {
+    fn new() -> io::Result<Self> {
+        let directory = os::private_directory()?;
+        let name = directory.path().join("link");
+        let listener = link::listen(name.as_os_str())?;
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        Ok(MeetingPlace {
+            listener,
+            name,
+            _directory: directory,
+            token: Token::from_random(random),
+        })
+    }
+}
+
+impl Launcher {
+    /// Starts a worker for a slot, or waits for one that is started by hand. `started` hears of the
+    /// process before it is let in; `stop` becomes readable when the pool ends first.
+    pub(crate) fn launch(
+        &self,
+        slot: u32,
+        stop: &impl AsFd,
+        started: impl FnOnce(&Arc<WorkerProcess>),
+    ) -> Result<Worker, PoolError> {
+        let system = |what: &str, error: io::Error| {
+            PoolError::System(format!("a worker could not be started: {what}: {error}"))
+        };
+        let place = MeetingPlace::new().map_err(|error| system("a socket", error))?;
+        if let Some(tell) = &self.manual {
+            tell(&ByHand {
+                program: self.program.clone(),
+                connect: place.name.clone(),
+                token: place.token.reveal().to_owned(),
+            });
+            return self.admit(&place, slot, stop, None, None);
+        }
+        let files = match self.output {
+            Output::Null => None,
+            _ => Some(OutputFiles::new().map_err(|error| system("files for its output", error))?),
+        };
+        let process = Arc::new(self.start(&place, files.as_ref())?);
+        log::debug!(
+            "slot {slot}: started {} as process {}",
+            self.program.display(),
+            process.pid()
+        );
+        started(&process);
+        self.admit(&place, slot, stop, Some(process), files)
+    }
+
+    fn start(
+        &self,
+        place: &MeetingPlace,
+        files: Option<&OutputFiles>,
+    ) -> Result<WorkerProcess, PoolError> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg(CONNECT_ARGUMENT)
+            .arg(&place.name)
+            .env(TOKEN_VARIABLE, place.token.reveal());
+        OutputFiles::attach(files, &mut command)
+            .and_then(|()| WorkerProcess::start(command))
+            .map_err(|error| self.cannot_start(error.to_string()))
+    }
+
+    /// Waits for the worker to connect, and checks who it is. Strangers are turned away, and cost
+    /// no more than a line in the log.
+    fn admit(
+        &self,
+        place: &MeetingPlace,
+        slot: u32,
+        stop: &impl AsFd,
+        process: Option<Arc<WorkerProcess>>,
+        mut files: Option<OutputFiles>,
+    ) -> Result<Worker, PoolError> {
+        let deadline = process.as_ref().map(|_| Instant::now() + CONNECT_LIMIT);
+        loop {
+            let mut last_words = || files.as_mut().map(|files| files.rest().stderr.tail());
+            match self.wait_for_knock(place, stop, process.as_deref(), deadline) {
+                Ok(()) => {}
+                Err(cause) => {
+                    if let Some(process) = &process {
+                        process.signal(os::GroupSignal::Kill);
+                        process.reap();
+                    }
+                    let words = last_words().unwrap_or_default();
+                    let words = words.trim();
+                    return Err(self.cannot_start(match words {
+                        "" => cause,
+                        words => format!("{cause}: {words}"),
+                    }));
+                }
+            }
+            match receive(place, slot, process.as_deref()) {
+                Ok((link, socket, pid, tasks)) => {
+                    log::debug!("slot {slot}: process {pid} is ready");
+                    return Ok(Worker {
+                        link,
+                        socket,
+                        pid,
+                        process,
+                        files,
+                        tasks,
+                    });
+                }
+                Err(error) => {
+                    log::warn!("slot {slot}: a process that connected was turned away: {error}");
+                    if let (Some(_), HandshakeError::Version { .. }) = (&process, &error) {
+                        return Err(self.cannot_start(error.to_string()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until someone connects, or it is clear that nobody will.
+    fn wait_for_knock(
+        &self,
+        place: &MeetingPlace,
+        stop: &impl AsFd,
+        process: Option<&WorkerProcess>,
+        deadline: Option<Instant>,
+    ) -> Result<(), String> {
+        let Listener::UdSocket(listener) = &place.listener;
+        let mut fds = vec![listener.as_fd(), stop.as_fd()];
+        fds.extend(process.map(AsFd::as_fd));
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let readable = os::wait_readable(&fds, left);
+            if readable[0] {
+                return Ok(());
+            }
+            if readable[1] {
+                return Err("the pool ended before it was ready".to_owned());
+            }
+            if let (Some(true), Some(process)) = (readable.get(2), process) {
+                return Err(format!("it {} before it was ready", process.reap()));
+            }
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(format!(
+                    "it did not connect within {CONNECT_LIMIT:?}; is it a worker?"
+                ));
+            }
+        }
+    }
+
+    fn cannot_start(&self, cause: String) -> PoolError {
+        PoolError::CannotStart {
+            program: self.program.clone(),
+            cause,
+        }
+    }
+}
+
+type Admitted = (Link<SharedSocket>, SharedSocket, u32, Vec<TaskInfo>);
+
+/// Takes one connection and checks it: the right user, the right process, the right token.
+fn receive(
+    place: &MeetingPlace,
+    slot: u32,
+    process: Option<&WorkerProcess>,
+) -> Result<Admitted, HandshakeError> {
+    let broken = |error| HandshakeError::Link(link::LinkError::Broken(error));
+    let stream = place.listener.accept().map_err(broken)?;
+    // On some systems a connection inherits this from its listener.
+    stream.set_nonblocking(false).map_err(broken)?;
+    let peer = stream.peer_creds().map_err(broken)?;
+    let peer_pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
+    if peer.euid().is_some_and(|user| user != os::effective_user()) {
+        return Err(HandshakeError::Refused(
+            "it belongs to another user".to_owned(),
+        ));
+    }
+    if let (Some(process), Some(pid)) = (process, peer_pid)
+        && process.pid() != pid
+    {
+        return Err(HandshakeError::Refused(format!(
+            "it is process {pid}, where process {} was started",
+            process.pid()
+        )));
+    }
+    stream
+        .set_recv_timeout(Some(GREETING_LIMIT))
+        .map_err(broken)?;
+    stream
+        .set_send_timeout(Some(GREETING_LIMIT))
+        .map_err(broken)?;
+    let socket = SharedSocket(Arc::new(stream));
+    let mut link = Link::new(socket.clone());
+    let hello = match handshake::receive(&mut link, &place.token) {
+        Ok(hello) => hello,
+        Err(error) => {
+            handshake::refuse(&mut link, &error);
+            return Err(error);
+        }
+    };
+    handshake::admit(&mut link, Welcome { slot })?;
+    socket.0.set_recv_timeout(None).map_err(broken)?;
+    socket.0.set_send_timeout(None).map_err(broken)?;
+    Ok((link, socket, peer_pid.unwrap_or(hello.pid), hello.tasks))
+}
+
+/// The worker's executable: the one that was asked for, or the first that is there.
+pub(crate) fn find_program(asked: Option<&Path>) -> Result<PathBuf, PoolError> {
+    if let Some(path) = asked {
+        return existing(path.to_owned(), ".worker(…)");
+    }
+    if let Some(path) = env::var_os(WORKER_VARIABLE).filter(|path| !path.is_empty()) {
+        return existing(path.into(), WORKER_VARIABLE);
+    }
+    let this = env::current_exe().map_err(|error| {
+        PoolError::System(format!(
+            "the path of this executable can't be found: {error}"
+        ))
+    })?;
+    if worker::is_initialized() {
+        return Ok(this);
+    }
+    let name: OsString = format!("worker{}", env::consts::EXE_SUFFIX).into();
+    let beside = this.with_file_name(name);
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    Err(PoolError::NoWorker {
+        looked: vec![
+            "what .worker(path) of the pool's builder names: it was not called".to_owned(),
+            format!("what the environment variable {WORKER_VARIABLE} names: it is not set"),
+            format!(
+                "this executable itself, {}: it has not called worker::init() at the start of main",
+                this.display()
+            ),
+            format!(
+                "`worker` beside this executable: there is no {}",
+                beside.display()
+            ),
+        ],
+    })
+}
+
+fn existing(path: PathBuf, named_by: &str) -> Result<PathBuf, PoolError> {
+    match path.metadata() {
+        // A bare name is looked up in PATH when it is started.
+        Err(_) if path.components().count() == 1 => Ok(path),
+        Ok(metadata) if metadata.is_file() => path.canonicalize().or(Ok(path)),
+        Ok(_) => Err(PoolError::CannotStart {
+            program: path,
+            cause: format!("{named_by} names it, and it is no file"),
+        }),
+        Err(error) => Err(PoolError::CannotStart {
+            program: path,
+            cause: format!("{named_by} names it: {error}"),
+        }),
+    }
+}

@@ -1,0 +1,55 @@
+//! A pool of worker processes: call a function in another process as easily as in a thread, get the
+//! results back in order, and lose nothing when a process dies.
+//!
+//! ```
+//! use coordinator::Pool;
+//! use worker::task;
+//!
+//! /// Squares a number.
+//! #[task]
+//! fn square(x: i64) -> i64 {
+//!     x * x
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     worker::init(); // lets one program be both sides
+//!     let pool = Pool::new(2)?;
+//!     assert_eq!(pool.map(square, 1..=4)?, [1, 4, 9, 16]);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`Pool`] runs calls in a fixed number of worker processes, [`Process`] runs one function in a
+//! process of its own. What each module is for stands in `ARCHITECTURE.md`.
+
+mod error;
+mod launch;
+mod os;
+mod output;
+mod pool;
+mod process;
+mod scheduler;
+mod shared;
+mod slot;
+mod supervisor;
+
+pub use error::{CallError, Death, PoolError, Why};
+pub use launch::ByHand;
+pub use output::{Captured, Output};
+pub use pool::{
+    Builder, Inputs, Order, Pending, Pool, Refused, Report, Reports, Stats, Stream,
+    StreamUnordered, Text, Typed, With, Worker,
+};
+pub use process::{Child, Process};
+pub use protocol::message::TaskInfo;
+
+/// How many workers a pool has by default: the processors that this process may use, by its
+/// affinity and its control group's quota.
+///
+/// ```
+/// assert!(coordinator::available_workers() >= 1);
+/// ```
+#[must_use]
+pub fn available_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,275 @@
+//! Linux.
+#![expect(
+    unsafe_code,
+    reason = "two settings of the lifeline that no safe wrapper offers"
+)]
+
+use std::fs::{self, File};
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{FallocateFlags, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::error::Death;
+
+/// A worker's process and, with it, its process group: all that it starts.
+///
+/// Dropping it kills the group.
+#[derive(Debug)]
+pub(crate) struct WorkerProcess {
+    pid: Pid,
+    /// Readable from the process's death on, reaped or not.
+    pidfd: OwnedFd,
+    /// Killing and reaping happen under this lock: once it has been reaped, its number may belong
+    /// to another process.
+    life: Mutex<Life>,
+    /// When this end closes, the kernel kills the process group. It closes with the coordinator,
+    /// however that ends.
+    _lifeline: PipeWriter,
+}
+
+#[derive(Debug)]
+enum Life {
+    /// It runs, or is a zombie.
+    Unreaped(Child),
+    Reaped(Death),
+}
+
+impl WorkerProcess {
+    /// Starts a program as a worker, in a process group of its own. Its stdin is the lifeline.
+    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        // `process_group` keeps std on its fast path (posix_spawn), where `pre_exec` would not.
+        command.process_group(0).stdin(reader.try_clone()?);
+        let mut child = command.spawn()?;
+        drop(command);
+        let prepared = prepare(&child, &reader);
+        match prepared {
+            Ok((pid, pidfd)) => Ok(WorkerProcess {
+                pid,
+                pidfd,
+                life: Mutex::new(Life::Unreaped(child)),
+                _lifeline: writer,
+            }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Sends a signal to the process and all that it has started. Does nothing once it is reaped.
+    pub(crate) fn signal(&self, signal: GroupSignal) {
+        let life = self.life();
+        if let Life::Unreaped(_) = *life {
+            let signal = match signal {
+                GroupSignal::Term => Signal::TERM,
+                GroupSignal::Kill => Signal::KILL,
+            };
+            // The group exists as long as its leader is not reaped.
+            let _ = rustix::process::kill_process_group(self.pid, signal);
+            if signal == Signal::TERM {
+                // A stopped process would only hear of it when it is continued.
+                let _ = rustix::process::kill_process_group(self.pid, Signal::CONT);
+            }
+        }
+    }
+
+    /// Waits for the process to die, for at most `limit`.
+    pub(crate) fn wait(&self, limit: Option<Duration>) -> bool {
+        wait_readable(&[self.pidfd.as_fd()], limit).contains(&true)
+    }
+
+    /// Waits for the process to die, kills what it leaves behind of its group, and reaps it.
+    pub(crate) fn reap(&self) -> Death {
+        self.wait(None);
+        let mut life = self.life();
+        let death = match &mut *life {
+            Life::Reaped(death) => return *death,
+            Life::Unreaped(child) => {
+                // Its children first: the group's number is ours only until it is reaped.
+                let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+                // Someone else in this program may have reaped it: what it died of is lost then.
+                child.wait().map_or(Death::Exit(-1), death_of)
+            }
+        };
+        *life = Life::Reaped(death);
+        death
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsFd for WorkerProcess {
+    /// Readable from the process's death on.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        self.signal(GroupSignal::Kill);
+        self.reap();
+    }
+}
+
+/// What a process group can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupSignal {
+    /// To end, in its own way.
+    Term,
+    /// To end.
+    Kill,
+}
+
+fn prepare(child: &Child, lifeline: &PipeReader) -> io::Result<(Pid, OwnedFd)> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    arm_lifeline(lifeline, pid)?;
+    Ok((pid, pidfd))
+}
+
+/// Makes the kernel send SIGKILL to the process group when the pipe's writing end closes. The
+/// setting belongs to the open file, which the worker keeps open for as long as it lives. It also
+/// reaches a group that is stopped or ignores everything else.
+fn arm_lifeline(lifeline: &PipeReader, group: Pid) -> io::Result<()> {
+    let fd = lifeline.as_raw_fd();
+    let set = |command: libc::c_int, value: libc::c_int| {
+        // SAFETY: plain settings of an open descriptor; nothing is read or written through them.
+        match unsafe { libc::fcntl(fd, command, value) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    const F_SETSIG: libc::c_int = 10;
+    set(libc::F_SETOWN, -group.as_raw_nonzero().get())?;
+    set(F_SETSIG, libc::SIGKILL)?;
+    let flags = rustix::fs::fcntl_getfl(lifeline)?;
+    rustix::fs::fcntl_setfl(
+        lifeline,
+        flags | OFlags::from_bits_retain(libc::O_ASYNC as u32),
+    )?;
+    Ok(())
+}
+
+fn death_of(status: ExitStatus) -> Death {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Death::Exit(code),
+        (None, Some(number)) => Death::Signal(number),
+        (None, None) => Death::Exit(-1),
+    }
+}
+
+/// The name of a signal: `SIGKILL`.
+pub(crate) fn signal_name(number: i32) -> Option<&'static str> {
+    const NAMES: [(i32, &str); 17] = [
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGTRAP, "SIGTRAP"),
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGUSR2, "SIGUSR2"),
+        (libc::SIGPIPE, "SIGPIPE"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGSYS, "SIGSYS"),
+    ];
+    NAMES
+        .iter()
+        .find(|(named, _)| *named == number)
+        .map(|(_, name)| *name)
+}
+
+/// Waits until one of the descriptors is readable, or has been closed from the other side, or the
+/// limit has passed; says of each whether it is.
+pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> Vec<bool> {
+    let timeout = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    let mut polled: Vec<_> = fds
+        .iter()
+        .map(|fd| PollFd::new(fd, PollFlags::IN))
+        .collect();
+    // An interrupted wait reads as nothing readable: callers look again.
+    if rustix::event::poll(&mut polled, timeout.as_ref()).is_err() {
+        return vec![false; fds.len()];
+    }
+    polled.iter().map(|fd| !fd.revents().is_empty()).collect()
+}
+
+/// Ends a blocked read of a socket, after what has already arrived.
+pub(crate) fn stop_reading(socket: impl AsFd) {
+    // It may be closed from the other side already.
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+}
+
+/// A file without a name that is only ever appended to. It is gone with its last descriptor.
+pub(crate) fn append_only_file() -> io::Result<File> {
+    let file = tempfile::tempfile()?;
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, flags | OFlags::APPEND)?;
+    Ok(file)
+}
+
+/// Reads part of a file, wherever others write in it.
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.read_at(buffer, offset)
+}
+
+/// Gives the space of a part of a file back to the system; the part reads as zeros then.
+pub(crate) fn give_back(file: &File, start: u64, end: u64) {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    // Some file systems can't: the space comes back with the file.
+    let _ = rustix::fs::fallocate(file, flags, start, end - start);
+}
+
+/// Makes a directory that only this user may enter, with a short path: a socket's is limited to
+/// about a hundred bytes.
+pub(crate) fn private_directory() -> io::Result<tempfile::TempDir> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut builder = tempfile::Builder::new();
+    builder
+        .prefix("coordinator-")
+        .permissions(fs::Permissions::from_mode(0o700));
+    let preferred = std::env::temp_dir();
+    if preferred.as_os_str().len() <= 64 {
+        builder.tempdir_in(preferred)
+    } else {
+        builder.tempdir_in(Path::new("/tmp"))
+    }
+}
+
+/// What a worker's standard stream leads to.
+pub(crate) fn stdio_to(file: Option<&File>) -> io::Result<Stdio> {
+    match file {
+        Some(file) => Ok(Stdio::from(file.try_clone()?)),
+        None => Ok(Stdio::null()),
+    }
+}
+
+/// The user this program acts as.
+pub(crate) fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}

@@ -1,0 +1,14 @@
+//! What differs between operating systems: process groups, death, signals, private directories.
+//! The only place that knows which system it is.
+//!
+//! Another system's part provides what `linux` does: a [`WorkerProcess`] that can be started,
+//! signalled with all its children, and waited for; whose death wakes whoever polls for it; and
+//! that dies, with its children, when the coordinator does.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+pub(crate) use linux::*;
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("the coordinator runs on Linux only: another system's part belongs into os/");

@@ -1,0 +1,481 @@
+//! The calls of one map, from both ends: inputs go in, reports come out.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use worker::Task;
+
+use super::codec::{Codec, Typed};
+use crate::error::{CallError, Details, Why};
+use crate::output::{Captured, Forwarder, Output};
+use crate::scheduler::{Ended, MapId, MapSpec, Take};
+use crate::shared::{Input, Job, Shared, Watcher};
+
+/// How many inputs are read before looking for a result: results come out as soon as they are
+/// there, also where reading an input takes its time, and workers still have something to do.
+const STEP: usize = 8;
+
+/// How a call ended, and what is left of it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Report<O> {
+    /// The call's index in its map, from 0.
+    pub index: u64,
+    /// Its value, or why it has none.
+    pub result: Result<O, CallError>,
+    /// How often it was tried; 0 if it never ran.
+    pub attempts: u32,
+    /// The process id of the worker that ran it last.
+    pub worker: Option<u32>,
+    /// How long the last attempt ran.
+    pub elapsed: Duration,
+    /// What the last attempt wrote to stdout.
+    pub stdout: Captured,
+    /// What the last attempt wrote to stderr.
+    pub stderr: Captured,
+}
+
+/// The inputs can't be taken: the pool, or whoever takes the results, wants no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused;
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no further inputs are taken: the pool has ended, or nobody takes the results")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// A map under way. It is forgotten when both ends are gone and its calls have ended.
+#[derive(Debug)]
+struct Under {
+    shared: Arc<Shared>,
+    id: MapId,
+    watcher: Arc<Watcher>,
+}
+
+impl Drop for Under {
+    fn drop(&mut self) {
+        self.shared.act(|state| {
+            state.jobs.forget(self.id);
+            Shared::unwatch(state, self.id);
+        });
+    }
+}
+
+/// The end of a map that inputs go in by; made by [`With::open`](super::With::open). Dropping it
+/// says that there are no more.
+#[derive(Debug)]
+pub struct Inputs<C> {
+    under: Arc<Under>,
+    codec: C,
+}
+
+impl<C: Codec> Inputs<C> {
+    /// Adds a call. Blocks while the map's window is full.
+    ///
+    /// # Errors
+    ///
+    /// It would never run: nobody takes the results any more, or the pool has ended.
+    pub fn send(&self, input: C::Input) -> Result<(), Refused> {
+        let Under {
+            shared,
+            id,
+            watcher,
+        } = &*self.under;
+        let encoded = self.codec.encode(input);
+        let mut state = shared.state();
+        while !state.jobs.has_room(*id) {
+            if state.jobs.is_sealed(*id) {
+                return Err(Refused);
+            }
+            state = watcher.wait(state, None);
+        }
+        drop(state);
+        push(shared, *id, encoded);
+        Ok(())
+    }
+}
+
+impl<C> Drop for Inputs<C> {
+    fn drop(&mut self) {
+        self.under
+            .shared
+            .act(|state| state.jobs.seal(self.under.id));
+    }
+}
+
+/// Adds a call, or what became of it if its input can't be encoded.
+fn push(shared: &Shared, id: MapId, encoded: Result<Vec<u8>, String>) {
+    shared.act(|state| match encoded {
+        Ok(input) => {
+            let bytes = input.len();
+            state.jobs.push(id, Input::new(input), bytes)
+        }
+        Err(why) => state.jobs.push_ended(id, Why::Undecodable(why)),
+    });
+}
+
+/// The end of a map that reports come out of.
+pub struct Reports<C> {
+    job: Arc<Job>,
+    /// A map that was refused has one report, which says why.
+    state: Result<Arc<Under>, Option<String>>,
+    /// Where what the calls print goes.
+    forwarder: Option<Forwarder>,
+    /// Dropping it does not cancel what has not ended.
+    let_go: bool,
+    codec: PhantomData<fn() -> C>,
+}
+
+impl<C> Drop for Reports<C> {
+    fn drop(&mut self) {
+        if let (Ok(under), false) = (&self.state, self.let_go) {
+            let now = under.shared.now();
+            let note = "nobody takes the result";
+            under
+                .shared
+                .act(|state| state.jobs.cancel(under.id, now, note));
+        }
+    }
+}
+
+impl<C> fmt::Debug for Reports<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reports")
+            .field("job", &self.job)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens a map in both directions.
+pub(super) fn open<C: Codec>(
+    shared: &Arc<Shared>,
+    codec: C,
+    spec: impl FnOnce(Arc<Job>) -> MapSpec<Arc<Job>>,
+) -> (Option<Inputs<C>>, Reports<C>) {
+    let job = Arc::new(codec.job());
+    let spec = spec(Arc::clone(&job));
+    let opened = shared.act(|state| {
+        let id = state.jobs.open(spec)?;
+        Ok(Arc::new(Under {
+            shared: Arc::clone(shared),
+            id,
+            watcher: Shared::watch(state, id),
+        }))
+    });
+    let forwarder = (shared.output() == Output::Forward).then(Forwarder::default);
+    let inputs = opened.as_ref().ok().map(|under| Inputs {
+        under: Arc::clone(under),
+        codec,
+    });
+    let state = opened.map_err(Some);
+    (
+        inputs,
+        Reports {
+            job,
+            state,
+            forwarder,
+            let_go: false,
+            codec: PhantomData,
+        },
+    )
+}
+
+/// What waiting for a report came to.
+pub(super) enum Waited<O> {
+    Report(Report<O>),
+    Exhausted,
+    /// Not within the limit.
+    NotYet,
+}
+
+impl<C: Codec> Reports<C> {
+    /// The next report, if it comes before the limit.
+    pub(super) fn wait(&mut self, limit: Option<Duration>) -> Waited<C::Output> {
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        loop {
+            match self.poll(None) {
+                Poll::Ready(Some(report)) => return Waited::Report(report),
+                Poll::Ready(None) => return Waited::Exhausted,
+                Poll::Pending => {}
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Waited::NotYet;
+            }
+            let Ok(under) = &self.state else {
+                return Waited::Exhausted;
+            };
+            let state = under.shared.state();
+            if !state.jobs.has_result(under.id) {
+                drop(under.watcher.wait(state, left));
+            }
+        }
+    }
+
+    /// The next report, if it is there.
+    pub(super) fn poll(
+        &mut self,
+        context: Option<&mut Context<'_>>,
+    ) -> Poll<Option<Report<C::Output>>> {
+        let under = match &mut self.state {
+            Ok(under) => under,
+            Err(refusal) => {
+                let refused = refusal.take();
+                return Poll::Ready(refused.map(|why| self.report(0, cancelled(why))));
+            }
+        };
+        let mut state = under.shared.state();
+        match state.jobs.take(under.id) {
+            Take::Ready(index, ended) => {
+                drop(state);
+                // Whoever waits for room has some now.
+                under.watcher.notify();
+                Poll::Ready(Some(self.report(index, ended)))
+            }
+            Take::Exhausted => Poll::Ready(None),
+            Take::Pending => {
+                if let Some(context) = context {
+                    under.watcher.set_waker(context.waker());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether a report is there, or none will come.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.state {
+            Ok(under) => under.shared.state().jobs.has_result(under.id),
+            Err(_) => true,
+        }
+    }
+
+    /// Cancels what has not ended.
+    pub(super) fn cancel(&self, note: &str) {
+        if let Ok(under) = &self.state {
+            let now = under.shared.now();
+            under
+                .shared
+                .act(|state| state.jobs.cancel(under.id, now, note));
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.state
+            .as_ref()
+            .is_ok_and(|under| under.shared.state().jobs.has_room(under.id))
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.state
+            .as_ref()
+            .map_or(true, |under| under.shared.state().jobs.is_sealed(under.id))
+    }
+
+    fn report(&mut self, index: u64, ended: Ended<crate::shared::Trace>) -> Report<C::Output> {
+        let Ended {
+            result,
+            attempts,
+            trace,
+            note,
+        } = ended;
+        if let (Some(forwarder), Some(trace)) = (&mut self.forwarder, &trace) {
+            forwarder.forward(&trace.printed);
+        }
+        let value = trace
+            .as_ref()
+            .map(|trace| trace.value.as_slice())
+            .unwrap_or_default();
+        let result = result.and_then(|()| C::decode(value).map_err(Why::Undecodable));
+        let worker = trace.as_ref().map(|trace| trace.pid);
+        let elapsed = trace.as_ref().map_or(Duration::ZERO, |trace| trace.elapsed);
+        let result = result.map_err(|why| CallError {
+            details: Box::new(Details {
+                task: self.job.task.clone(),
+                index,
+                attempts,
+                worker,
+                elapsed,
+                stderr: trace
+                    .as_ref()
+                    .map(|trace| trace.printed.stderr.tail())
+                    .unwrap_or_default(),
+                note: note.or_else(|| trace.as_ref().and_then(|trace| trace.note.clone())),
+                why,
+            }),
+        });
+        let (stdout, stderr) = trace
+            .map(|trace| (trace.printed.stdout, trace.printed.stderr))
+            .unwrap_or_default();
+        Report {
+            index,
+            result,
+            attempts,
+            worker,
+            elapsed,
+            stdout,
+            stderr,
+        }
+    }
+}
+
+fn cancelled<T>(note: String) -> Ended<T> {
+    Ended {
+        result: Err(Why::Cancelled),
+        attempts: 0,
+        trace: None,
+        note: Some(note),
+    }
+}
+
+impl<C: Codec> Iterator for Reports<C> {
+    type Item = Report<C::Output>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.wait(None) {
+            Waited::Report(report) => Some(report),
+            Waited::Exhausted | Waited::NotYet => None,
+        }
+    }
+}
+
+/// A map whose inputs are an iterator: it reads inputs and hands out reports, in turn.
+pub(super) struct Feed<C, I> {
+    inputs: Option<(I, Inputs<C>)>,
+    reports: Reports<C>,
+    /// What reading an input panicked with: it goes on when the reports before it are taken.
+    panic: Option<Box<dyn Any + Send>>,
+    /// An input that was read after the map stopped taking any.
+    cut_short: Option<u64>,
+    taken: u64,
+}
+
+impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
+    pub(super) fn new(inputs: I, opened: (Option<Inputs<C>>, Reports<C>)) -> Self {
+        let (sender, reports) = opened;
+        Feed {
+            inputs: sender.map(|sender| (inputs, sender)),
+            reports,
+            panic: None,
+            cut_short: None,
+            taken: 0,
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Option<Report<C::Output>> {
+        loop {
+            let fed = self.feed();
+            let limit = fed.then_some(Duration::ZERO);
+            match self.reports.wait(limit) {
+                Waited::Report(report) => {
+                    self.taken += 1;
+                    return Some(report);
+                }
+                Waited::NotYet => {}
+                Waited::Exhausted => {
+                    if let Some(panic) = self.panic.take() {
+                        panic::resume_unwind(panic);
+                    }
+                    // The inputs that were never read must not look like the end.
+                    let index = self.cut_short.take()?;
+                    let note = "the pool was closed before this input was read".to_owned();
+                    return Some(self.reports.report(index, cancelled(note)));
+                }
+            }
+        }
+    }
+
+    /// Reads some inputs; whether there may be more to read at once.
+    fn feed(&mut self) -> bool {
+        for _ in 0..STEP {
+            let Some((inputs, sender)) = &mut self.inputs else {
+                return false;
+            };
+            if !self.reports.has_room() {
+                if self.reports.is_sealed() {
+                    self.stop_reading();
+                }
+                return false;
+            }
+            match panic::catch_unwind(AssertUnwindSafe(|| inputs.next())) {
+                Ok(Some(input)) => {
+                    let under = &sender.under;
+                    push(&under.shared, under.id, sender.codec.encode(input));
+                }
+                Ok(None) => self.inputs = None,
+                Err(panic) => {
+                    self.panic = Some(panic);
+                    self.inputs = None;
+                }
+            }
+        }
+        true
+    }
+
+    /// The map takes no more inputs, though there may be some: it was cut, or the pool closed.
+    fn stop_reading(&mut self) {
+        if let Some((mut inputs, _)) = self.inputs.take()
+            && let Ok(under) = &self.reports.state
+            && !under.shared.state().jobs.is_cut(under.id)
+            && inputs.next().is_some()
+        {
+            let pushed = under.shared.state().jobs.pushed(under.id);
+            self.cut_short = Some(pushed.max(self.taken));
+        }
+    }
+}
+
+/// The results of [`Pool::stream`](super::Pool::stream), in input order.
+#[must_use = "a stream does nothing until it is read"]
+pub struct Stream<T: Task, I>(pub(super) Feed<Typed<T>, I>);
+
+impl<T: Task, I: Iterator<Item = T::Input>> Iterator for Stream<T, I> {
+    type Item = Result<T::Output, CallError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|report| report.result)
+    }
+}
+
+/// The results of [`Pool::stream_unordered`](super::Pool::stream_unordered), as they come, each with
+/// the index of its input.
+#[must_use = "a stream does nothing until it is read"]
+pub struct StreamUnordered<T: Task, I>(pub(super) Feed<Typed<T>, I>);
+
+impl<T: Task, I: Iterator<Item = T::Input>> Iterator for StreamUnordered<T, I> {
+    type Item = (u64, Result<T::Output, CallError>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|report| (report.index, report.result))
+    }
+}
+
+impl<T: Task, I> fmt::Debug for Stream<T, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Stream").field(&T::NAME).finish()
+    }
+}
+
+impl<T: Task, I> fmt::Debug for StreamUnordered<T, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StreamUnordered").field(&T::NAME).finish()
+    }
+}
+
+/// Lets the one call of a map go on without anyone taking its result. What it prints is forwarded all
+/// the same: now if it has ended, or else by its slot when it does.
+pub(super) fn detach<C: Codec>(mut reports: Reports<C>) {
+    reports.let_go = true;
+    if let Ok(under) = &reports.state {
+        under.shared.act(|state| state.jobs.detach(under.id));
+    }
+    let _ = reports.poll(None);
+}

@@ -1,0 +1,97 @@
+//! How inputs and outputs become bytes and back.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use protocol::message::Encoding;
+use worker::Task;
+
+use crate::shared::Job;
+
+/// Knows a task's types, or that nobody knows them.
+pub trait Codec {
+    /// What a call takes.
+    type Input;
+    /// What it returns.
+    type Output;
+    #[doc(hidden)]
+    #[allow(private_interfaces)]
+    fn job(&self) -> Job;
+    #[doc(hidden)]
+    fn encode(&self, input: Self::Input) -> Result<Vec<u8>, String>;
+    #[doc(hidden)]
+    fn decode(output: &[u8]) -> Result<Self::Output, String>;
+}
+
+/// Calls of a task that this program knows.
+pub struct Typed<T>(PhantomData<fn() -> T>);
+
+impl<T: Task> Typed<T> {
+    pub(crate) fn new() -> Self {
+        Typed(PhantomData)
+    }
+}
+
+impl<T> fmt::Debug for Typed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Typed")
+    }
+}
+
+impl<T: Task> Codec for Typed<T> {
+    type Input = T::Input;
+    type Output = T::Output;
+
+    #[allow(private_interfaces)]
+    fn job(&self) -> Job {
+        Job {
+            task: T::NAME.to_owned(),
+            types: Some(T::TYPES.to_owned()),
+            encoding: Encoding::Postcard,
+        }
+    }
+
+    fn encode(&self, input: T::Input) -> Result<Vec<u8>, String> {
+        postcard::to_stdvec(&input)
+            .map_err(|error| format!("the input of `{}` could not be encoded: {error}", T::NAME))
+    }
+
+    fn decode(output: &[u8]) -> Result<T::Output, String> {
+        let wrong =
+            |what: String| format!("the output of `{}` could not be decoded: {what}", T::NAME);
+        match postcard::take_from_bytes(output) {
+            Ok((value, [])) => Ok(value),
+            Ok((_, rest)) => Err(wrong(format!("{} bytes too many", rest.len()))),
+            Err(error) => Err(wrong(error.to_string())),
+        }
+    }
+}
+
+/// Calls of a task that this program knows only by name: inputs are what a person types (JSON of
+/// the task's input type, or else a plain string), and outputs are JSON, empty for a unit.
+#[derive(Debug, Clone)]
+pub struct Text {
+    pub(crate) task: String,
+}
+
+impl Codec for Text {
+    type Input = Vec<u8>;
+    type Output = Vec<u8>;
+
+    #[allow(private_interfaces)]
+    fn job(&self) -> Job {
+        Job {
+            task: self.task.clone(),
+            types: None,
+            encoding: Encoding::Text,
+        }
+    }
+
+    fn encode(&self, input: Vec<u8>) -> Result<Vec<u8>, String> {
+        Ok(input)
+    }
+
+    fn decode(output: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(output.to_vec())
+    }
+}

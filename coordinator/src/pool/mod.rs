@@ -1,0 +1,326 @@
+//! The pool, as its users see it.
+
+mod builder;
+mod calls;
+mod codec;
+mod pending;
+mod with;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+pub use builder::Builder;
+pub use calls::{Inputs, Refused, Report, Reports, Stream, StreamUnordered};
+pub use codec::{Text, Typed};
+pub use pending::Pending;
+pub use with::{Order, With};
+
+use protocol::message::TaskInfo;
+use worker::Task;
+
+use crate::error::{CallError, PoolError};
+use crate::scheduler::{RestartLimit, Scheduler, SlotId};
+use crate::shared::{Config, Shared};
+use crate::{slot, supervisor};
+
+/// A fixed number of worker processes that run calls.
+///
+/// A pool can be shared by any number of threads; maps that run at the same time share its workers
+/// fairly. Dropping it terminates it.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What a pool has done and is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Workers that got ready, replacements included.
+    pub workers_started: u64,
+    /// Workers that died without having been asked to.
+    pub workers_died: u64,
+    /// Attempts that returned a value.
+    pub succeeded: u64,
+    /// Attempts that did not.
+    pub failed: u64,
+    /// Calls that run now.
+    pub running: usize,
+    /// Calls that wait for a worker.
+    pub waiting: usize,
+}
+
+/// A worker of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Worker {
+    /// The slot it fills, counted from 1.
+    pub slot: usize,
+    /// Its process id.
+    pub pid: u32,
+    /// How many calls it has answered for.
+    pub calls: u64,
+    /// The task and the index of the call it is running, and for how long.
+    pub running: Option<(String, u64, Duration)>,
+}
+
+impl Pool {
+    /// A pool of `workers` processes.
+    ///
+    /// # Errors
+    ///
+    /// There is no worker executable, or it could not be started; `workers` is 0.
+    pub fn new(workers: usize) -> Result<Pool, PoolError> {
+        Pool::builder().workers(workers).build()
+    }
+
+    /// A pool with other settings than the usual.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Starts the threads; waits for the first worker, unless workers are started by hand.
+    fn start(config: Config, restart_limit: RestartLimit) -> Result<Pool, PoolError> {
+        let by_hand = config.launcher.manual.is_some();
+        let slots = config.slots;
+        let jobs = Scheduler::new(slots, config.grace, restart_limit);
+        let refused = |what: &str, error: std::io::Error| {
+            PoolError::System(format!("the pool could not be made: {what}: {error}"))
+        };
+        let (shared, wake) = Shared::new(config, jobs).map_err(|error| refused("a pipe", error))?;
+        let shared = Arc::new(shared);
+        let pool = Pool {
+            shared: Arc::clone(&shared),
+            threads: Mutex::default(),
+        };
+        let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name).spawn(body)
+        };
+        for number in 0..slots {
+            let theirs = Arc::clone(&shared);
+            let body = Box::new(move || slot::run(&theirs, SlotId(number)));
+            match spawn(format!("slot {}", number + 1), body) {
+                Ok(thread) => pool.threads().push(thread),
+                Err(error) => {
+                    // The slots that have no thread can't leave by themselves.
+                    shared.state().slots_left -= slots - number;
+                    return Err(refused("a thread", error));
+                }
+            }
+        }
+        let theirs = Arc::clone(&shared);
+        let thread = spawn(
+            "supervisor".to_owned(),
+            Box::new(move || supervisor::run(&theirs, wake)),
+        );
+        pool.threads()
+            .push(thread.map_err(|error| refused("a thread", error))?);
+        if !by_hand {
+            shared.wait_until(None, |state| {
+                state.counts.started > 0 || state.failure.is_some()
+            });
+            if let Some(failure) = shared.state().failure.clone() {
+                return Err(failure);
+            }
+        }
+        Ok(pool)
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Settings for the calls that are made through it: `pool.with().timeout(d).map(…)`.
+    #[must_use]
+    pub fn with(&self) -> With<'_> {
+        With::new(self)
+    }
+
+    /// Runs the task on each input and returns the outputs in input order.
+    ///
+    /// ```no_run
+    /// # use worker::task;
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = coordinator::Pool::new(4)?;
+    /// assert_eq!(pool.map(square, 1..=3)?, [1, 4, 9]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first call, by index, that did not succeed; those behind it are cancelled.
+    pub fn map<T: Task>(
+        &self,
+        task: T,
+        inputs: impl IntoIterator<Item = T::Input>,
+    ) -> Result<Vec<T::Output>, CallError> {
+        self.with().map(task, inputs)
+    }
+
+    /// Runs the task on each input and returns, in input order, how each call ended.
+    pub fn map_each<T: Task>(
+        &self,
+        task: T,
+        inputs: impl IntoIterator<Item = T::Input>,
+    ) -> Vec<Result<T::Output, CallError>> {
+        self.with().map_each(task, inputs)
+    }
+
+    /// Runs the task on each input, lazily: results come in input order, inputs are read as results
+    /// are taken, and only a window of both is in memory. Dropping the iterator cancels the rest.
+    ///
+    /// If reading an input panics, the results before it come first, and then the panic.
+    pub fn stream<T: Task, I: IntoIterator<Item = T::Input>>(
+        &self,
+        task: T,
+        inputs: I,
+    ) -> Stream<T, I::IntoIter> {
+        self.with().stream(task, inputs)
+    }
+
+    /// As [`stream`](Self::stream), with results as they come, each with its index.
+    pub fn stream_unordered<T: Task, I: IntoIterator<Item = T::Input>>(
+        &self,
+        task: T,
+        inputs: I,
+    ) -> StreamUnordered<T, I::IntoIter> {
+        self.with().stream_unordered(task, inputs)
+    }
+
+    /// Runs the task on one input and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// The call did not succeed.
+    pub fn call<T: Task>(&self, task: T, input: T::Input) -> Result<T::Output, CallError> {
+        self.with().call(task, input)
+    }
+
+    /// Runs the task on one input, and does not wait.
+    pub fn submit<T: Task>(&self, task: T, input: T::Input) -> Pending<T::Output> {
+        self.with().submit(task, input)
+    }
+
+    /// Takes no further calls. Those that were submitted are finished; a stream reads no further
+    /// inputs.
+    pub fn close(&self) {
+        self.shared.act(|state| state.jobs.close());
+        self.shared.milestone();
+    }
+
+    /// Waits until the calls that were submitted have ended and all workers are gone.
+    ///
+    /// # Errors
+    ///
+    /// The pool was not closed, or it could not work.
+    pub fn join(&self) -> Result<(), PoolError> {
+        if self.shared.state().jobs.refusal().is_none() {
+            return Err(PoolError::NotClosed);
+        }
+        self.wait_for_end(None);
+        match self.shared.state().failure.clone() {
+            None => Ok(()),
+            Some(failure) => Err(failure),
+        }
+    }
+
+    /// Waits for the end, for at most `limit`; says whether it has come.
+    pub(crate) fn wait_for_end(&self, limit: Option<Duration>) -> bool {
+        self.shared.state().hurry = true;
+        self.shared.milestone();
+        if !self.shared.wait_until(limit, |state| state.slots_left == 0) {
+            return false;
+        }
+        self.shared.wake_supervisor();
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!("a thread of the pool panicked: this is a bug");
+            }
+        }
+        true
+    }
+
+    /// Ends the pool now: calls that wait are cancelled, workers get SIGTERM and, after the grace,
+    /// SIGKILL, with all that they have started. Returns when they are gone.
+    pub fn terminate(&self) {
+        let now = self.shared.now();
+        self.shared
+            .act(|state| state.jobs.terminate(now, "the pool was terminated"));
+        self.wait_for_end(None);
+    }
+
+    /// What the pool has done and is doing.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let state = self.shared.state();
+        let (running, waiting) = state.jobs.load();
+        let counts = state.counts;
+        Stats {
+            workers_started: counts.started,
+            workers_died: counts.died,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            running,
+            waiting,
+        }
+    }
+
+    /// The workers that live now.
+    #[must_use]
+    pub fn workers(&self) -> Vec<Worker> {
+        let now = self.shared.now();
+        let state = self.shared.state();
+        let posts = state.posts.iter().enumerate();
+        posts
+            .filter_map(|(slot, post)| {
+                let running = state
+                    .jobs
+                    .running_on(SlotId(slot))
+                    .map(|(job, index, since)| {
+                        (job.task.clone(), index, now.saturating_sub(since))
+                    });
+                Some(Worker {
+                    slot: slot + 1,
+                    pid: post.pid?,
+                    calls: post.calls,
+                    running,
+                })
+            })
+            .collect()
+    }
+
+    /// The tasks that the workers can run. Waits for the first worker.
+    ///
+    /// # Errors
+    ///
+    /// No worker could be started.
+    pub fn tasks(&self) -> Result<Arc<[TaskInfo]>, PoolError> {
+        let shared = &self.shared;
+        shared.wait_until(None, |state| {
+            state.tasks.is_some() || state.failure.is_some() || !state.jobs.wants_worker()
+        });
+        let state = shared.state();
+        match (&state.tasks, &state.failure) {
+            (Some(tasks), _) => Ok(Arc::clone(tasks)),
+            (None, Some(failure)) => Err(failure.clone()),
+            (None, None) => Err(PoolError::System(
+                "the pool ended before it had a worker".to_owned(),
+            )),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.terminate();
+    }
+}

@@ -1,0 +1,243 @@
+//! Settings for some calls, and the calls themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use worker::Task;
+
+use super::Pool;
+use super::calls::{self, Feed, Inputs, Reports, Stream, StreamUnordered};
+use super::codec::{Codec, Text, Typed};
+use super::pending::Pending;
+use crate::error::CallError;
+use crate::scheduler::{self, Limits, MapSpec, Window};
+use crate::shared::Job;
+
+/// In which order results are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// In the order of the inputs.
+    #[default]
+    Input,
+    /// As they come.
+    Completion,
+}
+
+/// How much of a stream is under way at once. Enough to keep workers busy, little enough to forget.
+const STREAM: Window = Window {
+    calls: 4096,
+    bytes: 16 << 20,
+};
+/// A map keeps all its results anyway: this only bounds its inputs.
+const MAP: Window = Window {
+    calls: 1 << 16,
+    bytes: 64 << 20,
+};
+
+/// A pool with settings for the calls made through it; made by [`Pool::with`].
+#[derive(Debug, Clone, Copy)]
+#[must_use = "settings do nothing until a call is made with them"]
+pub struct With<'p> {
+    pool: &'p Pool,
+    limits: Limits,
+    order: Order,
+}
+
+impl<'p> With<'p> {
+    pub(super) fn new(pool: &'p Pool) -> Self {
+        With {
+            pool,
+            limits: Limits::default(),
+            order: Order::Input,
+        }
+    }
+
+    /// How long a call may run. At the limit its worker gets SIGTERM, after the pool's grace SIGKILL,
+    /// with all that it has started; the call ends as timed out.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.limits.timeout = Some(limit);
+        self
+    }
+
+    /// How often a call that did not succeed is tried again. Default: never, because a call may
+    /// have had effects.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.limits.retries = retries;
+        self
+    }
+
+    /// How long to wait before a call is tried again, at first; doubled each time, and stretched by
+    /// up to a half.
+    pub fn backoff(mut self, backoff: Duration) -> Self {
+        self.limits.backoff = backoff;
+        self
+    }
+
+    /// In which order [`open`](Self::open) and [`open_text`](Self::open_text) hand out reports.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// As [`Pool::map`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::map`].
+    pub fn map<T: Task>(
+        self,
+        _task: T,
+        inputs: impl IntoIterator<Item = T::Input>,
+    ) -> Result<Vec<T::Output>, CallError> {
+        let opened = self.start(Typed::<T>::new(), |spec| MapSpec {
+            fail_fast: true,
+            ..spec
+        });
+        collect(inputs, opened)
+    }
+
+    /// As [`Pool::map_each`].
+    pub fn map_each<T: Task>(
+        self,
+        _task: T,
+        inputs: impl IntoIterator<Item = T::Input>,
+    ) -> Vec<Result<T::Output, CallError>> {
+        let inputs = inputs.into_iter();
+        let opened = self.start(Typed::<T>::new(), |spec| spec);
+        if opened.0.is_none() {
+            // Every call has its outcome, also where the pool takes none.
+            let refusal = opened.1.into_iter().next().map(|report| report.result);
+            let Some(Err(error)) = refusal else {
+                return Vec::new();
+            };
+            return inputs
+                .enumerate()
+                .map(|(index, _)| {
+                    let mut error = error.clone();
+                    error.details.index = index as u64;
+                    Err(error)
+                })
+                .collect();
+        }
+        let mut feed = Feed::new(inputs, opened);
+        std::iter::from_fn(|| feed.next())
+            .map(|report| report.result)
+            .collect()
+    }
+
+    /// As [`Pool::stream`].
+    pub fn stream<T: Task, I: IntoIterator<Item = T::Input>>(
+        self,
+        _task: T,
+        inputs: I,
+    ) -> Stream<T, I::IntoIter> {
+        let opened = self.start(Typed::<T>::new(), lazily);
+        Stream(Feed::new(inputs.into_iter(), opened))
+    }
+
+    /// As [`Pool::stream_unordered`].
+    pub fn stream_unordered<T: Task, I: IntoIterator<Item = T::Input>>(
+        self,
+        _task: T,
+        inputs: I,
+    ) -> StreamUnordered<T, I::IntoIter> {
+        let unordered = self.order(Order::Completion);
+        let opened = unordered.start(Typed::<T>::new(), lazily);
+        StreamUnordered(Feed::new(inputs.into_iter(), opened))
+    }
+
+    /// As [`Pool::call`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::call`].
+    pub fn call<T: Task>(self, task: T, input: T::Input) -> Result<T::Output, CallError> {
+        self.submit(task, input).wait()
+    }
+
+    /// As [`Pool::submit`].
+    pub fn submit<T: Task>(self, _task: T, input: T::Input) -> Pending<T::Output> {
+        let (inputs, reports) = self.start(Typed::<T>::new(), |spec| spec);
+        if let Some(inputs) = inputs {
+            // A refusal ends the call, and its report says so.
+            let _ = inputs.send(input);
+        }
+        Pending::new(reports)
+    }
+
+    /// Opens a map from both ends, for inputs that arrive over time: one thread sends inputs, and
+    /// blocks while the window is full; another takes the reports.
+    ///
+    /// ```no_run
+    /// # use worker::task;
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # let pool = coordinator::Pool::new(4)?;
+    /// let (inputs, reports) = pool.with().open(square);
+    /// std::thread::spawn(move || {
+    ///     let Some(inputs) = inputs else { return }; // the pool is closed; the reports say so
+    ///     for line in std::io::stdin().lines().map_while(Result::ok) {
+    ///         if inputs.send(line.trim().parse().unwrap_or(0)).is_err() {
+    ///             break;
+    ///         }
+    ///     }
+    /// });
+    /// for report in reports {
+    ///     println!("{}: {:?}", report.index, report.result);
+    /// }
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
+    pub fn open<T: Task>(self, _task: T) -> (Option<Inputs<Typed<T>>>, Reports<Typed<T>>) {
+        self.start(Typed::<T>::new(), lazily)
+    }
+
+    /// As [`open`](Self::open), for a task that this program knows only by name.
+    pub fn open_text(self, task: &str) -> (Option<Inputs<Text>>, Reports<Text>) {
+        self.start(
+            Text {
+                task: task.to_owned(),
+            },
+            lazily,
+        )
+    }
+
+    fn start<C: Codec>(
+        self,
+        codec: C,
+        kind: impl FnOnce(MapSpec<Arc<Job>>) -> MapSpec<Arc<Job>>,
+    ) -> (Option<Inputs<C>>, Reports<C>) {
+        calls::open(self.pool.shared(), codec, |job| {
+            kind(MapSpec {
+                job,
+                limits: self.limits,
+                order: match self.order {
+                    Order::Input => scheduler::Order::Input,
+                    Order::Completion => scheduler::Order::Completion,
+                },
+                window: MAP,
+                fail_fast: false,
+                lazy: false,
+            })
+        })
+    }
+}
+
+fn lazily(spec: MapSpec<Arc<Job>>) -> MapSpec<Arc<Job>> {
+    MapSpec {
+        window: STREAM,
+        lazy: true,
+        ..spec
+    }
+}
+
+fn collect<T: Task>(
+    inputs: impl IntoIterator<Item = T::Input>,
+    opened: (Option<Inputs<Typed<T>>>, Reports<Typed<T>>),
+) -> Result<Vec<T::Output>, CallError> {
+    let inputs = inputs.into_iter();
+    let mut outputs = Vec::with_capacity(inputs.size_hint().0.min(1 << 16));
+    let mut feed = Feed::new(inputs, opened);
+    while let Some(report) = feed.next() {
+        outputs.push(report.result?);
+    }
+    Ok(outputs)
+}
