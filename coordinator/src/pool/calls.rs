@@ -250,8 +250,10 @@ impl<C: Codec> Reports<C> {
         }
     }
 
-    /// Whether a report is there, or none will come.
-    pub(super) fn is_ready(&self) -> bool {
+    /// Whether the next report is there, or it is clear that none will come: whether `next` would
+    /// return at once.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
         match &self.state {
             Ok(under) => under.shared.state().jobs.has_result(under.id),
             Err(_) => true,

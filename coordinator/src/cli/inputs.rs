@@ -1,0 +1,83 @@
+//! Where the inputs of a run come from.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use super::args::{self, Map};
+use super::{Trouble, complain};
+
+/// Inputs, as bytes, one after another. Nothing is read before it is asked for.
+pub(super) enum Inputs {
+    Words(std::vec::IntoIter<OsString>),
+    Lines {
+        reader: Box<dyn BufRead + Send>,
+        end: u8,
+        name: String,
+    },
+}
+
+impl Inputs {
+    /// The inputs that the command line names.
+    pub(super) fn new(map: &Map, words: Option<Vec<OsString>>) -> Result<Self, Trouble> {
+        if let Some(words) = words {
+            return Ok(Inputs::Words(words.into_iter()));
+        }
+        let end = if map.null { 0 } else { b'\n' };
+        let file = map.input.as_deref().filter(|path| *path != Path::new("-"));
+        if let Some(path) = file {
+            let name = path.display().to_string();
+            let unreadable =
+                |error| Trouble::Usage(format!("the inputs in {name} can't be read: {error}"));
+            let file = File::open(path).map_err(unreadable)?;
+            if file.metadata().map_err(unreadable)?.is_dir() {
+                return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+            }
+            return Ok(Inputs::Lines {
+                reader: Box::new(BufReader::new(file)),
+                end,
+                name,
+            });
+        }
+        if io::stdin().is_terminal() && map.input.is_none() {
+            return Err(Trouble::Usage(args::no_inputs()));
+        }
+        let reader = Box::new(BufReader::new(io::stdin()));
+        Ok(Inputs::Lines {
+            reader,
+            end,
+            name: "stdin".to_owned(),
+        })
+    }
+}
+
+impl Iterator for Inputs {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Inputs::Words(words) => words.next().map(OsString::into_vec),
+            Inputs::Lines { reader, end, name } => {
+                let mut line = Vec::new();
+                match reader.read_until(*end, &mut line) {
+                    Ok(0) => None,
+                    Ok(_) => {
+                        // The last line may have no end.
+                        if line.last() == Some(end) {
+                            line.pop();
+                        }
+                        Some(line)
+                    }
+                    Err(error) => {
+                        complain(&format!(
+                            "reading the inputs from {name} ended early: {error}"
+                        ));
+                        None
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The command line.
+
+mod args;
+mod demo;
+mod inputs;
+mod map;
+mod tasks;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use coordinator::{Builder, Pool, PoolError};
+
+use args::{Command, Parsed};
+
+/// What a run ended as, for the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    AllOk,
+    SomeFailed,
+    Interrupted,
+}
+
+/// Why a run did not come to anything.
+#[derive(Debug)]
+enum Trouble {
+    /// The command line makes no sense.
+    Usage(String),
+    /// The pool could not work.
+    Pool(String),
+}
+
+impl From<PoolError> for Trouble {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Setting(_) => Trouble::Usage(error.to_string()),
+            _ => Trouble::Pool(error.to_string()),
+        }
+    }
+}
+
+/// Runs the command line and returns its exit code.
+pub(crate) fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .format_timestamp_millis()
+        .init();
+    let ran = match args::parse(std::env::args_os()) {
+        Ok(Parsed::Print(text)) => print(&text),
+        Ok(Parsed::Run(None, _)) => demo::run(),
+        Ok(Parsed::Run(Some(Command::Map(map)), inputs)) => map::run(&map, inputs),
+        Ok(Parsed::Run(Some(Command::Tasks { worker }), _)) => tasks::run(worker.as_deref()),
+        Err(why) => Err(Trouble::Usage(why)),
+    };
+    let code = match ran {
+        Ok(Exit::AllOk) => 0,
+        Ok(Exit::SomeFailed) => 1,
+        Ok(Exit::Interrupted) => 130,
+        Err(Trouble::Usage(why)) => {
+            complain(&why);
+            2
+        }
+        Err(Trouble::Pool(why)) => {
+            complain(&why);
+            3
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// One line on stderr that says who says it.
+fn complain(what: &impl Display) {
+    // If stderr is gone there is no one left to tell.
+    let _ = writeln!(io::stderr(), "coordinator: {what}");
+}
+
+/// Prints to stdout. Whoever closes it has seen enough.
+fn print(text: &str) -> Result<Exit, Trouble> {
+    let mut stdout = io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(&error)),
+        _ => Ok(Exit::AllOk),
+    }
+}
+
+fn cannot_write(error: &io::Error) -> Trouble {
+    Trouble::Pool(format!("the results can't be written to stdout: {error}"))
+}
+
+/// A pool whose workers are the ones asked for, or `worker` where it stands beside this program.
+fn builder(worker: Option<&Path>) -> Builder {
+    let chosen = worker.map(Path::to_owned).or_else(|| {
+        let named = std::env::var_os("COORDINATOR_WORKER").is_some_and(|path| !path.is_empty());
+        if named { None } else { worker_beside() }
+    });
+    match chosen {
+        Some(program) => Pool::builder().worker(program),
+        None => Pool::builder(),
+    }
+}
+
+fn worker_beside() -> Option<PathBuf> {
+    let name = format!("worker{}", std::env::consts::EXE_SUFFIX);
+    let beside = std::env::current_exe().ok()?.with_file_name(name);
+    beside.is_file().then_some(beside)
+}
