@@ -34,8 +34,7 @@ pub(crate) struct SharedSocket(Arc<Socket>);
 
 impl SharedSocket {
     pub(crate) fn stop_reading(&self) {
-        let Socket::UdSocket(socket) = &*self.0;
-        os::stop_reading(socket);
+        os::stop_reading(&self.0);
     }
 }
 
@@ -236,8 +235,7 @@ impl Launcher {
         process: Option<&WorkerProcess>,
         deadline: Option<Instant>,
     ) -> Result<(), String> {
-        let Listener::UdSocket(listener) = &place.listener;
-        let mut fds = vec![listener.as_fd(), stop.as_fd()];
+        let mut fds = vec![os::listener_fd(&place.listener), stop.as_fd()];
         fds.extend(process.map(AsFd::as_fd));
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

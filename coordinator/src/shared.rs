@@ -242,7 +242,8 @@ impl Shared {
         limit: Option<Duration>,
         reached: impl Fn(&State) -> bool,
     ) -> bool {
-        let deadline = limit.map(|limit| Instant::now() + limit);
+        // A limit beyond what a clock can hold is none.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut state = self.state();
         loop {
             if reached(&state) {

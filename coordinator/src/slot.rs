@@ -202,12 +202,7 @@ impl<'s> Seat<'s> {
                     return After::Nothing;
                 }
                 Step::Dead(idle) => {
-                    log::debug!("slot {}: its idle worker died", self.slot.0 + 1);
-                    self.bury();
-                    self.shared.act(|state| {
-                        state.counts.died += 1;
-                        state.jobs.idle_died(idle);
-                    });
+                    self.lose_idle(idle);
                     return After::Another;
                 }
             };
@@ -271,9 +266,11 @@ impl<'s> Seat<'s> {
                 }
                 return self.idle_again(running);
             }
-            // It died before it heard of the calls, or while it read them: its replies, if there
-            // are any, come first.
-            Err(error) => log::debug!("slot {}: sending failed: {error}", self.slot.0 + 1),
+            // It died before it had read the calls.
+            Err(error) => {
+                self.lose(running, &error, began);
+                return Err(());
+            }
         }
         drop(calls);
         let mut call_began = began;
@@ -344,6 +341,44 @@ impl<'s> Seat<'s> {
         })
     }
 
+    /// The worker died while it had nothing to do.
+    fn lose_idle(&mut self, idle: Idle) {
+        let death = self.bury();
+        log::debug!(
+            "slot {}: idle worker {} {death}",
+            self.slot.0 + 1,
+            self.worker.pid
+        );
+        let printed = self.last_words();
+        let trace = self.trace(Duration::ZERO, printed, Vec::new());
+        let now = self.shared.now();
+        self.shared.act(|state| {
+            state.counts.died += 1;
+            if self.shared.config.single.is_none() {
+                return state.jobs.idle_died(idle);
+            }
+            // The process is the call: no other process takes its place.
+            match state.jobs.next(idle, now) {
+                Next::Run(running, _) => state.jobs.died(running, Why::Died(death), trace, now),
+                Next::Wait(idle, _) => {
+                    state.jobs.idle_died(idle);
+                    let cause = format!("the process {death} before its function began");
+                    state.jobs.give_up(&cause);
+                }
+                Next::Leave => {}
+            }
+        });
+    }
+
+    /// What a worker that is dead has printed since its last reply.
+    fn last_words(&mut self) -> Printed {
+        self.worker
+            .files
+            .as_mut()
+            .map(|files| files.rest())
+            .unwrap_or_default()
+    }
+
     /// The worker has gone in the middle of a batch, or what it says makes no sense.
     fn lose(&mut self, running: Running, error: &LinkError, began: Instant) {
         let note = match error {
@@ -364,6 +399,12 @@ impl<'s> Seat<'s> {
                 _ => None,
             },
         };
+        // A worker that dies with something unread resets the connection, and one that has died
+        // already breaks it for writing; a worker reads all of a batch before it begins.
+        let unread = matches!(error, LinkError::Broken(error) if matches!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
+        ));
         let death = self.bury();
         let printed = self
             .worker
@@ -382,8 +423,17 @@ impl<'s> Seat<'s> {
         self.forward_if_detached(&running, &trace);
         self.shared.act(|state| {
             state.counts.died += 1;
-            state.counts.failed += 1;
-            state.jobs.died(running, Why::Died(death), trace, now);
+            if unread && self.shared.config.single.is_none() {
+                state.jobs.died_unstarted(running, trace, now);
+                if self.answered == 0 {
+                    // It never did anything: that is as bad as a start that failed.
+                    let cause = format!("a worker {death} before its first call");
+                    state.jobs.start_failed(&cause, now);
+                }
+            } else {
+                state.counts.failed += 1;
+                state.jobs.died(running, Why::Died(death), trace, now);
+            }
         });
     }
 

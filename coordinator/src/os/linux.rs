@@ -14,6 +14,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use interprocess::local_socket::{Listener, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -220,9 +221,16 @@ pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> 
 }
 
 /// Ends a blocked read of a socket, after what has already arrived.
-pub(crate) fn stop_reading(socket: impl AsFd) {
+pub(crate) fn stop_reading(socket: &Stream) {
+    let Stream::UdSocket(socket) = socket;
     // It may be closed from the other side already.
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+}
+
+/// Readable when someone has connected.
+pub(crate) fn listener_fd(listener: &Listener) -> BorrowedFd<'_> {
+    let Listener::UdSocket(listener) = listener;
+    listener.as_fd()
 }
 
 /// A file without a name that is only ever appended to. It is gone with its last descriptor.

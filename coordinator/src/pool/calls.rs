@@ -199,7 +199,8 @@ pub(super) enum Waited<O> {
 impl<C: Codec> Reports<C> {
     /// The next report, if it comes before the limit.
     pub(super) fn wait(&mut self, limit: Option<Duration>) -> Waited<C::Output> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
+        // A limit beyond what a clock can hold is none.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         loop {
             match self.poll(None) {
                 Poll::Ready(Some(report)) => return Waited::Report(report),

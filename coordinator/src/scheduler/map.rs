@@ -370,7 +370,7 @@ impl<J: Clone, I: Clone, T> Map<J, I, T> {
                 self.again.insert(index);
                 return Settled::Again(None);
             }
-            return Settled::Again(Some(now + delay(backoff, attempts, index)));
+            return Settled::Again(Some(now.saturating_add(delay(backoff, attempts, index))));
         }
         let failed = result.is_err();
         let ended = Ended {

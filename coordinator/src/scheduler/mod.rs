@@ -226,7 +226,7 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
             map.seal();
             map.cut_from(0, note);
         });
-        self.doom_running(now, |_, running, _| running == map, Doom::Cancelled);
+        self.doom_running(now, |running, _| running == map, Doom::Cancelled);
         self.effects.wake.insert(map);
         self.leave_if_drained();
     }
@@ -268,7 +268,7 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     /// Ends everything: calls that wait are cancelled, and those that run are killed.
     pub(crate) fn terminate(&mut self, now: Time, note: &str) {
         self.end(note);
-        self.doom_running(now, |_, _, _| true, Doom::Cancelled);
+        self.doom_running(now, |_, _| true, Doom::Cancelled);
     }
 
     /// Ends the pool because it can't work: calls that wait are cancelled with the cause.
@@ -371,6 +371,21 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
             };
             self.settle(map, index, Err(why), Some(trace), 0, now);
         }
+        self.return_all(running);
+    }
+
+    /// The worker died before it had read the calls: none of them has begun, none is charged.
+    pub(crate) fn died_unstarted(&mut self, running: Running, trace: T, now: Time) {
+        if self.doom_of(running.slot).is_some() {
+            // It has been decided how the first of them ends.
+            return self.died(running, Why::Cancelled, trace, now);
+        }
+        self.slots[running.slot.0] = Slot::Starting;
+        self.return_all(running);
+    }
+
+    fn return_all(&mut self, running: Running) {
+        let map = running.map;
         let behind: Vec<u64> = running.rest().collect();
         if !behind.is_empty() {
             self.with_map(map, |map| {
@@ -392,7 +407,8 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     /// ever got ready.
     pub(crate) fn start_failed(&mut self, cause: &str, now: Time) {
         let RestartLimit { count, per } = self.restart_limit;
-        self.failed_starts.retain(|failed| *failed + per > now);
+        self.failed_starts
+            .retain(|failed| failed.saturating_add(per) > now);
         self.failed_starts.push(now);
         if !self.lived || self.failed_starts.len() >= count as usize {
             self.give_up(cause);
@@ -469,13 +485,13 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     }
 
     /// Decides that running calls end otherwise than by themselves.
-    fn doom_running(&mut self, now: Time, which: impl Fn(SlotId, MapId, u64) -> bool, doom: Doom) {
+    fn doom_running(&mut self, now: Time, which: impl Fn(MapId, u64) -> bool, doom: Doom) {
         for (number, slot) in self.slots.iter_mut().enumerate() {
             let id = SlotId(number);
             if slot
                 .running()
-                .is_some_and(|(map, index, _)| which(id, map, index))
-                && slot.condemn(doom, now + self.grace)
+                .is_some_and(|(map, index, _)| which(map, index))
+                && slot.condemn(doom, now.saturating_add(self.grace))
             {
                 self.effects.signals.push((id, Stage::Term));
                 self.effects.rearm = true;
@@ -509,7 +525,7 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
             Settled::Cut => {
                 self.doom_running(
                     now,
-                    |_, map, running| map == id && running > index,
+                    |map, running| map == id && running > index,
                     Doom::Cancelled,
                 );
                 self.effects.wake.insert(id);

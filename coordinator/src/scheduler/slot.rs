@@ -102,7 +102,7 @@ impl Slot {
         };
         let end = match timeout {
             Some(limit) => End::Limited {
-                at: now + limit,
+                at: now.saturating_add(limit),
                 limit,
             },
             None => End::Open,
@@ -176,7 +176,7 @@ impl Slot {
             End::Limited { at, limit } if at <= now => {
                 *end = End::Terminated {
                     doom: Doom::TimedOut(limit),
-                    kill_at: now + grace,
+                    kill_at: now.saturating_add(grace),
                 };
                 Some(Stage::Term)
             }

@@ -1,0 +1,84 @@
+//! What the tests share: where the binaries are, and tasks that misbehave.
+
+pub mod tasks;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The `coordinator` binary.
+#[must_use]
+pub fn coordinator() -> &'static Path {
+    built("coordinator")
+}
+
+/// The `worker` binary.
+#[must_use]
+pub fn worker() -> &'static Path {
+    built("worker")
+}
+
+/// An example of the `coordinator` package.
+#[must_use]
+pub fn example(name: &str) -> &'static Path {
+    built(name)
+}
+
+/// A program of this workspace, built now if it was not. One build for all of them, so that the
+/// packages' features, and with them what is in the target directory, are the same for all tests.
+///
+/// # Panics
+///
+/// If it can't be built.
+fn built(name: &str) -> &'static Path {
+    static BUILT: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let build = escargot::CargoBuild::new()
+            .arg("--workspace")
+            .bins()
+            .examples();
+        let build = if cfg!(debug_assertions) {
+            build
+        } else {
+            build.release()
+        };
+        let messages = build.exec().unwrap_or_else(|error| panic!("{error}"));
+        let mut paths = HashMap::new();
+        for message in messages {
+            let message = message.unwrap_or_else(|error| panic!("{error}"));
+            if let Ok(escargot::format::Message::CompilerArtifact(artifact)) = message.decode()
+                && let Some(path) = artifact.executable
+            {
+                paths.insert(artifact.target.name.into_owned(), path.into_owned());
+            }
+        }
+        paths
+    });
+    built
+        .get(name)
+        .unwrap_or_else(|| panic!("there is no program `{name}` in this workspace"))
+}
+
+/// Waits until something is true.
+///
+/// # Panics
+///
+/// If it is not true within ten seconds.
+pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_true() {
+        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        // Between two looks; what is waited for does not depend on it.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether a process lives: is there, and is no zombie.
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state stands behind the name, which may contain anything.
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}

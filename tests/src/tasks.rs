@@ -1,0 +1,194 @@
+//! Tasks that misbehave, and some that behave, for the tests.
+#![allow(missing_docs)]
+#![allow(unsafe_code, reason = "the misbehaviour of C code")]
+#![allow(clippy::print_stdout)]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use coordinator::Pool;
+use serde::{Deserialize, Serialize};
+use worker::task;
+
+#[task]
+pub fn square(x: i64) -> i64 {
+    x * x
+}
+
+#[task]
+pub fn power(base: u64, exponent: u32) -> Result<u64, String> {
+    base.checked_pow(exponent).ok_or_else(|| "overflow".into())
+}
+
+/// Echoes bytes.
+#[task]
+pub fn echo(bytes: Vec<u8>) -> Vec<u8> {
+    bytes
+}
+
+#[task]
+pub fn sleep_ms(ms: u64) -> u64 {
+    std::thread::sleep(Duration::from_millis(ms));
+    ms
+}
+
+#[task]
+pub fn fail(text: String) -> Result<(), String> {
+    Err(text)
+}
+
+#[task]
+pub fn panic_with(text: String) {
+    panic!("{text}");
+}
+
+#[task]
+pub fn exit_with(code: i32) {
+    std::process::exit(code);
+}
+
+/// Raises a signal against this process.
+#[task]
+pub fn raise(signal: i32) {
+    // SAFETY: no memory is involved; dying is what this task is for.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+/// Squares, but kills its worker on one input.
+#[task]
+pub fn square_but_die(x: i64, deadly: i64) -> i64 {
+    if x == deadly {
+        raise(libc::SIGKILL);
+    }
+    x * x
+}
+
+#[task]
+pub fn pid() -> u32 {
+    std::process::id()
+}
+
+/// Worker, index and attempt of this very call.
+#[task]
+pub fn current() -> Option<(u32, u64, u32)> {
+    worker::current().map(|call| (call.worker, call.index, call.attempt))
+}
+
+#[task]
+pub fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Appends a line to a file, in one write, so that runs can be counted.
+#[task]
+pub fn append(path: PathBuf, line: String) -> Result<(), std::io::Error> {
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)?;
+    file.write_all(format!("{line}\n").as_bytes())
+}
+
+/// A pool within a worker of a pool.
+#[task]
+pub fn sum_of_squares(n: i64) -> Result<i64, String> {
+    let pool = Pool::new(2).map_err(|error| error.to_string())?;
+    let squares = pool.map(square, 1..=n).map_err(|error| error.to_string())?;
+    Ok(squares.into_iter().sum())
+}
+
+/// Something that can be encoded and decoded only if it is told so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fragile(pub bool);
+
+impl Serialize for Fragile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            true => serializer.serialize_bool(true),
+            false => Err(serde::ser::Error::custom("too fragile")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fragile {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        bool::deserialize(deserializer).map(Fragile)
+    }
+}
+
+#[task]
+pub fn fragile_output(sturdy: bool) -> Fragile {
+    Fragile(sturdy)
+}
+
+#[task]
+pub fn fragile_input(input: Fragile) -> bool {
+    input.0
+}
+
+/// Prints a line in every way there is, after a while.
+#[task]
+pub fn print_every_way(number: u64, ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+    println!("{number} rust");
+    let line = format!("{number} C\n\0");
+    // SAFETY: the string ends with NUL, and so does the format.
+    unsafe {
+        libc::printf(c"%s".as_ptr(), line.as_ptr());
+    }
+    let _ = Command::new("sh")
+        .args(["-c", &format!("echo {number} child; echo {number} err >&2")])
+        .status();
+    eprintln!("{number} rust err");
+}
+
+/// Prints without ending the line.
+#[task]
+pub fn print_part(text: String) {
+    print!("{text}");
+}
+
+/// Prints a line and dies at once.
+#[task]
+pub fn print_and_abort(text: String) {
+    println!("{text}");
+    let line = format!("{text} from C\n\0");
+    // SAFETY: the string ends with NUL, and so does the format.
+    unsafe {
+        libc::printf(c"%s".as_ptr(), line.as_ptr());
+    }
+    eprintln!("{text} is my last word");
+    std::process::abort();
+}
+
+/// Prints very much: `lines` lines on both streams.
+#[task]
+pub fn print_much(number: u64, lines: u64) {
+    let filler = "x".repeat(90);
+    for line in 0..lines {
+        println!("{number} {line} {filler}");
+        eprintln!("{number} {line} {filler}");
+    }
+}
+
+/// Starts a child that would outlive everything, ignores SIGTERM, writes both numbers to a file and
+/// waits.
+#[task]
+pub fn hold_out(path: PathBuf) -> Result<(), std::io::Error> {
+    // SAFETY: no handler is involved.
+    unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+    }
+    let child = Command::new("sleep").arg("1000").spawn()?;
+    let whole = path.with_extension("part");
+    std::fs::write(&whole, format!("{} {}", std::process::id(), child.id()))?;
+    std::fs::rename(whole, path)?;
+    loop {
+        std::thread::park();
+    }
+}
