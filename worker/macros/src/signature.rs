@@ -91,7 +91,7 @@ impl<'f> Signature<'f> {
 
     /// The types alone: `(i64) -> i64`.
     pub(crate) fn types_text(&self) -> String {
-        let types: Vec<_> = self.types().map(|ty| text_of(ty)).collect();
+        let types: Vec<_> = self.types().map(text_of).collect();
         format!("({}) -> {}", types.join(", "), text_of(&self.returned))
     }
 }
