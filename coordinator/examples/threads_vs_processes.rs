@@ -16,7 +16,11 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 /// Counts the primes below n, by trial division.
 #[task]
 fn count_primes(n: u64) -> usize {
-    let is_prime = |c: &u64| (2..).take_while(|d| d * d <= *c).all(|d| c % d != 0);
+    let is_prime = |c: &u64| {
+        (2..)
+            .take_while(|d| d * d <= *c)
+            .all(|d| !c.is_multiple_of(d))
+    };
     (2..n).filter(is_prime).count()
 }
 

@@ -62,7 +62,7 @@ pub fn count_primes(n: u64) -> u64 {
     let is_prime = |candidate: &u64| {
         (2..)
             .take_while(|divisor| divisor * divisor <= *candidate)
-            .all(|divisor| candidate % divisor != 0)
+            .all(|divisor| !candidate.is_multiple_of(divisor))
     };
     (2..n).filter(is_prime).count() as u64
 }

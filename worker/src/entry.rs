@@ -26,10 +26,8 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 /// at once.
 ///
 /// ```
-/// fn main() {
-///     worker::init();
-///     // here it is the coordinator
-/// }
+/// worker::init();
+/// // here it is the coordinator
 /// ```
 pub fn init() {
     INITIALIZED.store(true, Ordering::Relaxed);

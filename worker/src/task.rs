@@ -16,6 +16,8 @@ use serde::{Serialize, de::DeserializeOwned};
 /// * Parameters are owned values that serde can carry: `String` and not `&str`.
 /// * The name is the function's, or another by `#[task(name = "images.resize")]`. A program can't
 ///   have two tasks of one name.
+/// * Where the task is in scope no variable can have its name: `let square = square(7)` does not
+///   compile, because a unit struct's name is a pattern.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a task",
     label = "this is not a task",

@@ -1,1 +1,669 @@
+//! The scheduler, played through at random with a fake clock. After every step the world checks what
+//! must always hold; in the end it plays everything out and checks that each call has ended once.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+type Jobs = Scheduler<u32, u64, u32>;
+
+const SLOTS: usize = 3;
+const GRACE: Duration = Duration::from_millis(100);
+
+fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn jobs(slots: usize) -> Jobs {
+    Scheduler::new(
+        slots,
+        GRACE,
+        RestartLimit {
+            count: 3,
+            per: millis(1000),
+        },
+    )
+}
+
+fn spec() -> MapSpec<u32> {
+    MapSpec {
+        job: 0,
+        limits: Limits::default(),
+        order: Order::Input,
+        window: Window {
+            calls: 8,
+            bytes: 1000,
+        },
+        fail_fast: false,
+        lazy: false,
+    }
+}
+
+/// What a slot of the world is doing.
+enum Post {
+    Starting,
+    Idle(Idle),
+    Busy(Running, Vec<u64>),
+    Left,
+}
+
+/// What the world knows of a map.
+struct Known {
+    pushed: u64,
+    /// Results taken, by index.
+    taken: BTreeMap<u64, Ended<u32>>,
+    order: Order,
+    sealed: bool,
+    retries: u32,
+    /// How often each call was handed out.
+    handed_out: BTreeMap<u64, u32>,
+    /// Calls whose end has been decided: they must not be handed out again.
+    succeeded: BTreeSet<u64>,
+    forgotten: bool,
+}
+
+struct World {
+    jobs: Jobs,
+    now: Time,
+    posts: Vec<Post>,
+    maps: BTreeMap<MapId, Known>,
+    closed: bool,
+    /// Slots that were told to be killed, and how hard.
+    signalled: BTreeMap<usize, Stage>,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open {
+        order: bool,
+        fail_fast: bool,
+        lazy: bool,
+        retries: u32,
+        backoff: u64,
+        timeout: Option<u64>,
+    },
+    Push(usize),
+    PushEnded(usize),
+    Seal(usize),
+    Take(usize),
+    Cancel(usize),
+    Forget(usize),
+    Slot(usize, Deed),
+    Pass(u64),
+    Close,
+    Terminate,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Advance,
+    Fail,
+    OutOfTurn,
+    Die,
+    DieUnstarted,
+    FailToStart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let deed = prop_oneof![
+        12 => Just(Deed::Advance),
+        2 => Just(Deed::Fail),
+        1 => Just(Deed::OutOfTurn),
+        2 => Just(Deed::Die),
+        1 => Just(Deed::DieUnstarted),
+        1 => Just(Deed::FailToStart),
+    ];
+    let open = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        0..3_u32,
+        0..2_u64,
+        any::<bool>(),
+    );
+    prop_oneof![
+        3 => open.prop_map(|(order, fail_fast, lazy, retries, backoff, limited)| Step::Open {
+            order,
+            fail_fast,
+            lazy,
+            retries,
+            backoff: backoff * 20,
+            timeout: limited.then_some(50),
+        }),
+        12 => (0..4_usize).prop_map(Step::Push),
+        1 => (0..4_usize).prop_map(Step::PushEnded),
+        1 => (0..4_usize).prop_map(Step::Seal),
+        6 => (0..4_usize).prop_map(Step::Take),
+        1 => (0..4_usize).prop_map(Step::Cancel),
+        1 => (0..4_usize).prop_map(Step::Forget),
+        30 => (0..SLOTS, deed).prop_map(|(slot, deed)| Step::Slot(slot, deed)),
+        4 => (1..80_u64).prop_map(Step::Pass),
+        1 => Just(Step::Close),
+        1 => prop_oneof![9 => Just(Step::Close), 1 => Just(Step::Terminate)],
+    ]
+}
+
+impl World {
+    fn new() -> Self {
+        World {
+            jobs: jobs(SLOTS),
+            now: Time::ZERO,
+            posts: (0..SLOTS).map(|_| Post::Starting).collect(),
+            maps: BTreeMap::new(),
+            closed: false,
+            signalled: BTreeMap::new(),
+        }
+    }
+
+    fn nth(&self, number: usize) -> Option<MapId> {
+        let open: Vec<_> = self
+            .maps
+            .iter()
+            .filter(|(_, known)| !known.forgotten)
+            .collect();
+        open.get(number % open.len().max(1)).map(|(id, _)| **id)
+    }
+
+    fn known(&mut self, map: MapId) -> &mut Known {
+        self.maps.get_mut(&map).unwrap()
+    }
+
+    fn step(&mut self, step: &Step) {
+        let with_result = self.maps_with_result();
+        match *step {
+            Step::Open {
+                order,
+                fail_fast,
+                lazy,
+                retries,
+                backoff,
+                timeout,
+            } => {
+                let order = if order {
+                    Order::Input
+                } else {
+                    Order::Completion
+                };
+                let backoff = millis(backoff);
+                let limits = Limits {
+                    timeout: timeout.map(millis),
+                    retries,
+                    backoff,
+                };
+                let opened = self.jobs.open(MapSpec {
+                    limits,
+                    order,
+                    fail_fast,
+                    lazy,
+                    ..spec()
+                });
+                assert_eq!(opened.is_err(), self.jobs.refusal().is_some());
+                if let Ok(map) = opened {
+                    let known = Known {
+                        pushed: 0,
+                        taken: BTreeMap::new(),
+                        order,
+                        sealed: false,
+                        retries,
+                        handed_out: BTreeMap::new(),
+                        succeeded: BTreeSet::new(),
+                        forgotten: false,
+                    };
+                    self.maps.insert(map, known);
+                }
+            }
+            Step::Push(n) => self.push(n, false),
+            Step::PushEnded(n) => self.push(n, true),
+            Step::Seal(n) => {
+                if let Some(map) = self.nth(n) {
+                    self.jobs.seal(map);
+                    self.known(map).sealed = true;
+                }
+            }
+            Step::Take(n) => {
+                if let Some(map) = self.nth(n) {
+                    self.take(map);
+                }
+            }
+            Step::Cancel(n) => {
+                if let Some(map) = self.nth(n) {
+                    self.jobs.cancel(map, self.now, "cancelled");
+                    self.known(map).sealed = true;
+                }
+            }
+            Step::Forget(n) => {
+                if let Some(map) = self.nth(n) {
+                    self.jobs.forget(map);
+                    self.known(map).forgotten = true;
+                }
+            }
+            Step::Slot(slot, deed) => self.slot(slot, deed),
+            Step::Pass(ms) => {
+                self.now += millis(ms);
+                self.jobs.overdue(self.now);
+            }
+            Step::Close => {
+                self.jobs.close();
+                self.closed = true;
+            }
+            Step::Terminate => {
+                self.jobs.terminate(self.now, "terminated");
+                self.closed = true;
+            }
+        }
+        let effects = self.jobs.take_effects();
+        for (slot, stage) in effects.signals {
+            assert!(
+                matches!(self.posts[slot.0], Post::Busy(..)),
+                "a signal for no running call"
+            );
+            let before = self.signalled.insert(slot.0, stage);
+            assert!(
+                before != Some(Stage::Kill) && before != Some(stage),
+                "the same signal twice"
+            );
+        }
+        for map in self.maps_with_result().difference(&with_result) {
+            // A map that is new, or that was just looked at, needs no waking.
+            let opened = matches!(step, Step::Open { .. } | Step::Take(_));
+            assert!(
+                opened || effects.wake.contains(map) || effects.everyone,
+                "not woken: {map:?}"
+            );
+        }
+    }
+
+    fn maps_with_result(&self) -> BTreeSet<MapId> {
+        let open = self.maps.iter().filter(|(_, known)| !known.forgotten);
+        open.map(|(id, _)| *id)
+            .filter(|id| self.jobs.has_result(*id))
+            .collect()
+    }
+
+    fn push(&mut self, n: usize, ended: bool) {
+        let Some(map) = self.nth(n) else { return };
+        if !self.jobs.has_room(map) || self.known(map).sealed {
+            return;
+        }
+        let expected = self.known(map).pushed;
+        let index = match ended {
+            true => self
+                .jobs
+                .push_ended(map, Why::Undecodable("bad".to_owned())),
+            false => self.jobs.push(map, expected, 10),
+        };
+        assert_eq!(index, expected);
+        self.known(map).pushed += 1;
+    }
+
+    fn take(&mut self, map: MapId) -> bool {
+        let ready = self.jobs.has_result(map);
+        match self.jobs.take(map) {
+            Take::Ready(index, ended) => {
+                assert!(ready);
+                let known = self.known(map);
+                if known.order == Order::Input {
+                    assert_eq!(index, known.taken.len() as u64, "out of order");
+                }
+                assert!(index < known.pushed);
+                assert!(ended.attempts <= known.retries + 1, "too many attempts");
+                assert!(known.taken.insert(index, ended).is_none(), "ended twice");
+                true
+            }
+            Take::Pending => {
+                assert!(!ready);
+                false
+            }
+            Take::Exhausted => {
+                let known = self.known(map);
+                assert_eq!(
+                    known.taken.len() as u64,
+                    known.pushed,
+                    "a call without an end"
+                );
+                false
+            }
+        }
+    }
+
+    fn slot(&mut self, slot: usize, deed: Deed) {
+        let post = std::mem::replace(&mut self.posts[slot], Post::Left);
+        self.posts[slot] = match (post, deed) {
+            (Post::Left, _) => Post::Left,
+            (Post::Starting, _) if !self.jobs.wants_worker() => Post::Left,
+            (Post::Starting, Deed::FailToStart) => {
+                self.jobs.start_failed("no start", self.now);
+                Post::Starting
+            }
+            (Post::Starting, _) => Post::Idle(self.jobs.ready(SlotId(slot))),
+            (Post::Idle(idle), Deed::Die) => {
+                self.jobs.idle_died(idle);
+                Post::Starting
+            }
+            (Post::Idle(idle), _) => self.next(idle),
+            (Post::Busy(running, calls), deed) => self.busy(slot, running, calls, deed),
+        };
+        if !matches!(self.posts[slot], Post::Busy(..)) {
+            self.signalled.remove(&slot);
+        }
+    }
+
+    fn next(&mut self, idle: Idle) -> Post {
+        let (_, waiting) = self.jobs.load();
+        match self.jobs.next(idle, self.now) {
+            Next::Run(running, batch) => {
+                assert!(!batch.calls.is_empty());
+                let map = running.map();
+                let known = self.known(map);
+                for call in &batch.calls {
+                    assert!(!known.taken.contains_key(&call.index), "runs after its end");
+                    assert!(
+                        !known.succeeded.contains(&call.index),
+                        "runs after its success"
+                    );
+                    assert!(call.attempt <= known.retries + 1);
+                    assert_eq!(call.input, call.index);
+                    *known.handed_out.entry(call.index).or_default() += 1;
+                }
+                let calls = batch.calls.iter().map(|call| call.index).collect();
+                Post::Busy(running, calls)
+            }
+            Next::Wait(idle, until) => {
+                assert!(
+                    waiting == 0 || until.is_some_and(|until| until > self.now),
+                    "no progress"
+                );
+                Post::Idle(idle)
+            }
+            Next::Leave => {
+                assert!(self.jobs.refusal().is_some());
+                Post::Left
+            }
+        }
+    }
+
+    fn busy(&mut self, slot: usize, mut running: Running, calls: Vec<u64>, deed: Deed) -> Post {
+        let index = running.front().unwrap();
+        assert!(calls.contains(&index));
+        // A worker that was told to end does.
+        let deed = if self.signalled.contains_key(&slot) {
+            Deed::Die
+        } else {
+            deed
+        };
+        let result = match deed {
+            Deed::Advance | Deed::FailToStart => Ok(()),
+            Deed::Fail => Err(Why::Failed("no".to_owned())),
+            Deed::OutOfTurn => {
+                let wrong = self
+                    .jobs
+                    .reply(&mut running, index + 1, Ok(()), 0, 0, self.now);
+                assert!(wrong.is_err());
+                return Post::Busy(running, calls);
+            }
+            Deed::Die => {
+                let why = Why::Died(crate::Death::Signal(9));
+                self.jobs.died(running, why, 0, self.now);
+                return Post::Starting;
+            }
+            Deed::DieUnstarted => {
+                let map = running.map();
+                *self.known(map).handed_out.get_mut(&index).unwrap() -= 1;
+                self.jobs.died_unstarted(running, 0, self.now);
+                return Post::Starting;
+            }
+        };
+        if result.is_ok() {
+            let map = running.map();
+            self.known(map).succeeded.insert(index);
+        }
+        self.jobs
+            .reply(&mut running, index, result, 0, 5, self.now)
+            .unwrap();
+        match self.jobs.idle_again(running) {
+            Ok(idle) => Post::Idle(idle),
+            Err(running) => Post::Busy(running, calls),
+        }
+    }
+
+    /// Plays everything out: nothing is pushed any more, all that runs succeeds.
+    fn finish(&mut self) {
+        let maps: Vec<_> = self
+            .maps
+            .iter()
+            .filter(|(_, known)| !known.forgotten)
+            .map(|(id, _)| *id)
+            .collect();
+        for map in &maps {
+            self.jobs.seal(*map);
+        }
+        self.step(&Step::Close);
+        for _ in 0..2000 {
+            (0..SLOTS).for_each(|slot| self.step(&Step::Slot(slot, Deed::Advance)));
+            for map in &maps {
+                while self.take(*map) {}
+            }
+            self.step(&Step::Pass(10));
+            if self.posts.iter().all(|post| matches!(post, Post::Left)) {
+                break;
+            }
+        }
+        assert!(
+            self.posts.iter().all(|post| matches!(post, Post::Left)),
+            "it never ends"
+        );
+        for map in maps {
+            assert_eq!(self.jobs.take(map), Take::Exhausted);
+            let known = &self.maps[&map];
+            assert_eq!(known.taken.len() as u64, known.pushed);
+            for (index, ended) in &known.taken {
+                let handed_out = known.handed_out.get(index).copied().unwrap_or(0);
+                assert_eq!(
+                    ended.attempts, handed_out,
+                    "charged for what it did not run"
+                );
+                assert!(ended.result.is_err() || ended.attempts > 0);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #[test]
+    fn each_call_ends_exactly_once(steps in prop::collection::vec(step(), 1..150)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+        }
+        world.finish();
+    }
+}
+
+/// Starts a worker in a slot and gives it the next call.
+fn run(jobs: &mut Jobs, slot: usize, now: Time) -> (Running, u64) {
+    let idle = jobs.ready(SlotId(slot));
+    match jobs.next(idle, now) {
+        Next::Run(running, batch) => (running, batch.calls[0].index),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn maps_are_served_in_turn() {
+    let mut jobs = jobs(1);
+    let maps = [jobs.open(spec()).unwrap(), jobs.open(spec()).unwrap()];
+    for map in maps {
+        (0..3).for_each(|input| _ = jobs.push(map, input, 1));
+    }
+    let mut idle = jobs.ready(SlotId(0));
+    let mut served = Vec::new();
+    for _ in 0..6 {
+        let Next::Run(mut running, batch) = jobs.next(idle, Time::ZERO) else {
+            panic!()
+        };
+        served.push(running.map());
+        jobs.reply(&mut running, batch.calls[0].index, Ok(()), 0, 0, Time::ZERO)
+            .unwrap();
+        idle = jobs.idle_again(running).unwrap();
+    }
+    let [a, b] = maps;
+    assert_eq!(served, [a, b, a, b, a, b]);
+}
+
+#[test]
+fn failing_fast_cancels_what_is_behind_and_lets_finish_what_is_before() {
+    let mut jobs = jobs(2);
+    let map = jobs
+        .open(MapSpec {
+            fail_fast: true,
+            ..spec()
+        })
+        .unwrap();
+    (0..4).for_each(|input| _ = jobs.push(map, input, 1));
+    let (mut first, _) = run(&mut jobs, 0, Time::ZERO);
+    let (mut second, _) = run(&mut jobs, 1, Time::ZERO);
+    jobs.reply(
+        &mut second,
+        1,
+        Err(Why::Failed("no".into())),
+        0,
+        0,
+        Time::ZERO,
+    )
+    .unwrap();
+    assert_eq!(jobs.take(map), Take::Pending);
+    jobs.reply(&mut first, 0, Ok(()), 0, 0, Time::ZERO).unwrap();
+    assert!(matches!(
+        jobs.take(map),
+        Take::Ready(0, Ended { result: Ok(()), .. })
+    ));
+    assert!(matches!(
+        jobs.take(map),
+        Take::Ready(
+            1,
+            Ended {
+                result: Err(Why::Failed(_)),
+                ..
+            }
+        )
+    ));
+    assert!(matches!(
+        jobs.take(map),
+        Take::Ready(
+            2,
+            Ended {
+                result: Err(Why::Cancelled),
+                ..
+            }
+        )
+    ));
+}
+
+#[test]
+fn sigterm_at_the_limit_and_sigkill_after_the_grace() {
+    let mut jobs = jobs(1);
+    let limits = Limits {
+        timeout: Some(millis(50)),
+        ..Limits::default()
+    };
+    let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
+    jobs.push(map, 0, 1);
+    // It was queued for long: the limit counts from its start.
+    let (running, _) = run(&mut jobs, 0, millis(1000));
+    let signals = |jobs: &mut Jobs, now| {
+        jobs.overdue(millis(now));
+        jobs.take_effects().signals
+    };
+    assert_eq!(jobs.next_deadline(), Some(millis(1050)));
+    assert_eq!(signals(&mut jobs, 1049), []);
+    assert_eq!(signals(&mut jobs, 1050), [(SlotId(0), Stage::Term)]);
+    assert_eq!(signals(&mut jobs, 1149), []);
+    assert_eq!(signals(&mut jobs, 1150), [(SlotId(0), Stage::Kill)]);
+    assert_eq!(jobs.next_deadline(), None);
+    jobs.died(running, Why::Died(crate::Death::Signal(9)), 0, millis(1151));
+    let Take::Ready(0, ended) = jobs.take(map) else {
+        panic!()
+    };
+    assert_eq!(ended.result, Err(Why::TimedOut(millis(50))));
+}
+
+#[test]
+fn backoff_doubles_and_is_waited_for() {
+    let mut jobs = jobs(1);
+    let limits = Limits {
+        retries: 3,
+        backoff: millis(100),
+        timeout: None,
+    };
+    let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
+    jobs.push(map, 0, 1);
+    let mut now = Time::ZERO;
+    let mut idle = jobs.ready(SlotId(0));
+    let mut waits = Vec::new();
+    for attempt in 1..=4 {
+        let Next::Run(mut running, batch) = jobs.next(idle, now) else {
+            panic!()
+        };
+        assert_eq!(batch.calls[0].attempt, attempt);
+        jobs.reply(&mut running, 0, Err(Why::Failed("no".into())), 0, 0, now)
+            .unwrap();
+        idle = jobs.idle_again(running).unwrap();
+        if attempt < 4 {
+            let Next::Wait(again, Some(until)) = jobs.next(idle, now) else {
+                panic!()
+            };
+            waits.push((until - now).as_millis());
+            (idle, now) = (again, until);
+        }
+    }
+    // By call 0 the stretch is none.
+    assert_eq!(waits, [100, 200, 400]);
+    assert!(matches!(
+        jobs.take(map),
+        Take::Ready(0, Ended { attempts: 4, .. })
+    ));
+}
+
+#[test]
+fn too_many_failing_starts_end_the_pool_with_the_cause() {
+    let mut jobs = jobs(1);
+    let map = jobs.open(spec()).unwrap();
+    jobs.push(map, 0, 1);
+    let idle = jobs.ready(SlotId(0));
+    jobs.idle_died(idle);
+    for at in [0, 2000, 2100] {
+        jobs.start_failed("no licence", millis(at));
+        assert!(jobs.wants_worker());
+    }
+    jobs.start_failed("no licence", millis(2200));
+    assert!(!jobs.wants_worker());
+    let Take::Ready(0, ended) = jobs.take(map) else {
+        panic!()
+    };
+    assert_eq!(
+        (ended.result, ended.note),
+        (Err(Why::Cancelled), Some("no licence".to_owned()))
+    );
+}
+
+#[test]
+fn closing_seals_what_is_read_lazily_and_nothing_else() {
+    let mut jobs = jobs(1);
+    let eager = jobs.open(spec()).unwrap();
+    let lazy = jobs
+        .open(MapSpec {
+            lazy: true,
+            ..spec()
+        })
+        .unwrap();
+    jobs.close();
+    assert!(jobs.open(spec()).is_err());
+    assert_eq!((jobs.has_room(eager), jobs.has_room(lazy)), (true, false));
+    assert!(jobs.wants_worker());
+    jobs.seal(eager);
+    assert!(!jobs.wants_worker());
+}

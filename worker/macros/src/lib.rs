@@ -70,17 +70,21 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
         }
     };
     let returned = &signature.returned;
+    // With one place for all that mentions it, what is wrong with a return type is said once.
+    let at = returned.span();
     let (output, run) = if signature.fallible {
         (
-            quote_spanned!(returned.span()=> <#returned as ::worker::private::Fallible>::Value),
-            quote!(::worker::private::Fallible::into_result(#ident(#arguments))),
+            quote_spanned!(at=> <#returned as ::worker::private::Fallible>::Value),
+            quote_spanned!(at=> ::worker::private::Fallible::into_result(__output)),
         )
     } else {
         (
             quote!(#returned),
-            quote!(::core::result::Result::Ok(#ident(#arguments))),
+            quote!(::core::result::Result::Ok(__output)),
         )
     };
+    let result = quote_spanned!(at=> ::core::result::Result<Self::Output, ::std::string::String>);
+    let call = quote_spanned!(at=> let __output = #ident(#arguments););
     let register = options.register.then(|| {
         quote! {
             #[allow(deprecated)]
@@ -115,9 +119,8 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
                 const TYPES: &'static str = #types_text;
                 const DOC: &'static str = #doc;
                 #[allow(clippy::let_unit_value, clippy::unit_arg)]
-                fn run(#given: Self::Input)
-                    -> ::core::result::Result<Self::Output, ::std::string::String>
-                {
+                fn run(#given: Self::Input) -> #result {
+                    #call
                     #run
                 }
             }
