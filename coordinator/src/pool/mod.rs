@@ -77,7 +77,6 @@ impl Pool {
     }
 
     /// A pool with other settings than the usual.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -134,7 +133,6 @@ impl Pool {
     }
 
     /// Settings for the calls that are made through it: `pool.with().timeout(d).map(…)`.
-    #[must_use]
     pub fn with(&self) -> With<'_> {
         With::new(self)
     }

@@ -106,7 +106,8 @@ impl<'p> With<'p> {
         let opened = self.start(Typed::<T>::new(), |spec| spec);
         if opened.0.is_none() {
             // Every call has its outcome, also where the pool takes none.
-            let refusal = opened.1.into_iter().next().map(|report| report.result);
+            let mut reports = opened.1;
+            let refusal = reports.next().map(|report| report.result);
             let Some(Err(error)) = refusal else {
                 return Vec::new();
             };

@@ -71,11 +71,12 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
     };
     let returned = &signature.returned;
     // With one place for all that mentions it, what is wrong with a return type is said once.
-    let at = returned.span();
+    let at = Span::call_site().located_at(returned.span());
     let (output, run) = if signature.fallible {
+        let fallible = quote_spanned!(at=> <#returned as ::worker::private::Fallible>);
         (
-            quote_spanned!(at=> <#returned as ::worker::private::Fallible>::Value),
-            quote_spanned!(at=> ::worker::private::Fallible::into_result(__output)),
+            quote_spanned!(at=> #fallible::Value),
+            quote_spanned!(at=> #fallible::into_result(__output)),
         )
     } else {
         (
@@ -83,8 +84,13 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
             quote!(::core::result::Result::Ok(__output)),
         )
     };
-    let result = quote_spanned!(at=> ::core::result::Result<Self::Output, ::std::string::String>);
-    let call = quote_spanned!(at=> let __output = #ident(#arguments););
+    let run = quote_spanned! {at=>
+        #[allow(clippy::let_unit_value, clippy::unit_arg)]
+        fn run(#given: Self::Input) -> ::core::result::Result<Self::Output, ::std::string::String> {
+            let __output = #ident(#arguments);
+            #run
+        }
+    };
     let register = options.register.then(|| {
         quote! {
             #[allow(deprecated)]
@@ -118,11 +124,7 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
                 const SIGNATURE: &'static str = #text;
                 const TYPES: &'static str = #types_text;
                 const DOC: &'static str = #doc;
-                #[allow(clippy::let_unit_value, clippy::unit_arg)]
-                fn run(#given: Self::Input) -> #result {
-                    #call
-                    #run
-                }
+                #run
             }
 
             #[allow(deprecated)]
