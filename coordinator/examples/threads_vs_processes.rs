@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compare(&pool, workers)?;
 
     println!("\nOwn memory: a static counter, raised 8 times");
-    thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(|| count_up()))));
+    thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(*count_up))));
     println!(
         "  by threads:   the counter here is {}",
         COUNTER.load(Ordering::SeqCst)
@@ -81,7 +81,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Times the same work done serially, by threads and by processes.
 fn compare(pool: &Pool, workers: usize) -> Result<(), Box<dyn std::error::Error>> {
     let inputs = [200_000; 8];
-    let (serial, expected) = timed(|| inputs.map(|n| count_primes(n)).to_vec());
+    let (serial, expected) = timed(|| inputs.map(*count_primes).to_vec());
     let (threads, by_threads) = timed(|| in_threads(&inputs, workers));
     let (processes, by_processes) = timed(|| pool.map(count_primes, inputs));
     assert_eq!(by_threads, expected);

@@ -1,7 +1,7 @@
 //! A pool of worker processes: call a function in another process as easily as in a thread, get the
 //! results back in order, and lose nothing when a process dies.
 //!
-//! ```
+//! ```standalone_crate
 //! use coordinator::Pool;
 //! use worker::task;
 //!

@@ -1,4 +1,5 @@
 //! Frames and links over streams that behave in every way a stream may.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};

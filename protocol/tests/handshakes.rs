@@ -1,4 +1,5 @@
 //! The handshake: who is let in, and what the others are told.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

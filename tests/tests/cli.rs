@@ -1,4 +1,5 @@
 //! The command line, as a person or a shell script uses it.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};

@@ -1,4 +1,5 @@
 //! The examples do what they say.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
 //! A pool of processes: the cases of Python's and others' test suites.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::cell::Cell;
 use std::collections::HashSet;

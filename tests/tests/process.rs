@@ -1,4 +1,5 @@
 //! One function in a process of its own: the cases of Python's and others' test suites.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
 //! The scheduler, played through at random with a fake clock. After every step the world checks what
 //! must always hold; in the end it plays everything out and checks that each call has ended once.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
