@@ -35,6 +35,8 @@ pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
     while shared.state().jobs.wants_worker() {
         match start(shared, slot) {
             Ok(worker) => match Seat::new(shared, slot, worker).work() {
+                // The process is the call: no other process takes its place.
+                After::Another if shared.config.single.is_some() => return,
                 After::Another => {}
                 After::Nothing => return,
             },
@@ -357,7 +359,6 @@ impl<'s> Seat<'s> {
             if self.shared.config.single.is_none() {
                 return state.jobs.idle_died(idle);
             }
-            // The process is the call: no other process takes its place.
             match state.jobs.next(idle, now) {
                 Next::Run(running, _) => state.jobs.died(running, Why::Died(death), trace, now),
                 Next::Wait(idle, _) => {
