@@ -4,22 +4,28 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use protocol::frame::{Caps, MAX_HEADER, MAX_PAYLOAD, Reader};
+use protocol::frame::{self, Caps, MAX_HEADER, MAX_PAYLOAD, Reader};
+use protocol::message::ToWorker;
+use protocol::{Link, LinkError};
 
-/// The largest single allocation so far.
-static LARGEST: AtomicUsize = AtomicUsize::new(0);
+/// How much is allocated, and the most that ever was.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
 
 // SAFETY: everything is passed on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(live, Ordering::Relaxed);
         // SAFETY: as our caller promises.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as our caller promises.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -28,12 +34,59 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+/// Counts from here. One test at a time, as there is one allocator.
+fn start() -> (MutexGuard<'static, ()>, usize) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let live = LIVE.load(Ordering::Relaxed);
+    MOST.store(live, Ordering::Relaxed);
+    (one, live)
+}
+
 #[test]
 fn a_claimed_length_costs_what_is_sent() {
-    let mut bytes = [MAX_HEADER.to_le_bytes(), MAX_PAYLOAD.to_le_bytes()].concat();
-    bytes.extend([0; 1000]);
+    let (_one, before) = start();
+    for (header, payload) in [(MAX_HEADER, 0), (0, MAX_PAYLOAD), (MAX_HEADER, MAX_PAYLOAD)] {
+        for sent in [0, 1000, 100_000] {
+            let mut bytes = [header.to_le_bytes(), payload.to_le_bytes()].concat();
+            bytes.resize(8 + sent, 0);
+            let mut reader = Reader::default();
+            assert!(reader.read(&mut bytes.as_slice(), Caps::FULL).is_err());
+        }
+    }
+    let most = MOST.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(most < 4 << 20, "{most} bytes");
+}
+
+#[test]
+fn a_claimed_number_of_calls_costs_what_is_sent() {
+    let (_one, before) = start();
+    // A batch of task "", with no types, in postcard, of 2^63 calls.
+    let calls = [[0xff; 9].as_slice(), &[0x01]].concat();
+    let header = [[2, 0, 0, 0].as_slice(), &calls].concat();
+    let mut bytes = Vec::new();
+    frame::write(&mut bytes, &header, &[]).unwrap();
+    let mut link = Link::new(std::io::Cursor::new(bytes));
+    let error = link.receive::<ToWorker>(Caps::FULL).unwrap_err();
+    assert!(matches!(error, LinkError::Malformed(_)), "{error}");
+    let most = MOST.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(most < 4 << 20, "{most} bytes");
+}
+
+#[test]
+fn one_long_message_does_not_keep_its_memory() {
+    let (_one, before) = start();
+    let mut bytes = Vec::new();
+    frame::write(&mut bytes, b"", &[&vec![1; 20 << 20]]).unwrap();
+    frame::write(&mut bytes, b"", &[b"short"]).unwrap();
     let mut reader = Reader::default();
-    assert!(reader.read(&mut bytes.as_slice(), Caps::FULL).is_err());
-    let largest = LARGEST.load(Ordering::Relaxed);
-    assert!(largest < 4 << 20, "{largest} bytes at once");
+    let mut stream = bytes.as_slice();
+    assert_eq!(
+        reader.read(&mut stream, Caps::FULL).unwrap().1.len(),
+        20 << 20
+    );
+    assert_eq!(reader.read(&mut stream, Caps::FULL).unwrap().1, b"short");
+    drop(bytes);
+    let kept = LIVE.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(kept < 2 << 20, "{kept} bytes");
 }

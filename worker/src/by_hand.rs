@@ -12,11 +12,12 @@ const HELP: &str = "\
 Runs tasks for a coordinator, or one by hand.
 
 Usage:
-  worker tasks                 list the tasks: signature and first line of documentation
-  worker call TASK [INPUT]     run one call here, with no coordinator: for a debugger
-  worker --connect NAME        join a coordinator; it prints the whole line with --manual
+  worker tasks               list the tasks, with what they are for
+  worker call TASK [INPUT]   run one call with no coordinator: for a debugger
+  worker --connect NAME      join a coordinator that runs with --manual
 
-INPUT is JSON of the task's input type, or else a plain string; several parameters are an array.
+INPUT is JSON of the task's input type, or else a plain string; several
+parameters are an array.
 
 Examples:
   worker call square 7

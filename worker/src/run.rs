@@ -72,9 +72,11 @@ pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Vec<u8>) -> Ver
     let caught = CAUGHT.take().flatten();
     result.unwrap_or_else(|payload| {
         output.truncate(start);
+        let message = message_of(payload.as_ref());
+        // `resume_unwind` unwinds without calling the hook, which may have seen an earlier panic.
+        let caught = caught.filter(|panic| panic.message == message);
         Verdict::Panicked(caught.unwrap_or_else(|| Panic {
-            // `resume_unwind` unwinds without calling the hook.
-            message: message_of(payload.as_ref()),
+            message,
             location: String::new(),
             backtrace: String::new(),
         }))

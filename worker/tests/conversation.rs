@@ -1,0 +1,339 @@
+//! The worker's side of a conversation, with the `worker` binary and no coordinator.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may fail, and prints"
+)]
+
+mod support;
+
+use std::io::{Read, Seek};
+
+use protocol::handshake::{self, HandshakeError, Token};
+use protocol::message::{Batch, CallHeader, Encoding, ToWorker, Verdict, Welcome};
+
+use support::{Place, SLOT, Worker, complaint, ended, worker};
+
+fn square_of(x: i64) -> Vec<u8> {
+    postcard::to_stdvec(&x).unwrap()
+}
+
+fn value(output: &[u8]) -> i64 {
+    postcard::from_bytes(output).unwrap()
+}
+
+#[test]
+fn it_says_who_it_is_and_what_it_can_run() {
+    let worker = Worker::start(worker());
+    assert_eq!(worker.hello.pid, worker.child.id());
+    let mut names: Vec<_> = worker.hello.tasks.iter().map(|task| &task.name).collect();
+    let square = worker.hello.tasks.iter().find(|task| task.name == "square");
+    let square = square.unwrap();
+    assert_eq!(square.signature, "fn square(x: i64) -> Result<i64, String>");
+    assert_eq!(square.doc, "Squares a number.");
+    let listed = names.clone();
+    names.sort();
+    names.dedup();
+    assert_eq!(listed, names, "sorted, and each once");
+}
+
+#[test]
+fn calls_are_answered_in_order_batch_after_batch() {
+    let mut worker = Worker::start(worker());
+    for (first, count) in [(0, 1), (1, 100), (1 << 40, 7), (5, 0), (u64::MAX - 9, 8)] {
+        let inputs: Vec<_> = (0..count).map(square_of).collect();
+        let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        worker.send("square", Encoding::Postcard, first, &inputs);
+        for (index, x) in (first..).zip(0..count) {
+            let (reply, output) = worker.reply();
+            assert_eq!((reply.index, reply.verdict), (index, Verdict::Value));
+            assert_eq!(value(&output), x * x);
+        }
+        assert!(!worker.link.has_unread());
+    }
+}
+
+#[test]
+fn a_call_that_fails_or_cannot_be_read_costs_itself() {
+    let mut worker = Worker::start(worker());
+    let too_long = [square_of(2), vec![0]].concat();
+    let inputs = [
+        square_of(2),
+        square_of(i64::MAX),
+        Vec::new(),
+        too_long,
+        square_of(3),
+    ];
+    let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+    worker.send("square", Encoding::Postcard, 0, &inputs);
+    let mut replies: Vec<_> = inputs.iter().map(|_| worker.reply()).collect();
+    assert!(replies.iter().map(|(reply, _)| reply.index).eq(0..5));
+    let (last, output) = replies.pop().unwrap();
+    assert_eq!((last.verdict, value(&output)), (Verdict::Value, 9));
+    let said: Vec<_> = replies[1..]
+        .iter()
+        .map(|(reply, output)| {
+            assert!(output.is_empty());
+            match &reply.verdict {
+                Verdict::Failed(why) => format!("failed: {why}"),
+                Verdict::Undecodable(why) => format!("undecodable: {why}"),
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    let no_input = "undecodable: this is no input for `fn square(x: i64) -> Result<i64, String>`: ";
+    assert_eq!(
+        said[0],
+        "failed: the square of 9223372036854775807 does not fit into 64 bits"
+    );
+    assert!(said[1].starts_with(no_input), "{}", said[1]);
+    assert_eq!(said[2], format!("{no_input}1 bytes too many"));
+}
+
+#[test]
+fn an_unknown_task_is_answered_call_by_call() {
+    let mut worker = Worker::start(worker());
+    worker.send("cube", Encoding::Postcard, 4, &[&[1], &[2]]);
+    for index in [4, 5] {
+        let (reply, _) = worker.reply();
+        assert_eq!(reply.index, index);
+        let Verdict::Undecodable(why) = reply.verdict else {
+            panic!("{:?}", reply.verdict);
+        };
+        assert!(
+            why.starts_with("this worker has no task named `cube`; it has "),
+            "{why}"
+        );
+        assert!(
+            why.contains("count_primes") && why.contains("square"),
+            "{why}"
+        );
+    }
+    assert_eq!(worker.call("square", "3"), (Verdict::Value, "9".to_owned()));
+}
+
+#[test]
+fn types_that_do_not_match_are_found_before_anything_is_misread() {
+    let mut worker = Worker::start(worker());
+    let mut verdict = |types: &str| {
+        let input = square_of(7);
+        let call = CallHeader {
+            index: 0,
+            attempt: 1,
+            len: u32::try_from(input.len()).unwrap(),
+        };
+        let batch = Batch {
+            task: "square".to_owned(),
+            types: Some(types.to_owned()),
+            encoding: Encoding::Postcard,
+            calls: vec![call],
+        };
+        worker
+            .link
+            .send(&ToWorker::Batch(batch), &[&input])
+            .unwrap();
+        worker.reply().0.verdict
+    };
+    assert_eq!(verdict("(i64) -> Result<i64, String>"), Verdict::Value);
+    let Verdict::Undecodable(why) = verdict("(u64) -> u64") else {
+        panic!("it ran");
+    };
+    assert_eq!(
+        why,
+        "the coordinator knows `square` as (u64) -> u64, this worker as (i64) -> Result<i64, \
+         String>: build both from the same source"
+    );
+}
+
+#[test]
+fn text_is_json_or_else_a_string() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "two words").unwrap();
+    let path = file.path().to_str().unwrap();
+    let mut worker = Worker::start(worker());
+    let value = |output: &str| (Verdict::Value, output.to_owned());
+    assert_eq!(worker.call("square", "-7"), value("49"));
+    assert_eq!(worker.call("square", " 7\n"), value("49"));
+    assert_eq!(worker.call("word_count", path), value("2"));
+    assert_eq!(worker.call("word_count", &format!("{path:?}")), value("2"));
+    assert_eq!(worker.call("sleep", "0"), value(""));
+    assert_eq!(worker.call("child", ""), value(""));
+    assert_eq!(worker.call("child", "null"), value(""));
+    for (task, input) in [
+        ("square", "seven"),
+        ("square", "[7]"),
+        ("square", ""),
+        ("child", "7"),
+    ] {
+        let (verdict, output) = worker.call(task, input);
+        assert!(matches!(verdict, Verdict::Undecodable(_)), "{verdict:?}");
+        assert_eq!(output, "");
+    }
+}
+
+#[test]
+fn replies_say_how_much_has_been_printed() {
+    let mut file = tempfile::tempfile().unwrap();
+    let stdout = file.try_clone().unwrap();
+    let mut worker = Worker::start_with(worker(), |command| command.stdout(stdout));
+    worker.send("print_number", Encoding::Text, 0, &[b"1", b"x", b"23"]);
+    let lengths: Vec<_> = (0..3)
+        .map(|_| worker.reply().0)
+        .map(|reply| (reply.stdout, reply.stderr))
+        .collect();
+    let (first, second) = (
+        "Process 1: My number is 1\n",
+        "Process 23: My number is 23\n",
+    );
+    let one = first.len() as u64;
+    let both = one + second.len() as u64;
+    // Stderr is a pipe here, whose length says nothing.
+    assert_eq!(lengths, [(one, 0), (one, 0), (both, 0)]);
+    worker.hang_up();
+    let mut printed = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut printed).unwrap();
+    assert_eq!(printed, format!("{first}{second}"));
+}
+
+#[test]
+fn it_leaves_with_the_exit_code_it_is_told() {
+    for code in [0, 7, 255] {
+        let mut worker = Worker::start(worker());
+        worker.link.send(&ToWorker::Exit(code), &[]).unwrap();
+        let output = ended(worker.child);
+        assert_eq!(output.status.code(), Some(code));
+        assert!(output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn it_leaves_quietly_when_the_coordinator_is_gone() {
+    let idle = Worker::start(worker()).hang_up();
+    assert_eq!(idle.status.code(), Some(0));
+    assert!(idle.stderr.is_empty());
+
+    // Gone while it runs: there is no one to reply to.
+    let mut busy = Worker::start(worker());
+    busy.send("square", Encoding::Text, 0, &[b"1".as_slice(); 1000]);
+    let busy = busy.hang_up();
+    assert_eq!(busy.status.code(), Some(0));
+    assert!(busy.stderr.is_empty());
+}
+
+#[test]
+fn one_that_is_not_let_in_says_why() {
+    type Presented = fn(&mut std::process::Command) -> &mut std::process::Command;
+    let wrong_token: Presented = |command| command.env("COORDINATOR_TOKEN", "07");
+    let right_token: Presented = |command| command;
+    let version = HandshakeError::Version { theirs: 1 };
+    let cases = [
+        (
+            wrong_token,
+            None,
+            "the coordinator refused this worker: wrong token: copy the whole line",
+        ),
+        (
+            right_token,
+            Some(version),
+            "build both from the same source",
+        ),
+    ];
+    for (present, verdict, wanted) in cases {
+        let place = Place::new();
+        let name = place.name();
+        let token = place.token.clone();
+        let child = present(&mut place.command(worker())).spawn().unwrap();
+        let (mut link, _directory) = place.accept();
+        let received = handshake::receive(&mut link, &token);
+        let why = verdict.unwrap_or_else(|| received.unwrap_err());
+        handshake::refuse(&mut link, &why);
+        let said = complaint(&ended(child));
+        assert!(said.contains(wanted), "{said}");
+        assert!(
+            said.starts_with(&format!("cannot work for {}: ", name.display())),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_coordinator_that_sends_rubbish_ends_it() {
+    let said = |message: ToWorker, payload: &[u8]| {
+        let mut worker = Worker::start(worker());
+        worker.link.send(&message, &[payload]).unwrap();
+        complaint(&ended(worker.child))
+    };
+    let again = said(ToWorker::Welcome(Welcome { slot: SLOT }), &[]);
+    assert!(again.contains("out of turn"), "{again}");
+    let call = CallHeader {
+        index: 0,
+        attempt: 1,
+        len: 10,
+    };
+    let batch = Batch {
+        task: "square".to_owned(),
+        types: None,
+        encoding: Encoding::Text,
+        calls: vec![call],
+    };
+    let short = said(ToWorker::Batch(batch), b"7");
+    assert!(short.contains("longer than its payload"), "{short}");
+
+    let place = Place::new();
+    let child = place.command(worker()).spawn().unwrap();
+    let (mut link, _directory) = place.accept();
+    link.send(&"HTTP/1.1 400 Bad Request", &[]).unwrap();
+    let said = complaint(&ended(child));
+    assert!(said.contains("sent rubbish"), "{said}");
+}
+
+#[test]
+fn where_no_coordinator_is_it_says_so() {
+    let place = Place::new();
+    let command = |change: fn(&mut std::process::Command, &Place)| {
+        let mut command = place.command(worker());
+        change(&mut command, &place);
+        complaint(&ended(command.spawn().unwrap()))
+    };
+    let no_token = command(|command, _| {
+        command.env_remove("COORDINATOR_TOKEN");
+    });
+    assert!(
+        no_token.contains("COORDINATOR_TOKEN is not set: copy the whole line"),
+        "{no_token}"
+    );
+
+    let mut nowhere = support::command(worker());
+    nowhere
+        .arg("--connect")
+        .arg(place.name().with_file_name("nowhere"))
+        .env("COORDINATOR_TOKEN", place.token.reveal());
+    let nowhere = complaint(&ended(nowhere.spawn().unwrap()));
+    assert!(
+        nowhere.contains("no coordinator waits under this name"),
+        "{nowhere}"
+    );
+}
+
+#[test]
+fn what_a_dead_coordinator_left_is_removed() {
+    let place = Place::new();
+    let name = place.name();
+    // A second name for the socket, which the listener does not remove when it goes.
+    let directory = tempfile::tempdir().unwrap();
+    let inner = directory.path().join("pool");
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::hard_link(&name, inner.join("link")).unwrap();
+    let mut command = support::command(worker());
+    command
+        .arg("--connect")
+        .arg(inner.join("link"))
+        .env("COORDINATOR_TOKEN", Token::from_random([1; 16]).reveal());
+    let child = command.spawn().unwrap();
+    let (link, _directory) = place.accept();
+    drop(link);
+    let said = complaint(&ended(child));
+    assert!(said.contains("link"), "{said}");
+    assert!(!inner.exists());
+}
