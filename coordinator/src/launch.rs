@@ -36,6 +36,16 @@ impl SharedSocket {
     pub(crate) fn stop_reading(&self) {
         os::stop_reading(&self.0);
     }
+
+    /// Waits until there is something to read, the end included; `false` if `stop` comes first.
+    pub(crate) fn wait(&self, stop: &impl AsFd) -> bool {
+        loop {
+            let readable = os::wait_readable(&[os::socket_fd(&self.0), stop.as_fd()], None);
+            if readable[0] || readable[1] {
+                return readable[0];
+            }
+        }
+    }
 }
 
 impl Read for SharedSocket {

@@ -81,9 +81,13 @@ fn start(shared: &Shared, slot: SlotId) -> Result<Worker, PoolError> {
         });
     let mut worker = worker.inspect_err(|_| shared.state().posts[slot.0] = Post::default())?;
     if let Some(initializer) = &shared.config.initializer
-        && let Err(error) = initialize(&mut worker, initializer)
+        && let Err(error) = initialize(shared, &mut worker, initializer)
     {
         if let Some(process) = &worker.process {
+            if !shared.state().jobs.wants_worker() {
+                process.signal(GroupSignal::Term);
+                process.wait(Some(shared.config.grace));
+            }
             process.signal(GroupSignal::Kill);
             process.reap();
         }
@@ -111,10 +115,19 @@ fn start_failed(shared: &Shared, error: PoolError) {
     shared.milestone();
 }
 
-fn initialize(worker: &mut Worker, initializer: &Initializer) -> Result<(), PoolError> {
+fn initialize(
+    shared: &Shared,
+    worker: &mut Worker,
+    initializer: &Initializer,
+) -> Result<(), PoolError> {
     let died = |error: LinkError| PoolError::Initializer(format!("ended its worker: {error}"));
     let input = Input::new(initializer.input.clone());
     send(worker, &initializer.job, &[(0, 1, input)]).map_err(died)?;
+    // It may take its time, but the end of the pool does not wait for it.
+    if !worker.socket.wait(&shared.stop) {
+        let cause = "the pool ended before the initializer of a worker did";
+        return Err(PoolError::System(cause.to_owned()));
+    }
     let (reply, _) = worker.link.receive::<Reply>(Caps::FULL).map_err(died)?;
     match why(reply.verdict) {
         None => Ok(()),

@@ -193,3 +193,62 @@ pub fn hold_out(path: PathBuf) -> Result<(), std::io::Error> {
         std::thread::park();
     }
 }
+
+/// As an initializer: whoever comes first waits, the others fail.
+#[task]
+pub fn first_is_slow(mark: PathBuf, ms: u64) -> Result<(), String> {
+    match std::fs::File::create_new(mark) {
+        Ok(_) => {
+            std::thread::sleep(Duration::from_millis(ms));
+            Ok(())
+        }
+        Err(_) => Err("only one may be here".to_owned()),
+    }
+}
+
+/// As an initializer: whoever comes first is ready at once, the others wait, and leave a mark.
+#[task]
+pub fn second_is_slow(mark: PathBuf, ms: u64) -> Result<(), std::io::Error> {
+    if std::fs::File::create_new(&mark).is_err() {
+        std::fs::write(mark.with_extension("second"), "")?;
+        std::thread::sleep(Duration::from_millis(ms));
+    }
+    Ok(())
+}
+
+/// Starts a child that leaves the worker's process group.
+#[task]
+pub fn spawn_in_own_session() -> Result<u32, std::io::Error> {
+    let child = Command::new("setsid").args(["sleep", "1000"]).spawn()?;
+    std::thread::sleep(Duration::from_millis(200));
+    Ok(child.id())
+}
+
+/// Writes rubbish into each socket it has: into the link, that is.
+#[task]
+pub fn talk_rubbish() {
+    for fd in 0..64 {
+        // SAFETY: plain writes of a buffer that outlives them; a descriptor that is no socket
+        // refuses them.
+        unsafe {
+            libc::send(fd, [0xffu8; 64].as_ptr().cast(), 64, libc::MSG_NOSIGNAL);
+        }
+    }
+}
+
+/// Recurses until the stack is used up.
+#[task]
+pub fn overflow_stack(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 512]);
+    match std::hint::black_box(depth) {
+        u64::MAX => frame[0],
+        _ => frame[3] + overflow_stack(depth + 1) + frame[7],
+    }
+}
+
+/// Has a pool of its own whose workers hold out.
+#[task]
+pub fn hold_out_nested(path: PathBuf) -> Result<(), String> {
+    let pool = Pool::new(1).map_err(|error| error.to_string())?;
+    pool.call(hold_out, path).map_err(|error| error.to_string())
+}

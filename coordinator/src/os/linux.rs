@@ -227,6 +227,12 @@ pub(crate) fn stop_reading(socket: &Stream) {
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
 }
 
+/// Readable when the other side has said something, or is gone.
+pub(crate) fn socket_fd(socket: &Stream) -> BorrowedFd<'_> {
+    let Stream::UdSocket(socket) = socket;
+    socket.as_fd()
+}
+
 /// Readable when someone has connected.
 pub(crate) fn listener_fd(listener: &Listener) -> BorrowedFd<'_> {
     let Listener::UdSocket(listener) = listener;
