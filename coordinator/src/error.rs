@@ -82,10 +82,27 @@ impl fmt::Display for Why {
             Why::Died(death) => write!(f, "its worker {death}"),
             Why::TimedOut(limit) => write!(f, "timed out after {limit:?}"),
             Why::OutOfMemory { limit } => {
-                write!(f, "needed more memory than its limit of {limit} bytes")
+                write!(f, "needed more memory than its limit of {}", Size(*limit))
             }
             Why::Cancelled => f.write_str("cancelled"),
             Why::Undecodable(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Bytes, as people say it.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let Size(bytes) = *self;
+        match UNITS.iter().find(|(size, _)| bytes >= *size) {
+            Some((size, unit)) if bytes.is_multiple_of(*size) => {
+                write!(f, "{} {unit}", bytes / size)
+            }
+            Some((size, unit)) => write!(f, "{:.1} {unit}", bytes as f64 / *size as f64),
+            None => write!(f, "{bytes} bytes"),
         }
     }
 }

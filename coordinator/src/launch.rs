@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use interprocess::local_socket::Listener;
 use interprocess::local_socket::traits::{Listener as _, Stream as _, StreamCommon as _};
 use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE, Token};
-use protocol::link::{self, Link, Socket};
+use protocol::link::{self, Link};
 use protocol::message::{TaskInfo, Welcome};
 use tempfile::TempDir;
 
 use crate::error::PoolError;
 use crate::os::{self, WorkerProcess};
-use crate::output::{Output, OutputFiles};
+use crate::output::{Output, OutputFiles, TAIL};
+use crate::socket::{Impatient, SharedSocket};
 
 /// The environment variable that names the worker's executable.
 const WORKER_VARIABLE: &str = "COORDINATOR_WORKER";
@@ -27,47 +28,6 @@ const WORKER_VARIABLE: &str = "COORDINATOR_WORKER";
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// How long it has, once connected, to introduce itself.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
-
-/// The socket of one link. The slot reads and writes it; the supervisor may end a read that blocks.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedSocket(Arc<Socket>);
-
-impl SharedSocket {
-    pub(crate) fn stop_reading(&self) {
-        os::stop_reading(&self.0);
-    }
-
-    /// Waits until there is something to read, the end included; `false` if `stop` comes first.
-    pub(crate) fn wait(&self, stop: &impl AsFd) -> bool {
-        loop {
-            let readable = os::wait_readable(&[os::socket_fd(&self.0), stop.as_fd()], None);
-            if readable[0] || readable[1] {
-                return readable[0];
-            }
-        }
-    }
-}
-
-impl Read for SharedSocket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
-    }
-    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
-        (&*self.0).read_vectored(buffers)
-    }
-}
-
-impl Write for SharedSocket {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(buffer)
-    }
-    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        (&*self.0).write_vectored(buffers)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// How to start, by hand, a worker that the pool waits for.
 #[derive(Debug, Clone)]
@@ -199,7 +159,7 @@ impl Launcher {
     ) -> Result<Worker, PoolError> {
         let deadline = process.as_ref().map(|_| Instant::now() + CONNECT_LIMIT);
         loop {
-            let mut last_words = || files.as_mut().map(|files| files.rest().stderr.tail());
+            let mut last_words = || files.as_mut().map(|files| files.rest().stderr.tail(TAIL));
             match self.wait_for_knock(place, stop, process.as_deref(), deadline) {
                 Ok(()) => {}
                 Err(cause) => {
@@ -215,7 +175,7 @@ impl Launcher {
                     }));
                 }
             }
-            match receive(place, slot, process.as_deref()) {
+            match receive(place, slot, stop, process.as_deref()) {
                 Ok((link, socket, pid, tasks)) => {
                     log::debug!("slot {slot}: process {pid} is ready");
                     return Ok(Worker {
@@ -281,6 +241,7 @@ type Admitted = (Link<SharedSocket>, SharedSocket, u32, Vec<TaskInfo>);
 fn receive(
     place: &MeetingPlace,
     slot: u32,
+    stop: &impl AsFd,
     process: Option<&WorkerProcess>,
 ) -> Result<Admitted, HandshakeError> {
     let broken = |error| HandshakeError::Link(link::LinkError::Broken(error));
@@ -303,13 +264,14 @@ fn receive(
         )));
     }
     stream
-        .set_recv_timeout(Some(GREETING_LIMIT))
-        .map_err(broken)?;
-    stream
         .set_send_timeout(Some(GREETING_LIMIT))
         .map_err(broken)?;
-    let socket = SharedSocket(Arc::new(stream));
-    let mut link = Link::new(socket.clone());
+    let socket = SharedSocket::new(stream);
+    let mut link = Link::new(Impatient {
+        socket: socket.clone(),
+        stop: stop.as_fd(),
+        deadline: Some(Instant::now() + GREETING_LIMIT),
+    });
     let hello = match handshake::receive(&mut link, &place.token) {
         Ok(hello) => hello,
         Err(error) => {
@@ -318,8 +280,8 @@ fn receive(
         }
     };
     handshake::admit(&mut link, Welcome { slot })?;
-    socket.0.set_recv_timeout(None).map_err(broken)?;
-    socket.0.set_send_timeout(None).map_err(broken)?;
+    socket.send_without_limit().map_err(broken)?;
+    let link = Link::new(socket.clone());
     Ok((link, socket, peer_pid.unwrap_or(hello.pid), hello.tasks))
 }
 

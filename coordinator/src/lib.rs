@@ -31,7 +31,10 @@ mod process;
 mod scheduler;
 mod shared;
 mod slot;
+mod socket;
+mod start;
 mod supervisor;
+mod talk;
 
 pub use error::{CallError, Death, PoolError, Why};
 pub use launch::ByHand;

@@ -34,7 +34,7 @@ pub enum Output {
 const GIVE_BACK: u64 = 1 << 20;
 const CHUNK: usize = 64 << 10;
 /// How much of a call's stderr goes into its error.
-const TAIL: u64 = 4 << 10;
+pub(crate) const TAIL: u64 = 4 << 10;
 
 /// The two files of one worker, and how far its calls have been told from each other.
 #[derive(Debug)]
@@ -221,9 +221,9 @@ impl Captured {
     }
 
     /// The last lines, for an error message.
-    pub(crate) fn tail(&self) -> String {
+    pub(crate) fn tail(&self, limit: u64) -> String {
         let mut bytes = Vec::new();
-        let skip = self.len().saturating_sub(TAIL);
+        let skip = self.len().saturating_sub(limit);
         // A tail that can't be read is no reason to lose the error it belongs to.
         let _ = self.copy_from(skip, &mut bytes);
         let text = String::from_utf8_lossy(&bytes);

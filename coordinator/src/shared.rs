@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use protocol::message::{Encoding, TaskInfo};
 
 use crate::error::{Death, PoolError};
-use crate::launch::{Launcher, SharedSocket};
+use crate::launch::Launcher;
 use crate::os::{GroupSignal, WorkerProcess};
 use crate::output::{Output, Printed};
-use crate::scheduler::{Effects, MapId, Scheduler, SlotId, Stage, Time};
+use crate::scheduler::{Effects, Limits, MapId, Scheduler, SlotId, Stage, Time};
+use crate::socket::SharedSocket;
 
 /// An encoded input. Shared, because a call that is tried again needs it again.
 pub(crate) type Input = Arc<Vec<u8>>;
@@ -49,9 +50,12 @@ pub(crate) struct Initializer {
 pub(crate) struct Config {
     pub(crate) launcher: Launcher,
     pub(crate) slots: usize,
-    pub(crate) grace: Duration,
+    /// What calls may cost, unless they say otherwise.
+    pub(crate) limits: Limits,
     pub(crate) initializer: Option<Initializer>,
     pub(crate) recycle_after: Option<u64>,
+    /// In bytes.
+    pub(crate) recycle_above: Option<u64>,
     /// The worker leaves with 1 if its last call did not succeed, and not before this long after
     /// it got ready, unless someone is waiting for that: see [`Process`](crate::Process).
     pub(crate) single: Option<Duration>,
@@ -88,6 +92,8 @@ pub(crate) struct State {
     pub(crate) counts: Counts,
     /// Somebody waits for the pool's end.
     pub(crate) hurry: bool,
+    /// How many slots wait for calls.
+    waiting_slots: usize,
     /// Closed to make [`Shared::stop`] readable.
     stop_writer: Option<PipeWriter>,
 }
@@ -135,6 +141,7 @@ impl Shared {
             last_death: None,
             counts: Counts::default(),
             hurry: false,
+            waiting_slots: 0,
             stop_writer: Some(stop_writer),
         };
         let shared = Shared {
@@ -195,7 +202,8 @@ impl Shared {
                 state.stop_writer = None;
             }
         } else {
-            (0..work).for_each(|_| self.work.notify_one());
+            // A slot that does not wait looks for calls by itself before it does.
+            (0..work.min(state.waiting_slots)).for_each(|_| self.work.notify_one());
         }
         for (slot, stage) in signals {
             self.signal(state, slot, stage);
@@ -212,10 +220,14 @@ impl Shared {
             (Some(process), _) => process.signal(match stage {
                 Stage::Term => GroupSignal::Term,
                 Stage::Kill => GroupSignal::Kill,
+                Stage::Stop => GroupSignal::Stop,
+                Stage::Continue => GroupSignal::Continue,
             }),
             // A worker that was started by hand is not ours to kill; we stop listening to it.
-            (None, Some(socket)) => socket.stop_reading(),
-            (None, None) => {}
+            (None, Some(socket)) if matches!(stage, Stage::Term | Stage::Kill) => {
+                socket.stop_reading();
+            }
+            (None, _) => {}
         }
     }
 
@@ -229,10 +241,13 @@ impl Shared {
     /// Waits for work, for at most `limit`.
     pub(crate) fn wait_for_work<'s>(
         &self,
-        state: MutexGuard<'s, State>,
+        mut state: MutexGuard<'s, State>,
         limit: Option<Duration>,
     ) -> MutexGuard<'s, State> {
-        wait(&self.work, state, limit)
+        state.waiting_slots += 1;
+        let mut state = wait(&self.work, state, limit);
+        state.waiting_slots -= 1;
+        state
     }
 
     /// Waits until something is true of the pool as a whole, or until the limit has passed; says

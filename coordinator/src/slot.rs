@@ -6,17 +6,19 @@ use std::time::{Duration, Instant};
 
 use protocol::frame::Caps;
 use protocol::link::LinkError;
-use protocol::message::{Batch as BatchMessage, CallHeader, Reply, ToWorker, Verdict};
+use protocol::message::{Reply, ToWorker};
 
-use crate::error::{Death, PoolError, Why};
+use crate::error::{Death, Why};
 use crate::launch::Worker;
-use crate::os::{GroupSignal, WorkerProcess};
-use crate::output::{Forwarder, Output, Printed};
+use crate::os::{self, GroupSignal, WorkerProcess};
+use crate::output::{Forwarder, Output, Printed, TAIL};
 use crate::scheduler::{Batch, Idle, Next, Running, SlotId};
-use crate::shared::{Initializer, Input, Job, Post, Shared, State, Trace};
+use crate::shared::{Input, Job, Post, Shared, State, Trace};
+use crate::start;
+use crate::talk::{self, send};
 
-/// How long a worker whose link has ended may take to end by itself, before it is killed.
-const LINGER: Duration = Duration::from_millis(200);
+/// What Rust's allocator says, among other things, before it aborts.
+const NO_MEMORY: &str = "memory allocation of ";
 /// How long to wait before a start is tried again that has failed.
 const START_AGAIN: Duration = Duration::from_millis(50);
 
@@ -33,7 +35,7 @@ pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
     // The slot leaves however this thread ends, or whoever joins the pool would wait for ever.
     let _leaving = Leaving { shared, slot };
     while shared.state().jobs.wants_worker() {
-        match start(shared, slot) {
+        match start::start(shared, slot) {
             Ok(worker) => match Seat::new(shared, slot, worker).work() {
                 // The process is the call: no other process takes its place.
                 After::Another if shared.config.single.is_some() => return,
@@ -42,7 +44,7 @@ pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
             },
             Err(error) => {
                 log::debug!("slot {}: {error}", slot.0 + 1);
-                start_failed(shared, error);
+                start::failed(shared, error);
                 shared.wait_until(Some(START_AGAIN), |state| !state.jobs.wants_worker());
             }
         }
@@ -65,118 +67,14 @@ impl Drop for Leaving<'_> {
     }
 }
 
-fn start(shared: &Shared, slot: SlotId) -> Result<Worker, PoolError> {
-    // Slots are counted from 1 where people see them.
-    let number = u32::try_from(slot.0 + 1).unwrap_or(u32::MAX);
-    let worker = shared
-        .config
-        .launcher
-        .launch(number, &shared.stop, |process| {
-            let mut state = shared.state();
-            let process = Some(Arc::clone(process));
-            state.posts[slot.0] = Post {
-                process,
-                ..Post::default()
-            };
-        });
-    let mut worker = worker.inspect_err(|_| shared.state().posts[slot.0] = Post::default())?;
-    if let Some(initializer) = &shared.config.initializer
-        && let Err(error) = initialize(shared, &mut worker, initializer)
-    {
-        if let Some(process) = &worker.process {
-            if !shared.state().jobs.wants_worker() {
-                process.signal(GroupSignal::Term);
-                process.wait(Some(shared.config.grace));
-            }
-            process.signal(GroupSignal::Kill);
-            process.reap();
-        }
-        shared.state().posts[slot.0] = Post::default();
-        return Err(error);
-    }
-    Ok(worker)
-}
-
-fn start_failed(shared: &Shared, error: PoolError) {
-    let now = shared.now();
-    shared.act(|state| {
-        if !state.jobs.wants_worker() {
-            return; // the pool has ended in the meantime: that is why
-        }
-        match error {
-            // It would fail in the next worker just so.
-            PoolError::Initializer(_) => state.jobs.give_up(&error.to_string()),
-            _ => state.jobs.start_failed(&error.to_string(), now),
-        }
-        if !state.jobs.wants_worker() {
-            state.failure.get_or_insert(error);
-        }
-    });
-    shared.milestone();
-}
-
-fn initialize(
-    shared: &Shared,
-    worker: &mut Worker,
-    initializer: &Initializer,
-) -> Result<(), PoolError> {
-    let died = |error: LinkError| PoolError::Initializer(format!("ended its worker: {error}"));
-    let input = Input::new(initializer.input.clone());
-    send(worker, &initializer.job, &[(0, 1, input)]).map_err(died)?;
-    // It may take its time, but the end of the pool does not wait for it.
-    if !worker.socket.wait(&shared.stop) {
-        let cause = "the pool ended before the initializer of a worker did";
-        return Err(PoolError::System(cause.to_owned()));
-    }
-    let (reply, _) = worker.link.receive::<Reply>(Caps::FULL).map_err(died)?;
-    match why(reply.verdict) {
-        None => Ok(()),
-        Some(why) => Err(PoolError::Initializer(why.to_string())),
-    }
-}
-
-fn send(worker: &mut Worker, job: &Job, calls: &[(u64, u32, Input)]) -> Result<(), LinkError> {
-    let headers = calls.iter().map(|(index, attempt, input)| {
-        let len = u32::try_from(input.len());
-        len.map(|len| CallHeader {
-            index: *index,
-            attempt: *attempt,
-            len,
-        })
-    });
-    let headers = headers.collect::<Result<Vec<_>, _>>().map_err(|_| {
-        LinkError::TooLarge("an input of more than 4 GiB can't be sent to a worker".to_owned())
-    })?;
-    let message = ToWorker::Batch(BatchMessage {
-        task: job.task.clone(),
-        types: job.types.clone(),
-        encoding: job.encoding,
-        calls: headers,
-    });
-    let inputs: Vec<&[u8]> = calls.iter().map(|(.., input)| input.as_slice()).collect();
-    worker.link.send(&message, &inputs)
-}
-
-/// Why a call did not succeed, by the worker's word.
-fn why(verdict: Verdict) -> Option<Why> {
-    Some(match verdict {
-        Verdict::Value => return None,
-        Verdict::Failed(text) => Why::Failed(text),
-        Verdict::Undecodable(text) => Why::Undecodable(text),
-        Verdict::Panicked(panic) => Why::Panicked {
-            message: panic.message,
-            location: panic.location,
-            backtrace: panic.backtrace,
-        },
-    })
-}
-
 /// A slot with a living worker.
 struct Seat<'s> {
     shared: &'s Shared,
     slot: SlotId,
     worker: Worker,
     answered: u64,
+    /// What its memory is limited to.
+    memory: Option<u64>,
     last_failed: bool,
     ready_since: Instant,
 }
@@ -188,6 +86,7 @@ impl<'s> Seat<'s> {
             slot,
             worker,
             answered: 0,
+            memory: None,
             last_failed: false,
             ready_since: Instant::now(),
         }
@@ -270,7 +169,8 @@ impl<'s> Seat<'s> {
             .into_iter()
             .map(|call| (call.index, call.attempt, call.input))
             .collect();
-        match send(&mut self.worker, &batch.job, &calls) {
+        self.limit_memory(batch.memory);
+        match send(&mut self.worker.link, &batch.job, &calls) {
             Ok(()) => {}
             Err(LinkError::TooLarge(what)) => {
                 for (index, ..) in &calls {
@@ -313,7 +213,7 @@ impl<'s> Seat<'s> {
     /// Receives one reply and reports it.
     fn hear(&mut self, running: &mut Running) -> Result<(), LinkError> {
         let (reply, payload) = self.worker.link.receive::<Reply>(Caps::FULL)?;
-        let why = why(reply.verdict);
+        let why = talk::why(reply.verdict);
         let value = match why {
             None => payload.to_vec(),
             Some(_) => Vec::new(),
@@ -406,7 +306,7 @@ impl<'s> Seat<'s> {
                 Some(format!("it was killed because it sent rubbish: {what}"))
             }
             _ => match self.worker.process.as_deref() {
-                Some(process) if !process.wait(Some(LINGER)) => {
+                Some(process) if !process.wait(Some(talk::LINGER)) => {
                     self.kill();
                     Some("it was killed because it closed its link".to_owned())
                 }
@@ -446,9 +346,41 @@ impl<'s> Seat<'s> {
                 }
             } else {
                 state.counts.failed += 1;
-                state.jobs.died(running, Why::Died(death), trace, now);
+                let why = self.why_it_died(death, &trace);
+                state.jobs.died(running, why, trace, now);
             }
         });
+    }
+
+    /// A program that is refused memory usually aborts, and says so: that is the limit's doing.
+    fn why_it_died(&self, death: Death, trace: &Trace) -> Why {
+        match self.memory {
+            Some(limit)
+                if death == Death::Signal(os::ABORTED)
+                    && trace.printed.stderr.tail(TAIL * 16).contains(NO_MEMORY) =>
+            {
+                Why::OutOfMemory { limit }
+            }
+            _ => Why::Died(death),
+        }
+    }
+
+    /// Sets how much memory the worker may have for its next calls.
+    fn limit_memory(&mut self, limit: Option<u64>) {
+        if limit == self.memory {
+            return;
+        }
+        self.memory = limit;
+        if let Some(process) = &self.worker.process
+            && let Err(error) = process.limit_memory(limit)
+        {
+            // The supervisor looks at what it uses all the same.
+            log::debug!(
+                "slot {}: the memory of worker {} can't be limited by the kernel: {error}",
+                self.slot.0 + 1,
+                self.worker.pid
+            );
+        }
     }
 
     /// What a call prints that nobody waits for has no one else to forward it.
@@ -471,10 +403,14 @@ impl<'s> Seat<'s> {
     }
 
     fn is_worn_out(&self) -> bool {
-        self.shared
-            .config
+        let config = &self.shared.config;
+        let process = self.worker.process.as_ref();
+        config
             .recycle_after
             .is_some_and(|limit| self.answered >= limit)
+            || config
+                .recycle_above
+                .is_some_and(|limit| process.is_some_and(|process| process.memory() > limit))
     }
 
     /// Lets the worker go. It has the grace to leave by itself.
@@ -487,7 +423,7 @@ impl<'s> Seat<'s> {
         // If it does not hear this, it is gone already.
         let _ = self.worker.link.send(&ToWorker::Exit(code), &[]);
         if let Some(process) = self.worker.process.as_deref()
-            && !process.wait(Some(self.shared.config.grace))
+            && !process.wait(Some(self.shared.config.limits.grace))
         {
             log::warn!(
                 "slot {}: worker {} did not leave when asked to, and is killed",

@@ -3,25 +3,33 @@
 use std::io::{PipeReader, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::os::{self, WorkerProcess};
+use crate::scheduler::Time;
 use crate::shared::{Shared, State};
+
+/// How long it sleeps at most while a call has a deadline. One that sleeps longer by as much again was
+/// stopped, or the whole machine was; that time does not count.
+const TICK: Duration = Duration::from_millis(250);
+/// How long it sleeps at most while a call has a memory limit.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs until all slots have ended.
 pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
     loop {
-        let (watched, deadline) = {
+        let (watched, limit) = {
             let state = shared.state();
             if state.slots_left == 0 {
                 return;
             }
-            (alive(&state), state.jobs.next_deadline())
+            (alive(&state), nap(&state, shared.now()))
         };
-        let limit = deadline.map(|deadline| deadline.saturating_sub(shared.now()));
         let mut fds = vec![wake.as_fd()];
         fds.extend(watched.iter().map(|(_, process)| process.as_fd()));
+        let fell_asleep = Instant::now();
         let readable = os::wait_readable(&fds, limit);
+        let slept = fell_asleep.elapsed();
         for ((slot, process), _) in watched
             .iter()
             .zip(&readable[1..])
@@ -33,9 +41,36 @@ pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
             // One read takes what has gathered; a pipe that fails is looked at again anyway.
             let _ = wake.read(&mut [0; 256]);
         }
-        // A hair later than the deadline, so that it has passed when we look.
-        let now = shared.now() + Duration::from_micros(50);
-        shared.act(|state| state.jobs.overdue(now));
+        shared.act(|state| {
+            let overslept = limit.map(|limit| slept.saturating_sub(limit));
+            if let Some(overslept) = overslept.filter(|overslept| *overslept > TICK) {
+                log::debug!("{overslept:.1?} that this program was stopped for do not count");
+                state.jobs.postpone(overslept);
+            }
+            look_at_memory(state, shared.now());
+            // A hair later than the deadline, so that it has passed when we look.
+            state.jobs.overdue(shared.now() + Duration::from_micros(50));
+        });
+    }
+}
+
+/// How long to sleep at most.
+fn nap(state: &State, now: Time) -> Option<Duration> {
+    let deadline = state.jobs.next_deadline();
+    let left = deadline.map(|deadline| deadline.saturating_sub(now).min(TICK));
+    let look = state.jobs.memory_limits().next().map(|_| LOOK);
+    left.into_iter().chain(look).min()
+}
+
+/// Lets memory limits take effect. Under the lock, so that the call that is charged is the one that
+/// is running.
+fn look_at_memory(state: &mut State, now: Time) {
+    let limits: Vec<_> = state.jobs.memory_limits().collect();
+    for (slot, limit) in limits {
+        let process = state.posts[slot.0].process.as_ref();
+        if process.is_some_and(|process| process.memory() > limit) {
+            state.jobs.out_of_memory(slot, limit, now);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the tests share: where the binaries are, and tasks that misbehave.
 
+pub mod hogs;
 pub mod tasks;
 
 use std::collections::HashMap;

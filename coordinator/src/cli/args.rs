@@ -3,8 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use coordinator::Builder;
+
+use super::units::{self, Recycle};
 
 /// Runs tasks in worker processes; results come back in input order.
 ///
@@ -58,6 +62,8 @@ pub(super) struct Map {
     /// How many workers [default: the processors this process may use]
     #[arg(short, long, value_name = "N")]
     pub(super) jobs: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(super) limits: Limits,
     /// Read the inputs from FILE, one a line; `-` is stdin
     #[arg(short = 'a', long, value_name = "FILE")]
     pub(super) input: Option<PathBuf>,
@@ -73,6 +79,55 @@ pub(super) struct Map {
     /// Start no workers: print how to start them by hand, and wait
     #[arg(long)]
     pub(super) manual: bool,
+}
+
+/// What a call may cost, and how often it is tried.
+#[derive(Debug, Args)]
+pub(super) struct Limits {
+    /// How long a call may run, from its start: 30s, 200ms, 2m
+    #[arg(short, long, value_name = "TIME", value_parser = units::duration)]
+    pub(super) timeout: Option<Duration>,
+    /// How often a call that did not succeed is tried again [default: 0]
+    #[arg(short, long, value_name = "N")]
+    pub(super) retries: Option<u32>,
+    /// How long to wait before the first retry; then twice as long
+    #[arg(long, value_name = "TIME", value_parser = units::duration_or_none)]
+    pub(super) backoff: Option<Duration>,
+    /// Time between SIGTERM and SIGKILL [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = units::duration_or_none)]
+    pub(super) grace: Option<Duration>,
+    /// How much memory a worker and its children may have: 500M
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub(super) memory: Option<u64>,
+    /// Replace a worker after N calls, or above a size: 500M
+    #[arg(long, value_name = "N|SIZE", value_parser = units::recycle)]
+    pub(super) recycle: Option<Recycle>,
+}
+
+impl Limits {
+    /// Hands them on to the pool.
+    pub(super) fn apply(&self, mut builder: Builder) -> Builder {
+        if let Some(limit) = self.timeout {
+            builder = builder.timeout(limit);
+        }
+        if let Some(retries) = self.retries {
+            builder = builder.retries(retries);
+        }
+        if let Some(backoff) = self.backoff {
+            builder = builder.backoff(backoff);
+        }
+        if let Some(grace) = self.grace {
+            builder = builder.grace(grace);
+        }
+        if let Some(bytes) = self.memory {
+            builder = builder.memory_limit(bytes);
+        }
+        match self.recycle {
+            Some(Recycle::After(calls)) => builder.recycle_after(calls),
+            Some(Recycle::Above(bytes)) => builder.recycle_above(bytes),
+            None => builder,
+        }
+    }
 }
 
 /// What a command line asks for.

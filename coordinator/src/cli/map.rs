@@ -5,15 +5,14 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, Stdout, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use coordinator::{ByHand, Captured, Order, Output, Pool, Report};
+use coordinator::{ByHand, Captured, Order, Output, Pool, Report, Why};
 
 use super::args::Map;
 use super::inputs::Inputs;
-use super::{Exit, Trouble, builder, cannot_write, complain};
+use super::{Exit, Trouble, builder, cannot_write, complain, signals};
 
 /// How much of an input a message shows.
 const SHOWN: usize = 60;
@@ -24,8 +23,11 @@ type Names = Arc<Mutex<HashMap<u64, Vec<u8>>>>;
 pub(super) fn run(map: &Map, words: Option<Vec<OsString>>) -> Result<Exit, Trouble> {
     let inputs = Inputs::new(map, words)?;
     let pool = Arc::new(pool(map)?);
-    let interrupted = interruption(&pool)?;
-    let tasks = pool.tasks()?;
+    let interruption = signals::handle(&pool)?;
+    let tasks = match (pool.tasks(), interruption.code()) {
+        (Err(_), Some(code)) => return Ok(Exit::Interrupted(code)),
+        (tasks, _) => tasks?,
+    };
     if !tasks.iter().any(|task| task.name == map.task) {
         let names: Vec<_> = tasks.iter().map(|task| task.name.as_str()).collect();
         return Err(Trouble::Usage(format!(
@@ -71,7 +73,7 @@ pub(super) fn run(map: &Map, words: Option<Vec<OsString>>) -> Result<Exit, Troub
         }
         let Some(report) = reports.next() else { break };
         let input = lock(&names).remove(&report.index).unwrap_or_default();
-        if interrupted.load(Ordering::Relaxed) && report.result.is_err() {
+        if interruption.code().is_some() && is_cancelled(&report) {
             continue; // one line says it for all
         }
         match printer.print(&report, &input) {
@@ -81,12 +83,19 @@ pub(super) fn run(map: &Map, words: Option<Vec<OsString>>) -> Result<Exit, Troub
         }
     }
     printer.stdout.flush().or_else(quietly)?;
-    if interrupted.load(Ordering::Relaxed) {
-        return Ok(Exit::Interrupted);
+    if let Some(code) = interruption.code() {
+        pool.terminate();
+        complain(&printer.so_far());
+        return Ok(Exit::Interrupted(code));
     }
     pool.close();
     pool.join()?;
     Ok(printer.summary())
+}
+
+fn is_cancelled<O>(report: &Report<O>) -> bool {
+    let error = report.result.as_ref().err();
+    error.is_some_and(|error| *error.why() == Why::Cancelled)
 }
 
 fn quietly(error: io::Error) -> Result<(), Trouble> {
@@ -102,6 +111,7 @@ fn lock(names: &Names) -> std::sync::MutexGuard<'_, HashMap<u64, Vec<u8>>> {
 
 fn pool(map: &Map) -> Result<Pool, Trouble> {
     let mut builder = builder(map.worker.as_deref()).output(Output::Capture);
+    builder = map.limits.apply(builder);
     if let Some(jobs) = map.jobs {
         builder = builder.workers(jobs.get());
     }
@@ -128,22 +138,6 @@ fn line(worker: &ByHand) -> String {
         quoted(&worker.program),
         quoted(&worker.connect)
     )
-}
-
-/// Makes Ctrl-C end the run; tells whether it has.
-fn interruption(pool: &Arc<Pool>) -> Result<Arc<AtomicBool>, Trouble> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let (pool, flag) = (Arc::downgrade(pool), Arc::clone(&interrupted));
-    ctrlc::set_handler(move || {
-        if !flag.swap(true, Ordering::Relaxed) {
-            complain(&"interrupted: the workers are being stopped");
-        }
-        if let Some(pool) = pool.upgrade() {
-            pool.terminate();
-        }
-    })
-    .map_err(|error| Trouble::Pool(format!("Ctrl-C can't be handled: {error}")))?;
-    Ok(interrupted)
 }
 
 /// Prints what comes back: results and what tasks print to stdout, all else to stderr.
@@ -174,6 +168,19 @@ impl Printer {
                 Ok(())
             }
         }
+    }
+
+    /// What was done before the run was interrupted.
+    fn so_far(&self) -> String {
+        let calls = match self.total {
+            1 => "1 call was".to_owned(),
+            total => format!("{total} calls were"),
+        };
+        let failed = match self.failed {
+            0 => String::new(),
+            failed => format!(" ({failed} without success)"),
+        };
+        format!("{calls} done{failed}; the others were not")
     }
 
     fn summary(&self) -> Exit {

@@ -4,7 +4,9 @@ mod args;
 mod demo;
 mod inputs;
 mod map;
+mod signals;
 mod tasks;
+mod units;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -20,7 +22,8 @@ use args::{Command, Parsed};
 enum Exit {
     AllOk,
     SomeFailed,
-    Interrupted,
+    /// By a signal: the exit code tells which.
+    Interrupted(u8),
 }
 
 /// Why a run did not come to anything.
@@ -56,7 +59,7 @@ pub(crate) fn main() -> ExitCode {
     let code = match ran {
         Ok(Exit::AllOk) => 0,
         Ok(Exit::SomeFailed) => 1,
-        Ok(Exit::Interrupted) => 130,
+        Ok(Exit::Interrupted(code)) => code,
         Err(Trouble::Usage(why)) => {
             complain(&why);
             2

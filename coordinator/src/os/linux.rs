@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::memory;
 use crate::error::Death;
 
 /// A worker's process and, with it, its process group: all that it starts.
@@ -79,6 +80,8 @@ impl WorkerProcess {
             let signal = match signal {
                 GroupSignal::Term => Signal::TERM,
                 GroupSignal::Kill => Signal::KILL,
+                GroupSignal::Stop => Signal::STOP,
+                GroupSignal::Continue => Signal::CONT,
             };
             // The group exists as long as its leader is not reaped.
             let _ = rustix::process::kill_process_group(self.pid, signal);
@@ -111,6 +114,20 @@ impl WorkerProcess {
         death
     }
 
+    /// How much memory the process and all that it has started have to themselves, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        memory::of_tree(self.pid())
+    }
+
+    /// Makes allocations fail that go far beyond a limit, so that no process can take the whole
+    /// machine's memory before someone looks. Holds for what the process starts from now on, too.
+    pub(crate) fn limit_memory(&self, limit: Option<u64>) -> io::Result<()> {
+        match *self.life() {
+            Life::Unreaped(_) => memory::limit(self.pid, limit),
+            Life::Reaped(_) => Ok(()),
+        }
+    }
+
     fn life(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,6 +154,10 @@ pub(crate) enum GroupSignal {
     Term,
     /// To end.
     Kill,
+    /// To make a pause.
+    Stop,
+    /// To go on after it.
+    Continue,
 }
 
 fn prepare(child: &Child, lifeline: &PipeReader) -> io::Result<(Pid, OwnedFd)> {
@@ -177,6 +198,9 @@ fn death_of(status: ExitStatus) -> Death {
         (None, None) => Death::Exit(-1),
     }
 }
+
+/// The signal of a process that has given up.
+pub(crate) const ABORTED: i32 = libc::SIGABRT;
 
 /// The name of a signal: `SIGKILL`.
 pub(crate) fn signal_name(number: i32) -> Option<&'static str> {

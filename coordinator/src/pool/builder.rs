@@ -12,11 +12,8 @@ use super::codec::{Codec, Typed};
 use crate::error::PoolError;
 use crate::launch::{self, ByHand, Launcher, Manual};
 use crate::output::Output;
-use crate::scheduler::RestartLimit;
+use crate::scheduler::{Limits, RestartLimit};
 use crate::shared::{Config, Initializer, Job};
-
-/// How long a worker has between SIGTERM and SIGKILL, unless the builder says otherwise.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// The settings of a pool; made by [`Pool::builder`].
 #[must_use = "a builder does nothing until build() is called"]
@@ -25,9 +22,10 @@ pub struct Builder {
     program: Option<PathBuf>,
     output: Output,
     manual: Option<Manual>,
-    grace: Duration,
+    limits: Limits,
     initializer: Option<Result<Initializer, String>>,
     recycle_after: Option<u64>,
+    recycle_above: Option<u64>,
     restart_limit: RestartLimit,
     single: Option<Duration>,
 }
@@ -39,9 +37,10 @@ impl Default for Builder {
             program: None,
             output: Output::default(),
             manual: None,
-            grace: GRACE,
+            limits: Limits::default(),
             initializer: None,
             recycle_after: None,
+            recycle_above: None,
             restart_limit: RestartLimit {
                 count: 3,
                 per: Duration::from_secs(10),
@@ -99,9 +98,51 @@ impl Builder {
         self
     }
 
+    /// Replaces a worker that has more than this many bytes of memory after a call: for tasks that leak
+    /// a little, now and then. Counted as for [`memory_limit`](Self::memory_limit).
+    pub fn recycle_above(mut self, bytes: u64) -> Self {
+        self.recycle_above = Some(bytes);
+        self
+    }
+
+    /// How long a call may run, from the moment it starts. At the limit its worker gets SIGTERM, after
+    /// the [`grace`](Self::grace) SIGKILL, with all that it has started; the call ends as
+    /// [`Why::TimedOut`](crate::Why::TimedOut). Default: no limit. Time for which the pool is
+    /// [paused](Pool::pause), or this whole program stopped, does not count.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.limits.timeout = Some(limit);
+        self
+    }
+
     /// How long a worker that is being stopped has between SIGTERM and SIGKILL. Default: 1 s.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.limits.grace = grace;
+        self
+    }
+
+    /// How often a call that did not succeed is tried again. Default: never, because a call may
+    /// have had effects.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.limits.retries = retries;
+        self
+    }
+
+    /// How long to wait before a call is tried again, at first; doubled each time, and stretched by
+    /// up to a half. Default: no time.
+    pub fn backoff(mut self, backoff: Duration) -> Self {
+        self.limits.backoff = backoff;
+        self
+    }
+
+    /// How much memory a worker may have while it runs a call, in bytes. Beyond it the worker gets
+    /// SIGKILL, and the call ends as [`Why::OutOfMemory`](crate::Why::OutOfMemory). Default: no limit.
+    ///
+    /// What counts is what the worker and the processes it has started have to themselves and really
+    /// use: files they read and memory they share do not. A single allocation of more than twice
+    /// the limit fails at once; if the worker aborts for it, that counts as out of memory, too, as far as
+    /// its stderr is captured to tell. Workers started by hand are not limited.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.limits.memory = Some(bytes);
         self
     }
 
@@ -138,6 +179,9 @@ impl Builder {
         if self.recycle_after == Some(0) {
             return setting("recycle_after(0) would leave no worker a call: use 1 or more");
         }
+        if self.recycle_above == Some(0) || self.limits.memory == Some(0) {
+            return setting("no worker can live in 0 bytes of memory: use as many as a call needs");
+        }
         if self.restart_limit.count == 0 {
             return setting("restart_limit(0, …) would allow no failure at all: use 1 or more");
         }
@@ -154,9 +198,10 @@ impl Builder {
         let config = Config {
             launcher,
             slots,
-            grace: self.grace,
+            limits: self.limits,
             initializer,
             recycle_after: self.recycle_after,
+            recycle_above: self.recycle_above,
             single: self.single,
         };
         Pool::start(config, self.restart_limit)

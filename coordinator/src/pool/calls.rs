@@ -12,7 +12,7 @@ use worker::Task;
 
 use super::codec::{Codec, Typed};
 use crate::error::{CallError, Details, Why};
-use crate::output::{Captured, Forwarder, Output};
+use crate::output::{Captured, Forwarder, Output, TAIL};
 use crate::scheduler::{Ended, MapId, MapSpec, Take};
 use crate::shared::{Input, Job, Shared, Watcher};
 
@@ -309,7 +309,7 @@ impl<C: Codec> Reports<C> {
                 elapsed,
                 stderr: trace
                     .as_ref()
-                    .map(|trace| trace.printed.stderr.tail())
+                    .map(|trace| trace.printed.stderr.tail(TAIL))
                     .unwrap_or_default(),
                 note: note.or_else(|| trace.as_ref().and_then(|trace| trace.note.clone())),
                 why,

@@ -85,7 +85,7 @@ impl Pool {
     fn start(config: Config, restart_limit: RestartLimit) -> Result<Pool, PoolError> {
         let by_hand = config.launcher.manual.is_some();
         let slots = config.slots;
-        let jobs = Scheduler::new(slots, config.grace, restart_limit);
+        let jobs = Scheduler::new(slots, restart_limit);
         let refused = |what: &str, error: std::io::Error| {
             PoolError::System(format!("the pool could not be made: {what}: {error}"))
         };
@@ -241,6 +241,33 @@ impl Pool {
             }
         }
         true
+    }
+
+    /// Starts nothing more: what runs is finished, and all that waits, for another attempt too, is
+    /// cancelled. Does not wait; [`join`](Self::join) does.
+    ///
+    /// Together with [`terminate`](Self::terminate), and with [`pause`](Self::pause) and
+    /// [`resume`](Self::resume), this is what a program needs that handles Ctrl-C and its like: the pool
+    /// installs no signal handler, and its workers don't see the terminal's signals. All four may be
+    /// called from any thread.
+    pub fn stop(&self) {
+        let now = self.shared.now();
+        self.shared
+            .act(|state| state.jobs.stop(now, "the pool was stopped before it began"));
+        self.shared.milestone();
+    }
+
+    /// Stops the workers that run calls (SIGSTOP), and starts nothing, until
+    /// [`resume`](Self::resume). The time does not count for deadlines.
+    pub fn pause(&self) {
+        let now = self.shared.now();
+        self.shared.act(|state| state.jobs.pause(now));
+    }
+
+    /// Goes on after a [`pause`](Self::pause).
+    pub fn resume(&self) {
+        let now = self.shared.now();
+        self.shared.act(|state| state.jobs.resume(now));
     }
 
     /// Ends the pool now: calls that wait are cancelled, workers get SIGTERM and, after the grace,

@@ -47,29 +47,39 @@ impl<'p> With<'p> {
     pub(super) fn new(pool: &'p Pool) -> Self {
         With {
             pool,
-            limits: Limits::default(),
+            limits: pool.shared().config.limits,
             order: Order::Input,
         }
     }
 
-    /// How long a call may run. At the limit its worker gets SIGTERM, after the pool's grace SIGKILL,
-    /// with all that it has started; the call ends as timed out.
+    /// As [`Builder::timeout`](crate::Builder::timeout), for these calls.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.limits.timeout = Some(limit);
         self
     }
 
-    /// How often a call that did not succeed is tried again. Default: never, because a call may
-    /// have had effects.
+    /// As [`Builder::grace`](crate::Builder::grace), for these calls.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.limits.grace = grace;
+        self
+    }
+
+    /// As [`Builder::retries`](crate::Builder::retries), for these calls.
     pub fn retries(mut self, retries: u32) -> Self {
         self.limits.retries = retries;
         self
     }
 
-    /// How long to wait before a call is tried again, at first; doubled each time, and stretched by
-    /// up to a half.
+    /// As [`Builder::backoff`](crate::Builder::backoff), for these calls.
     pub fn backoff(mut self, backoff: Duration) -> Self {
         self.limits.backoff = backoff;
+        self
+    }
+
+    /// As [`Builder::memory_limit`](crate::Builder::memory_limit), for these calls. No call can run in 0
+    /// bytes; each then ends as out of memory.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.limits.memory = Some(bytes);
         self
     }
 

@@ -24,14 +24,30 @@ pub(crate) struct Window {
 }
 
 /// What a call may cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// How long an attempt may run.
     pub(crate) timeout: Option<Duration>,
+    /// How long a worker has between SIGTERM and SIGKILL.
+    pub(crate) grace: Duration,
+    /// How much memory a worker may have while it runs the call, in bytes.
+    pub(crate) memory: Option<u64>,
     /// How often a call that did not succeed is tried again.
     pub(crate) retries: u32,
     /// How long to wait before the second attempt; doubled for each further one.
     pub(crate) backoff: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            timeout: None,
+            grace: Duration::from_secs(1),
+            memory: None,
+            retries: 0,
+            backoff: Duration::ZERO,
+        }
+    }
 }
 
 /// What a map is to do.
@@ -274,6 +290,7 @@ impl<J: Clone, I: Clone, T> Map<J, I, T> {
         }
         Batch {
             job: self.spec.job.clone(),
+            memory: self.spec.limits.memory,
             calls,
         }
     }

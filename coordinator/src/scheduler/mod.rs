@@ -47,6 +47,8 @@ pub(crate) struct SlotId(pub(crate) usize);
 #[derive(Debug)]
 pub(crate) struct Batch<J, I> {
     pub(crate) job: J,
+    /// How much memory the worker may have meanwhile.
+    pub(crate) memory: Option<u64>,
     pub(crate) calls: Vec<BatchCall<I>>,
 }
 
@@ -115,8 +117,8 @@ pub(crate) struct Scheduler<J, I, T> {
     delayed: BTreeSet<(Time, MapId, u64)>,
     next_map: u64,
     turn: u64,
-    /// How long a worker has between SIGTERM and SIGKILL.
-    grace: Duration,
+    /// Since when nothing starts and no deadline passes, if that is so.
+    paused: Option<Time>,
     restart_limit: RestartLimit,
     /// When workers failed to start, within the last `restart_limit.per`.
     failed_starts: Vec<Time>,
@@ -126,7 +128,7 @@ pub(crate) struct Scheduler<J, I, T> {
 }
 
 impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
-    pub(crate) fn new(slots: usize, grace: Duration, restart_limit: RestartLimit) -> Self {
+    pub(crate) fn new(slots: usize, restart_limit: RestartLimit) -> Self {
         Scheduler {
             phase: Phase::Open,
             slots: (0..slots).map(|_| Slot::Starting).collect(),
@@ -135,7 +137,7 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
             delayed: BTreeSet::new(),
             next_map: 0,
             turn: 0,
-            grace,
+            paused: None,
             restart_limit,
             failed_starts: Vec::new(),
             lived: false,
@@ -265,15 +267,55 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
         self.leave_if_drained();
     }
 
+    /// Starts nothing more: calls that wait, for a further attempt too, are cancelled. Those that run
+    /// may finish.
+    pub(crate) fn stop(&mut self, now: Time, note: &str) {
+        self.resume(now);
+        self.end(note);
+    }
+
     /// Ends everything: calls that wait are cancelled, and those that run are killed.
     pub(crate) fn terminate(&mut self, now: Time, note: &str) {
-        self.end(note);
+        self.stop(now, note);
         self.doom_running(now, |_, _| true, Doom::Cancelled);
     }
 
     /// Ends the pool because it can't work: calls that wait are cancelled with the cause.
     pub(crate) fn give_up(&mut self, cause: &str) {
         self.end(cause);
+    }
+
+    /// Stops the workers that run calls, and starts nothing, until [`resume`](Self::resume).
+    pub(crate) fn pause(&mut self, now: Time) {
+        if self.paused.is_none() && !matches!(self.phase, Phase::Over(_)) {
+            self.paused = Some(now);
+            self.signal_busy(Stage::Stop);
+        }
+    }
+
+    /// Lets the workers go on. The pause does not count for their deadlines.
+    pub(crate) fn resume(&mut self, now: Time) {
+        if let Some(since) = self.paused.take() {
+            self.postpone(now.saturating_sub(since));
+            self.signal_busy(Stage::Continue);
+            self.effects.everyone = true;
+        }
+    }
+
+    /// Moves all deadlines, for time that does not count.
+    pub(crate) fn postpone(&mut self, by: Duration) {
+        self.slots.iter_mut().for_each(|slot| slot.postpone(by));
+        self.effects.rearm = true;
+    }
+
+    fn signal_busy(&mut self, stage: Stage) {
+        let busy = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.is_busy());
+        let signals = busy.map(|(number, _)| (SlotId(number), stage));
+        self.effects.signals.extend(signals);
     }
 
     fn end(&mut self, note: &str) {
@@ -303,12 +345,15 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     /// What a slot with an idle worker is to do.
     pub(crate) fn next(&mut self, idle: Idle, now: Time) -> Next<J, I> {
         self.promote_delayed(now);
+        if self.is_drained() {
+            return Next::Leave;
+        }
+        if self.paused.is_some() {
+            return Next::Wait(idle, None);
+        }
+        let delayed = self.delayed.first().map(|(time, ..)| *time);
         let Some((_, _, map)) = self.ready.first().copied() else {
-            return if self.is_drained() {
-                Next::Leave
-            } else {
-                Next::Wait(idle, self.delayed.first().map(|(time, ..)| *time))
-            };
+            return Next::Wait(idle, delayed);
         };
         self.turn += 1;
         let turn = self.turn;
@@ -316,6 +361,7 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
             map.turn = turn;
             map.next_batch()
         });
+        self.pass_on();
         let running = Running::new(idle, map, batch.calls.iter().map(|call| call.index));
         self.slots[running.slot.0] = self.busy(&running, now);
         Next::Run(running, batch)
@@ -366,6 +412,7 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
             running.answered();
             let why = match doom {
                 Some(Doom::TimedOut(limit)) => Why::TimedOut(limit),
+                Some(Doom::OutOfMemory(limit)) => Why::OutOfMemory { limit },
                 Some(Doom::Cancelled) => Why::Cancelled,
                 None => why,
             };
@@ -401,6 +448,7 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     /// The worker died, or was let go, while it had nothing to do.
     pub(crate) fn idle_died(&mut self, idle: Idle) {
         self.slots[idle.slot.0] = Slot::Starting;
+        self.pass_on();
     }
 
     /// A worker could not be started. Ends the pool if that happens too often, or before any worker
@@ -424,16 +472,36 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
 
     /// The next time [`overdue`](Self::overdue) has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
+        if self.paused.is_some() {
+            return None;
+        }
         self.slots.iter().filter_map(Slot::deadline).min()
     }
 
     /// Lets deadlines take effect that have passed.
     pub(crate) fn overdue(&mut self, now: Time) {
+        if self.paused.is_some() {
+            return;
+        }
         for (number, slot) in self.slots.iter_mut().enumerate() {
-            if let Some(stage) = slot.overdue(now, self.grace) {
+            if let Some(stage) = slot.overdue(now) {
                 self.effects.signals.push((SlotId(number), stage));
             }
         }
+    }
+
+    /// The slots whose workers may have only so much memory for what they are running.
+    pub(crate) fn memory_limits(&self) -> impl Iterator<Item = (SlotId, u64)> {
+        let limits = self.slots.iter().map(Slot::memory_limit).enumerate();
+        limits.filter_map(|(number, limit)| Some((SlotId(number), limit?)))
+    }
+
+    /// A worker has more memory than the call it runs allows.
+    pub(crate) fn out_of_memory(&mut self, slot: SlotId, limit: u64, now: Time) {
+        let stage = self.slots[slot.0].condemn(Doom::OutOfMemory(limit), now);
+        self.effects
+            .signals
+            .extend(stage.map(|stage| (slot, stage)));
     }
 
     // ---- Counting --------------------------------------------------------------------------
@@ -471,12 +539,9 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
 
     /// The state of a slot that has just sent, or heard of, the calls of `running`.
     fn busy(&mut self, running: &Running, now: Time) -> Slot {
-        let timeout = self
-            .maps
-            .get(&running.map)
-            .and_then(|map| map.spec.limits.timeout);
-        let slot = Slot::busy(running, now, timeout);
-        self.effects.rearm |= slot.deadline().is_some();
+        let limits = self.maps.get(&running.map).map(|map| map.spec.limits);
+        let slot = Slot::busy(running, now, limits.unwrap_or_default());
+        self.effects.rearm |= slot.deadline().is_some() || slot.memory_limit().is_some();
         slot
     }
 
@@ -488,12 +553,11 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     fn doom_running(&mut self, now: Time, which: impl Fn(MapId, u64) -> bool, doom: Doom) {
         for (number, slot) in self.slots.iter_mut().enumerate() {
             let id = SlotId(number);
-            if slot
+            let meant = slot
                 .running()
-                .is_some_and(|(map, index, _)| which(map, index))
-                && slot.condemn(doom, now.saturating_add(self.grace))
-            {
-                self.effects.signals.push((id, Stage::Term));
+                .is_some_and(|(map, index, _)| which(map, index));
+            if meant && let Some(stage) = slot.condemn(doom, now) {
+                self.effects.signals.push((id, stage));
                 self.effects.rearm = true;
             }
         }
@@ -533,6 +597,14 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
         }
         self.forget_if_done(id);
         self.leave_if_drained();
+    }
+
+    /// A slot that may have been woken up for what there is to do does something else: another one
+    /// must look.
+    fn pass_on(&mut self) {
+        if !self.ready.is_empty() || !self.delayed.is_empty() {
+            self.effects.work += 1;
+        }
     }
 
     fn promote_delayed(&mut self, now: Time) {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{MapId, SlotId, Time};
+use super::{Limits, MapId, SlotId, Time};
 
 /// A worker that has nothing to do. Whoever holds this may ask for calls, once.
 #[derive(Debug)]
@@ -49,19 +49,24 @@ impl Running {
     }
 }
 
-/// How hard a worker is killed.
+/// What a worker is told by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// SIGTERM: it may tidy up.
     Term,
     /// SIGKILL.
     Kill,
+    /// SIGSTOP: it makes a pause.
+    Stop,
+    /// SIGCONT: it goes on.
+    Continue,
 }
 
 /// Why a running call is being killed: what it ends as when its worker is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doom {
     TimedOut(Duration),
+    OutOfMemory(u64),
     Cancelled,
 }
 
@@ -77,6 +82,7 @@ pub(super) enum Slot {
         map: MapId,
         index: u64,
         since: Time,
+        limits: Limits,
         end: End,
     },
 }
@@ -96,11 +102,11 @@ pub(super) enum End {
 
 impl Slot {
     /// The state after the worker has been sent, or has answered for, a call.
-    pub(super) fn busy(running: &Running, now: Time, timeout: Option<Duration>) -> Slot {
+    pub(super) fn busy(running: &Running, now: Time, limits: Limits) -> Slot {
         let Some(index) = running.front() else {
             return Slot::Idle;
         };
-        let end = match timeout {
+        let end = match limits.timeout {
             Some(limit) => End::Limited {
                 at: now.saturating_add(limit),
                 limit,
@@ -111,6 +117,7 @@ impl Slot {
             map: running.map,
             index,
             since: now,
+            limits,
             end,
         }
     }
@@ -153,38 +160,62 @@ impl Slot {
         }
     }
 
-    /// Decides that the running call ends as `doom`, unless that is decided already.
-    pub(super) fn condemn(&mut self, doom: Doom, kill_at: Time) -> bool {
+    /// How much memory its worker may have for the call it runs.
+    pub(super) fn memory_limit(&self) -> Option<u64> {
         match self {
             Slot::Busy {
-                end: end @ (End::Open | End::Limited { .. }),
+                limits,
+                end: End::Open | End::Limited { .. },
                 ..
-            } => {
-                *end = End::Terminated { doom, kill_at };
-                true
-            }
-            _ => false,
+            } => limits.memory,
+            _ => None,
         }
     }
 
+    /// Decides that the running call ends as `doom`, unless that is decided already; says what its
+    /// worker is to be sent.
+    pub(super) fn condemn(&mut self, doom: Doom, now: Time) -> Option<Stage> {
+        let Slot::Busy {
+            limits,
+            end: end @ (End::Open | End::Limited { .. }),
+            ..
+        } = self
+        else {
+            return None;
+        };
+        // Memory that runs out can't wait for a worker to tidy up.
+        if limits.grace.is_zero() || matches!(doom, Doom::OutOfMemory(_)) {
+            *end = End::Killed { doom };
+            return Some(Stage::Kill);
+        }
+        let kill_at = now.saturating_add(limits.grace);
+        *end = End::Terminated { doom, kill_at };
+        Some(Stage::Term)
+    }
+
     /// What is to be sent to the worker if its deadline has passed.
-    pub(super) fn overdue(&mut self, now: Time, grace: Duration) -> Option<Stage> {
+    pub(super) fn overdue(&mut self, now: Time) -> Option<Stage> {
         let Slot::Busy { end, .. } = self else {
             return None;
         };
         match *end {
-            End::Limited { at, limit } if at <= now => {
-                *end = End::Terminated {
-                    doom: Doom::TimedOut(limit),
-                    kill_at: now.saturating_add(grace),
-                };
-                Some(Stage::Term)
-            }
+            End::Limited { at, limit } if at <= now => self.condemn(Doom::TimedOut(limit), now),
             End::Terminated { doom, kill_at } if kill_at <= now => {
                 *end = End::Killed { doom };
                 Some(Stage::Kill)
             }
             _ => None,
+        }
+    }
+
+    /// Moves the deadline, for time that did not count.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        if let Slot::Busy {
+            end: End::Limited { at, .. } | End::Terminated { kill_at: at, .. },
+            ..
+        } = self
+        {
+            *at = at.saturating_add(by);
         }
     }
 }

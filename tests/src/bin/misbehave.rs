@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use coordinator::{Pool, Process};
 use tests::tasks;
@@ -22,6 +23,7 @@ fn main() -> Anything {
         "detached" => detached(),
         "hold-out" => hold_out(&rest),
         "drop" => dropped(),
+        "limited" => limited(&rest),
         other => Err(format!("unknown: {other}").into()),
     }
 }
@@ -79,5 +81,22 @@ fn dropped() -> Anything {
     let pool = Pool::new(2)?;
     let _pending = pool.submit(tasks::sleep_ms, 100_000);
     println!("leaving");
+    Ok(())
+}
+
+/// A call that takes as many milliseconds as the second number says and may take the first.
+fn limited(numbers: &[String]) -> Anything {
+    let numbers: Vec<u64> = numbers
+        .iter()
+        .map(|word| word.parse())
+        .collect::<Result<_, _>>()?;
+    let pool = Pool::builder()
+        .workers(1)
+        .timeout(Duration::from_millis(numbers[0]))
+        .build()?;
+    let pending = pool.submit(tasks::sleep_ms, numbers[1]);
+    tests::eventually("it runs", || pool.stats().running == 1);
+    println!("running");
+    println!("{:?}", pending.wait());
     Ok(())
 }

@@ -18,7 +18,6 @@ fn millis(ms: u64) -> Duration {
 fn jobs(slots: usize) -> Jobs {
     Scheduler::new(
         slots,
-        GRACE,
         RestartLimit {
             count: 3,
             per: millis(1000),
@@ -26,10 +25,17 @@ fn jobs(slots: usize) -> Jobs {
     )
 }
 
+fn limits() -> Limits {
+    Limits {
+        grace: GRACE,
+        ..Limits::default()
+    }
+}
+
 fn spec() -> MapSpec<u32> {
     MapSpec {
         job: 0,
-        limits: Limits::default(),
+        limits: limits(),
         order: Order::Input,
         window: Window {
             calls: 8,
@@ -125,7 +131,7 @@ fn sigterm_at_the_limit_and_sigkill_after_the_grace() {
     let mut jobs = jobs(1);
     let limits = Limits {
         timeout: Some(millis(50)),
-        ..Limits::default()
+        ..limits()
     };
     let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
     jobs.push(map, 0, 1);
@@ -149,12 +155,94 @@ fn sigterm_at_the_limit_and_sigkill_after_the_grace() {
 }
 
 #[test]
+fn a_pause_does_not_count() {
+    let mut jobs = jobs(2);
+    let limits = Limits {
+        timeout: Some(millis(50)),
+        ..limits()
+    };
+    let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
+    jobs.push(map, 0, 1);
+    jobs.push(map, 1, 1);
+    let (_running, _) = run(&mut jobs, 0, millis(0));
+    jobs.pause(millis(20));
+    assert_eq!(
+        jobs.take_effects().signals,
+        [(SlotId(0), Stage::Stop)],
+        "only what runs is stopped"
+    );
+    jobs.overdue(millis(500));
+    assert!(jobs.take_effects().signals.is_empty());
+    let idle = jobs.ready(SlotId(1));
+    let Next::Wait(idle, None) = jobs.next(idle, millis(500)) else {
+        panic!("it started something")
+    };
+    jobs.resume(millis(1020));
+    let effects = jobs.take_effects();
+    assert_eq!(effects.signals, [(SlotId(0), Stage::Continue)]);
+    assert!(effects.everyone);
+    assert!(matches!(jobs.next(idle, millis(1020)), Next::Run(..)));
+    assert_eq!(jobs.next_deadline(), Some(millis(1050)));
+}
+
+#[test]
+fn memory_that_is_used_up_is_no_bare_signal() {
+    let mut jobs = jobs(1);
+    let limits = Limits {
+        memory: Some(1000),
+        ..limits()
+    };
+    let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
+    jobs.push(map, 0, 1);
+    let (running, _) = run(&mut jobs, 0, millis(0));
+    let watched: Vec<_> = jobs.memory_limits().collect();
+    assert_eq!(watched, [(SlotId(0), 1000)]);
+    jobs.out_of_memory(SlotId(0), 1000, millis(1));
+    assert_eq!(jobs.take_effects().signals, [(SlotId(0), Stage::Kill)]);
+    assert_eq!(jobs.memory_limits().count(), 0);
+    jobs.died(running, Why::Died(crate::Death::Signal(9)), 0, millis(2));
+    let Take::Ready(0, ended) = jobs.take(map) else {
+        panic!()
+    };
+    assert_eq!(ended.result, Err(Why::OutOfMemory { limit: 1000 }));
+}
+
+#[test]
+fn stopping_finishes_what_runs_and_tries_nothing_again() {
+    let mut jobs = jobs(1);
+    let limits = Limits {
+        retries: 5,
+        ..limits()
+    };
+    let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
+    (0..3).for_each(|input| _ = jobs.push(map, input, 1));
+    let (mut running, _) = run(&mut jobs, 0, millis(0));
+    jobs.stop(millis(1), "stopped");
+    assert!(jobs.take_effects().signals.is_empty());
+    let failed = Err(Why::Failed("no".into()));
+    jobs.reply(&mut running, 0, failed.clone(), 0, 0, millis(2))
+        .unwrap();
+    let idle = jobs.idle_again(running).unwrap();
+    assert!(matches!(jobs.next(idle, millis(2)), Next::Leave));
+    let Take::Ready(0, first) = jobs.take(map) else {
+        panic!()
+    };
+    assert_eq!((first.result, first.attempts), (failed, 1));
+    for index in 1..3 {
+        let Take::Ready(at, ended) = jobs.take(map) else {
+            panic!()
+        };
+        assert_eq!((at, ended.result), (index, Err(Why::Cancelled)));
+    }
+}
+
+#[test]
 fn backoff_doubles_and_is_waited_for() {
     let mut jobs = jobs(1);
     let limits = Limits {
         retries: 3,
         backoff: millis(100),
-        timeout: None,
+        ..limits()
     };
     let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
     jobs.push(map, 0, 1);
@@ -183,6 +271,30 @@ fn backoff_doubles_and_is_waited_for() {
         jobs.take(map),
         Take::Ready(0, Ended { attempts: 4, .. })
     ));
+}
+
+#[test]
+fn a_slot_that_was_to_wake_up_for_a_call_and_takes_another_says_so() {
+    let mut jobs = jobs(2);
+    let limits = Limits {
+        retries: 1,
+        backoff: millis(100),
+        ..limits()
+    };
+    let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
+    jobs.push(map, 0, 1);
+    let (mut running, _) = run(&mut jobs, 0, millis(0));
+    let failed = Err(Why::Failed("no".into()));
+    jobs.reply(&mut running, 0, failed, 0, 0, millis(0))
+        .unwrap();
+    let idle = jobs.idle_again(running).unwrap();
+    let Next::Wait(idle, Some(_)) = jobs.next(idle, millis(0)) else {
+        panic!()
+    };
+    jobs.push(map, 1, 1);
+    jobs.take_effects();
+    assert!(matches!(jobs.next(idle, millis(1)), Next::Run(..)));
+    assert_eq!(jobs.take_effects().work, 1);
 }
 
 #[test]

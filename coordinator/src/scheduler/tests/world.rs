@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{Jobs, jobs, millis, spec};
+use super::{Jobs, jobs, limits, millis, spec};
 
 const SLOTS: usize = 3;
 
@@ -14,6 +14,8 @@ const SLOTS: usize = 3;
 enum Post {
     Starting,
     Idle(Idle),
+    /// Waits to be woken up, or until a time.
+    Asleep(Idle, Option<Time>),
     Busy(Running, Vec<u64>),
     Left,
 }
@@ -31,6 +33,18 @@ struct Known {
     /// Calls whose end has been decided: they must not be handed out again.
     succeeded: BTreeSet<u64>,
     forgotten: bool,
+    fail_fast: bool,
+    /// The first call of those that failed for good.
+    failed: u64,
+}
+
+impl Known {
+    /// An attempt of a call was charged to it and did not succeed.
+    fn failed(&mut self, index: u64) {
+        if self.handed_out[&index] > self.retries {
+            self.failed = self.failed.min(index);
+        }
+    }
 }
 
 struct World {
@@ -39,6 +53,9 @@ struct World {
     posts: Vec<Post>,
     maps: BTreeMap<MapId, Known>,
     closed: bool,
+    paused: bool,
+    /// How many steps there were.
+    steps: usize,
     /// Slots that were told to be killed, and how hard.
     signalled: BTreeMap<usize, Stage>,
 }
@@ -61,7 +78,11 @@ enum Step {
     Forget(usize),
     Slot(usize, Deed),
     Pass(u64),
+    Pause,
+    Resume,
+    OutOfMemory(usize),
     Close,
+    Stop,
     Terminate,
 }
 
@@ -78,7 +99,7 @@ enum Deed {
 fn step() -> impl Strategy<Value = Step> {
     let deed = prop_oneof![
         12 => Just(Deed::Advance),
-        2 => Just(Deed::Fail),
+        4 => Just(Deed::Fail),
         1 => Just(Deed::OutOfTurn),
         2 => Just(Deed::Die),
         1 => Just(Deed::DieUnstarted),
@@ -88,12 +109,12 @@ fn step() -> impl Strategy<Value = Step> {
         any::<bool>(),
         any::<bool>(),
         any::<bool>(),
-        0..3_u32,
-        0..2_u64,
+        0..4_u32,
+        0..3_u64,
         any::<bool>(),
     );
     prop_oneof![
-        3 => open.prop_map(|(order, fail_fast, lazy, retries, backoff, limited)| Step::Open {
+        2 => open.prop_map(|(order, fail_fast, lazy, retries, backoff, limited)| Step::Open {
             order,
             fail_fast,
             lazy,
@@ -101,16 +122,23 @@ fn step() -> impl Strategy<Value = Step> {
             backoff: backoff * 20,
             timeout: limited.then_some(50),
         }),
-        12 => (0..4_usize).prop_map(Step::Push),
+        8 => (0..4_usize).prop_map(Step::Push),
         1 => (0..4_usize).prop_map(Step::PushEnded),
         1 => (0..4_usize).prop_map(Step::Seal),
         6 => (0..4_usize).prop_map(Step::Take),
         1 => (0..4_usize).prop_map(Step::Cancel),
         1 => (0..4_usize).prop_map(Step::Forget),
         30 => (0..SLOTS, deed).prop_map(|(slot, deed)| Step::Slot(slot, deed)),
-        4 => (1..80_u64).prop_map(Step::Pass),
+        6 => (1..80_u64).prop_map(Step::Pass),
+        1 => Just(Step::Pause),
+        2 => Just(Step::Resume),
+        1 => (0..SLOTS).prop_map(Step::OutOfMemory),
         1 => Just(Step::Close),
-        1 => prop_oneof![9 => Just(Step::Close), 1 => Just(Step::Terminate)],
+        1 => prop_oneof![
+            8 => Just(Step::Close),
+            1 => Just(Step::Stop),
+            1 => Just(Step::Terminate)
+        ],
     ]
 }
 
@@ -122,6 +150,8 @@ impl World {
             posts: (0..SLOTS).map(|_| Post::Starting).collect(),
             maps: BTreeMap::new(),
             closed: false,
+            paused: false,
+            steps: 0,
             signalled: BTreeMap::new(),
         }
     }
@@ -160,6 +190,8 @@ impl World {
                     timeout: timeout.map(millis),
                     retries,
                     backoff,
+                    memory: timeout,
+                    ..limits()
                 };
                 let opened = self.jobs.open(MapSpec {
                     limits,
@@ -179,6 +211,8 @@ impl World {
                         handed_out: BTreeMap::new(),
                         succeeded: BTreeSet::new(),
                         forgotten: false,
+                        fail_fast,
+                        failed: u64::MAX,
                     };
                     self.maps.insert(map, known);
                 }
@@ -213,6 +247,24 @@ impl World {
                 self.now += millis(ms);
                 self.jobs.overdue(self.now);
             }
+            Step::Pause => {
+                self.jobs.pause(self.now);
+                self.paused = true;
+            }
+            Step::Resume => {
+                self.jobs.resume(self.now);
+                self.paused = false;
+            }
+            Step::OutOfMemory(slot) => {
+                let limit = self.jobs.memory_limits().find(|(id, _)| id.0 == slot);
+                if let Some((slot, limit)) = limit {
+                    self.jobs.out_of_memory(slot, limit, self.now);
+                }
+            }
+            Step::Stop => {
+                self.jobs.stop(self.now, "stopped");
+                self.closed = true;
+            }
             Step::Close => {
                 self.jobs.close();
                 self.closed = true;
@@ -228,6 +280,9 @@ impl World {
                 matches!(self.posts[slot.0], Post::Busy(..)),
                 "a signal for no running call"
             );
+            if matches!(stage, Stage::Stop | Stage::Continue) {
+                continue;
+            }
             let before = self.signalled.insert(slot.0, stage);
             assert!(
                 before != Some(Stage::Kill) && before != Some(stage),
@@ -241,6 +296,47 @@ impl World {
                 opened || effects.wake.contains(map) || effects.everyone,
                 "not woken: {map:?}"
             );
+        }
+        self.wake(if effects.everyone {
+            SLOTS
+        } else {
+            effects.work
+        });
+    }
+
+    /// Wakes some of the slots that sleep, from either end: which ones, nobody promises.
+    fn wake(&mut self, mut many: usize) {
+        self.steps += 1;
+        let mut order: Vec<usize> = (0..SLOTS).collect();
+        if self.steps.is_multiple_of(2) {
+            order.reverse();
+        }
+        for slot in order {
+            let post = std::mem::replace(&mut self.posts[slot], Post::Left);
+            self.posts[slot] = match post {
+                Post::Asleep(idle, until) if until.is_some_and(|until| until <= self.now) => {
+                    Post::Idle(idle)
+                }
+                Post::Asleep(idle, _) if many > 0 => {
+                    many -= 1;
+                    Post::Idle(idle)
+                }
+                post => post,
+            };
+        }
+        let paused = self.jobs.paused.is_some();
+        let due = self
+            .jobs
+            .delayed
+            .first()
+            .is_some_and(|(time, ..)| *time <= self.now);
+        if !paused && (due || !self.jobs.ready.is_empty()) {
+            let awake = self.posts.iter().any(|post| matches!(post, Post::Idle(_)));
+            let asleep = self
+                .posts
+                .iter()
+                .any(|post| matches!(post, Post::Asleep(..)));
+            assert!(awake || !asleep, "all sleep while a call could run");
         }
     }
 
@@ -264,7 +360,11 @@ impl World {
             false => self.jobs.push(map, expected, 10),
         };
         assert_eq!(index, expected);
-        self.known(map).pushed += 1;
+        let known = self.known(map);
+        known.pushed += 1;
+        if ended {
+            known.failed = known.failed.min(index);
+        }
     }
 
     fn take(&mut self, map: MapId) -> bool {
@@ -307,11 +407,12 @@ impl World {
                 Post::Starting
             }
             (Post::Starting, _) => Post::Idle(self.jobs.ready(SlotId(slot))),
-            (Post::Idle(idle), Deed::Die) => {
+            (Post::Asleep(idle, _) | Post::Idle(idle), Deed::Die) => {
                 self.jobs.idle_died(idle);
                 Post::Starting
             }
             (Post::Idle(idle), _) => self.next(idle),
+            (asleep @ Post::Asleep(..), _) => asleep,
             (Post::Busy(running, calls), deed) => self.busy(slot, running, calls, deed),
         };
         if !matches!(self.posts[slot], Post::Busy(..)) {
@@ -333,6 +434,8 @@ impl World {
                         "runs after its success"
                     );
                     assert!(call.attempt <= known.retries + 1);
+                    let cut = known.fail_fast && known.failed < call.index;
+                    assert!(!cut, "runs after the failure of an earlier call");
                     assert_eq!(call.input, call.index);
                     *known.handed_out.entry(call.index).or_default() += 1;
                 }
@@ -341,10 +444,12 @@ impl World {
             }
             Next::Wait(idle, until) => {
                 assert!(
-                    waiting == 0 || until.is_some_and(|until| until > self.now),
+                    waiting == 0
+                        || self.jobs.paused.is_some()
+                        || until.is_some_and(|until| until > self.now),
                     "no progress"
                 );
-                Post::Idle(idle)
+                Post::Asleep(idle, until)
             }
             Next::Leave => {
                 assert!(self.jobs.refusal().is_some());
@@ -374,6 +479,8 @@ impl World {
             }
             Deed::Die => {
                 let why = Why::Died(crate::Death::Signal(9));
+                let map = running.map();
+                self.known(map).failed(index);
                 self.jobs.died(running, why, 0, self.now);
                 return Post::Starting;
             }
@@ -384,9 +491,10 @@ impl World {
                 return Post::Starting;
             }
         };
-        if result.is_ok() {
-            let map = running.map();
-            self.known(map).succeeded.insert(index);
+        let map = running.map();
+        match result {
+            Ok(()) => _ = self.known(map).succeeded.insert(index),
+            Err(_) => self.known(map).failed(index),
         }
         self.jobs
             .reply(&mut running, index, result, 0, 5, self.now)
@@ -408,6 +516,7 @@ impl World {
         for map in &maps {
             self.jobs.seal(*map);
         }
+        self.step(&Step::Resume);
         self.step(&Step::Close);
         for _ in 0..2000 {
             (0..SLOTS).for_each(|slot| self.step(&Step::Slot(slot, Deed::Advance)));

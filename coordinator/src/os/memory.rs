@@ -1,0 +1,69 @@
+//! How much memory processes have, and how much they may have.
+
+use std::fs;
+use std::io;
+
+use rustix::process::{Pid, Resource, Rlimit};
+
+/// How far beyond its limit a process may reach for memory before the kernel refuses. It may reserve
+/// more than it uses, and only what it uses counts.
+const REACH: u64 = 2;
+/// How deep the children of children are looked for.
+const DEPTH: u32 = 32;
+
+/// The memory, in bytes, that a process and its descendants have to themselves: what is neither a file
+/// nor shared. That of a process that is gone is 0.
+pub(super) fn of_tree(pid: u32) -> u64 {
+    of_descendants(pid, DEPTH)
+}
+
+fn of_descendants(pid: u32, depth: u32) -> u64 {
+    let children = match depth {
+        0 => Vec::new(),
+        _ => children(pid),
+    };
+    let theirs = children
+        .iter()
+        .map(|child| of_descendants(*child, depth - 1));
+    of_process(pid).saturating_add(theirs.sum())
+}
+
+/// See proc_pid_statm(5): all, resident, shared, in pages.
+fn of_process(pid: u32) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let mut pages = statm
+        .split(' ')
+        .skip(1)
+        .map_while(|word| word.parse::<u64>().ok());
+    let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+    resident.saturating_sub(shared) * rustix::param::page_size() as u64
+}
+
+/// The children of all threads of a process; none where the kernel was built without such lists.
+fn children(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let lists = threads
+        .flatten()
+        .map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    let numbers = |list: String| -> Vec<u32> {
+        list.split(' ')
+            .filter_map(|word| word.parse().ok())
+            .collect()
+    };
+    lists.flat_map(numbers).collect()
+}
+
+/// Sets how much private writable memory a process can have, mapped or used.
+pub(super) fn limit(pid: Pid, limit: Option<u64>) -> io::Result<()> {
+    // What this process may have at most, its children may, too.
+    let maximum = rustix::process::getrlimit(Resource::Data).maximum;
+    let wanted = limit.map(|limit| limit.saturating_mul(REACH));
+    let current = match (wanted, maximum) {
+        (Some(wanted), Some(maximum)) => Some(wanted.min(maximum)),
+        (wanted, maximum) => wanted.or(maximum),
+    };
+    rustix::process::prlimit(Some(pid), Resource::Data, Rlimit { current, maximum })?;
+    Ok(())
+}

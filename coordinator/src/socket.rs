@@ -1,0 +1,92 @@
+//! The socket of a link, and how long to wait for it.
+
+use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use interprocess::local_socket::traits::Stream as _;
+use protocol::link::Socket;
+
+use crate::os;
+
+/// The socket of one link. The slot reads and writes it; the supervisor may end a read that blocks.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedSocket(Arc<Socket>);
+
+impl SharedSocket {
+    pub(crate) fn new(socket: Socket) -> Self {
+        SharedSocket(Arc::new(socket))
+    }
+
+    /// Lets a write take as long as it does.
+    pub(crate) fn send_without_limit(&self) -> io::Result<()> {
+        self.0.set_send_timeout(None)
+    }
+
+    pub(crate) fn stop_reading(&self) {
+        os::stop_reading(&self.0);
+    }
+}
+
+impl Read for SharedSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
+    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self.0).read_vectored(buffers)
+    }
+}
+
+impl Write for SharedSocket {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(buffer)
+    }
+    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        (&*self.0).write_vectored(buffers)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A socket that is not waited for beyond a time, nor beyond the end of the pool: for what a worker
+/// says before it is known to the scheduler, whose deadlines don't hold for it yet.
+#[derive(Debug)]
+pub(crate) struct Impatient<'s> {
+    pub(crate) socket: SharedSocket,
+    /// Readable when the pool ends.
+    pub(crate) stop: BorrowedFd<'s>,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Read for Impatient<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let left = self
+                .deadline
+                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let socket = os::socket_fd(&self.socket.0);
+            match os::wait_readable(&[socket, self.stop], left)[..] {
+                [true, ..] => return self.socket.read(buffer),
+                [_, true] => return Err(io::Error::other("the pool ended before it was ready")),
+                _ if left.is_some_and(|left| left.is_zero()) => {
+                    return Err(io::Error::other("it was silent for too long"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Write for Impatient<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.socket.write(buffer)
+    }
+    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.socket.write_vectored(buffers)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

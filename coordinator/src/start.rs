@@ -1,0 +1,109 @@
+//! How a slot gets a worker: it is started, let in, and runs the initializer.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use protocol::frame::Caps;
+use protocol::link::{Link, LinkError};
+use protocol::message::Reply;
+
+use crate::error::PoolError;
+use crate::launch::Worker;
+use crate::os::GroupSignal;
+use crate::output::TAIL;
+use crate::scheduler::SlotId;
+use crate::shared::{Initializer, Input, Post, Shared};
+use crate::socket::Impatient;
+use crate::talk;
+
+/// A worker that is ready for calls.
+pub(crate) fn start(shared: &Shared, slot: SlotId) -> Result<Worker, PoolError> {
+    // Slots are counted from 1 where people see them.
+    let number = u32::try_from(slot.0 + 1).unwrap_or(u32::MAX);
+    let started = shared
+        .config
+        .launcher
+        .launch(number, &shared.stop, |process| {
+            let mut state = shared.state();
+            let process = Some(Arc::clone(process));
+            state.posts[slot.0] = Post {
+                process,
+                ..Post::default()
+            };
+        })
+        .and_then(|worker| match &shared.config.initializer {
+            Some(initializer) => initialize(shared, worker, initializer),
+            None => Ok(worker),
+        });
+    started.inspect_err(|_| shared.state().posts[slot.0] = Post::default())
+}
+
+/// A worker could not be had: the pool may end of it.
+pub(crate) fn failed(shared: &Shared, error: PoolError) {
+    let now = shared.now();
+    shared.act(|state| {
+        if !state.jobs.wants_worker() {
+            return; // the pool has ended in the meantime: that is why
+        }
+        match error {
+            // It would fail in the next worker just so.
+            PoolError::Initializer(_) => state.jobs.give_up(&error.to_string()),
+            _ => state.jobs.start_failed(&error.to_string(), now),
+        }
+        if !state.jobs.wants_worker() {
+            state.failure.get_or_insert(error);
+        }
+    });
+    shared.milestone();
+}
+
+/// Runs the initializer. It may take its time, but the end of the pool does not wait for it.
+fn initialize(
+    shared: &Shared,
+    mut worker: Worker,
+    initializer: &Initializer,
+) -> Result<Worker, PoolError> {
+    let mut link = Link::new(Impatient {
+        socket: worker.socket.clone(),
+        stop: shared.stop.as_fd(),
+        deadline: None,
+    });
+    let input = Input::new(initializer.input.clone());
+    let answer = talk::send(&mut link, &initializer.job, &[(0, 1, input)])
+        .and_then(|()| link.receive::<Reply>(Caps::FULL));
+    let why = match answer {
+        Ok((reply, _)) => match talk::why(reply.verdict) {
+            None => return Ok(worker),
+            Some(why) => why.to_string(),
+        },
+        Err(error) => lost(shared, &mut worker, &error),
+    };
+    if let Some(process) = &worker.process {
+        if !shared.state().jobs.wants_worker() {
+            process.signal(GroupSignal::Term);
+            process.wait(Some(shared.config.limits.grace));
+        }
+        process.signal(GroupSignal::Kill);
+        process.reap();
+    }
+    Err(PoolError::Initializer(why))
+}
+
+/// What there is to say of a worker that did not answer for its initializer.
+fn lost(shared: &Shared, worker: &mut Worker, error: &LinkError) -> String {
+    let mut why = match &worker.process {
+        Some(process) if process.wait(Some(talk::LINGER)) => {
+            format!("ended its worker, which {}", process.reap())
+        }
+        _ if !shared.state().jobs.wants_worker() => "did not end before the pool did".to_owned(),
+        _ => format!("lost its worker: {error}"),
+    };
+    let words = worker
+        .files
+        .as_mut()
+        .map(|files| files.rest().stderr.tail(TAIL));
+    if let Some(words) = words.filter(|words| !words.trim().is_empty()) {
+        why = format!("{why}: {}", words.trim());
+    }
+    why
+}

@@ -1,0 +1,52 @@
+//! Tasks that take much, for tests of limits.
+
+use std::process::Command;
+use std::time::Duration;
+
+use worker::task;
+
+/// Takes this much memory, a little at a time, and uses it; returns how much it took.
+#[task]
+pub fn take_memory(bytes: usize) -> usize {
+    let mut taken = Vec::new();
+    while taken.len() * (1 << 20) < bytes {
+        taken.push(vec![1_u8; 1 << 20]);
+    }
+    taken.len() << 20
+}
+
+/// Takes this much memory in one piece.
+#[task]
+pub fn take_memory_at_once(bytes: usize) -> usize {
+    std::hint::black_box(vec![1_u8; bytes]).len()
+}
+
+/// Has a child take this much memory.
+#[task]
+pub fn child_takes_memory(bytes: usize) -> Result<(), String> {
+    // `tail` keeps all of what has no newline.
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            &format!("head -c {bytes} /dev/zero | tail -n1 | wc -c >/dev/null"),
+        ])
+        .status();
+    status.map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+/// Keeps this much memory for as long as the worker lives.
+#[task]
+pub fn leak(bytes: usize) -> u32 {
+    std::mem::forget(vec![1_u8; bytes]);
+    std::process::id()
+}
+
+/// Spins for this long, by the clock.
+#[task]
+pub fn spin_ms(ms: u64) {
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_millis(ms) {
+        std::hint::spin_loop();
+    }
+}
