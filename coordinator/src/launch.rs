@@ -187,6 +187,8 @@ impl Launcher {
                         tasks,
                     });
                 }
+                // The pool has ended meanwhile: that is why.
+                Err(_) if os::wait_readable(&[stop.as_fd()], Some(Duration::ZERO))[0] => {}
                 Err(error) => {
                     log::warn!("slot {slot}: a process that connected was turned away: {error}");
                     if let (Some(_), HandshakeError::Version { .. }) = (&process, &error) {

@@ -189,12 +189,15 @@ impl<'s> Seat<'s> {
         }
         drop(calls);
         let mut call_began = began;
-        while running.front().is_some() {
+        while let Some(call) = running.front() {
             if let Err(error) = self.hear(&mut running) {
                 self.lose(running, &error, call_began);
                 return Err(());
             }
-            call_began = Instant::now();
+            // A call that is being killed stays, whatever its worker still says.
+            if running.front() != Some(call) {
+                call_began = Instant::now();
+            }
         }
         self.idle_again(running)
     }

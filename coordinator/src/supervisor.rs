@@ -3,7 +3,7 @@
 use std::io::{PipeReader, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::os::{self, WorkerProcess};
 use crate::scheduler::Time;
@@ -17,19 +17,23 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs until all slots have ended.
 pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
+    // When it last looked at the deadlines, by the one clock that says whether they have passed: a stop
+    // at any point of this loop is seen as a long time between two looks.
+    let mut looked = shared.now();
     loop {
         let (watched, limit) = {
             let state = shared.state();
             if state.slots_left == 0 {
                 return;
             }
-            (alive(&state), nap(&state, shared.now()))
+            (alive(&state), nap(&state, looked))
         };
         let mut fds = vec![wake.as_fd()];
         fds.extend(watched.iter().map(|(_, process)| process.as_fd()));
-        let fell_asleep = Instant::now();
         let readable = os::wait_readable(&fds, limit);
-        let slept = fell_asleep.elapsed();
+        let now = shared.now();
+        let slept = now.saturating_sub(looked);
+        looked = now;
         for ((slot, process), _) in watched
             .iter()
             .zip(&readable[1..])
@@ -47,9 +51,9 @@ pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
                 log::debug!("{overslept:.1?} that this program was stopped for do not count");
                 state.jobs.postpone(overslept);
             }
-            look_at_memory(state, shared.now());
+            look_at_memory(state, now);
             // A hair later than the deadline, so that it has passed when we look.
-            state.jobs.overdue(shared.now() + Duration::from_micros(50));
+            state.jobs.overdue(now + Duration::from_micros(50));
         });
     }
 }

@@ -1,5 +1,6 @@
 //! Tasks that take much, for tests of limits.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -49,4 +50,14 @@ pub fn spin_ms(ms: u64) {
     while began.elapsed() < Duration::from_millis(ms) {
         std::hint::spin_loop();
     }
+}
+
+/// Says that it runs by making a file, and waits for another.
+#[task]
+pub fn wait_for(runs: PathBuf, go_on: PathBuf) -> Result<u32, std::io::Error> {
+    std::fs::write(runs, std::process::id().to_string())?;
+    while !go_on.exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(std::process::id())
 }

@@ -1,6 +1,7 @@
 //! What the tests share: where the binaries are, and tasks that misbehave.
 
 pub mod hogs;
+pub mod run;
 pub mod tasks;
 
 use std::collections::HashMap;

@@ -2,77 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
-
-/// The coordinator, with a directory for temporary files that must be empty in the end.
-struct Run {
-    command: Command,
-    temporary: TempDir,
-}
-
-fn coordinator(arguments: &[&str]) -> Run {
-    let temporary = tempfile::Builder::new().prefix("c").tempdir().unwrap();
-    let mut command = Command::new(tests::coordinator());
-    command
-        .args(arguments)
-        .env("TMPDIR", temporary.path())
-        .env_remove("RUST_LOG")
-        .env_remove("COORDINATOR_WORKER")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    Run { command, temporary }
-}
-
-impl Run {
-    fn output(mut self) -> Output {
-        let output = self.command.output().unwrap();
-        self.nothing_left();
-        output
-    }
-
-    fn with_input(mut self, input: &[u8]) -> Output {
-        let mut child = self.command.stdin(Stdio::piped()).spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(input).unwrap();
-        drop(stdin);
-        let output = child.wait_with_output().unwrap();
-        self.nothing_left();
-        output
-    }
-
-    fn nothing_left(&self) {
-        let left: Vec<_> = self.temporary.path().read_dir().unwrap().collect();
-        assert!(left.is_empty(), "left behind: {left:?}");
-    }
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
-}
-
-fn prints(output: &Output, code: i32, expected: &str) {
-    assert_eq!(stdout(output), expected, "stderr: {}", stderr(output));
-    assert_eq!(
-        output.status.code(),
-        Some(code),
-        "stderr: {}",
-        stderr(output)
-    );
-}
-
-/// A mistake gets one line on stderr that contains `says`, and nothing on stdout.
-fn complains(output: &Output, code: i32, says: &str) {
-    prints(output, code, "");
-    assert_eq!(stderr(output).lines().count(), 1, "{}", stderr(output));
-    assert!(stderr(output).contains(says), "{}", stderr(output));
-}
+use tests::run::{complains, coordinator, prints, stderr, stdout};
 
 #[test]
 fn without_a_command_it_demonstrates() {
@@ -86,18 +19,19 @@ fn alone_in_a_directory_it_is_its_own_worker() {
     let directory = TempDir::new().unwrap();
     let alone = directory.path().join("coordinator");
     std::fs::copy(tests::coordinator(), &alone).unwrap();
-    let output = Command::new(&alone)
-        .env("RUST_LOG", "debug")
-        .output()
-        .unwrap();
+    let mut command = Command::new(&alone);
+    let mut ran = None;
+    // Another test's child may have inherited the copy's descriptor, until it executes its program.
+    tests::eventually("the copy can be run", || {
+        ran = command.env("RUST_LOG", "debug").output().ok();
+        ran.is_some()
+    });
+    let output = ran.unwrap();
     prints(&output, 0, "[1, 4, 9, 16, 25, 36, 49, 64]\n");
     let said = format!("started {}", alone.display());
-    assert_eq!(
-        stderr(&output).matches(&said).count(),
-        4,
-        "{}",
-        stderr(&output)
-    );
+    // How many of the four get to start before the work is done depends on the machine.
+    assert!(stderr(&output).contains("4 workers"), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&said), "{}", stderr(&output));
 }
 
 #[test]
@@ -229,29 +163,6 @@ fn a_closed_stdout_ends_the_run_quietly() {
     assert!(output.status.success());
     endless.join().unwrap();
     run.nothing_left();
-}
-
-#[test]
-fn ctrl_c_ends_the_run_and_leaves_nothing() {
-    let mut run = coordinator(&["map", "sleep", "-j2", ":::", "100", "100", "100"]);
-    run.command.env("RUST_LOG", "debug");
-    let mut child = run.command.spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    // Both workers are in their calls, or about to be.
-    for _ in 0..2 {
-        assert!(lines.any(|line| line.unwrap().contains("is ready")));
-    }
-    signal(&child, "INT");
-    assert!(lines.any(|line| line.unwrap().contains("interrupted")));
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    run.nothing_left();
-}
-
-fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill")
-        .args([&format!("-{name}"), &child.id().to_string()])
-        .status();
-    assert!(sent.unwrap().success());
 }
 
 #[test]

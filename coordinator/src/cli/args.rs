@@ -48,8 +48,7 @@ pub(super) enum Command {
 #[command(
     override_usage = "coordinator map TASK [OPTIONS] [::: INPUT...]",
     after_help = "\
-Inputs come after `:::`, from --input, or from stdin, one a line. Those after `:::` end with the
-line, at `--`, or before a final --manual or -jN.
+Inputs come after `:::` (up to `--`, or a final --manual or -jN), or from stdin, one a line.
 
 Examples:
   coordinator map square -j4 ::: 1 2 3
@@ -57,7 +56,7 @@ Examples:
 )]
 pub(super) struct Map {
     /// The task; see: coordinator tasks
-    #[arg(value_name = "TASK")]
+    #[arg(value_name = "TASK", hide = true)]
     pub(super) task: String,
     /// How many workers [default: the processors this process may use]
     #[arg(short, long, value_name = "N")]

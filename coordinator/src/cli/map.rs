@@ -12,7 +12,8 @@ use coordinator::{ByHand, Captured, Order, Output, Pool, Report, Why};
 
 use super::args::Map;
 use super::inputs::Inputs;
-use super::{Exit, Trouble, builder, cannot_write, complain, signals};
+use super::signals::Interruption;
+use super::{Exit, Trouble, builder, cannot_write, complain};
 
 /// How much of an input a message shows.
 const SHOWN: usize = 60;
@@ -22,8 +23,21 @@ type Names = Arc<Mutex<HashMap<u64, Vec<u8>>>>;
 
 pub(super) fn run(map: &Map, words: Option<Vec<OsString>>) -> Result<Exit, Trouble> {
     let inputs = Inputs::new(map, words)?;
+    let interruption = Interruption::handle()?;
     let pool = Arc::new(pool(map)?);
-    let interruption = signals::handle(&pool)?;
+    interruption.attach(&pool);
+    let ran = drive(&pool, &interruption, map, inputs);
+    // A signal's handler may still hold the pool, so that dropping it here would not end it.
+    pool.terminate();
+    ran
+}
+
+fn drive(
+    pool: &Pool,
+    interruption: &Interruption,
+    map: &Map,
+    inputs: Inputs,
+) -> Result<Exit, Trouble> {
     let tasks = match (pool.tasks(), interruption.code()) {
         (Err(_), Some(code)) => return Ok(Exit::Interrupted(code)),
         (tasks, _) => tasks?,
@@ -84,7 +98,6 @@ pub(super) fn run(map: &Map, words: Option<Vec<OsString>>) -> Result<Exit, Troub
     }
     printer.stdout.flush().or_else(quietly)?;
     if let Some(code) = interruption.code() {
-        pool.terminate();
         complain(&printer.so_far());
         return Ok(Exit::Interrupted(code));
     }

@@ -3,8 +3,7 @@
 //!
 //! Ctrl-C comes by way of `ctrlc`, the others by way of `signal-hook`, which can tell them apart.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use coordinator::Pool;
@@ -16,19 +15,30 @@ use super::{Trouble, complain};
 
 /// How far a run has been interrupted.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Interruption(Arc<AtomicU8>);
+pub(super) struct Interruption(Arc<Mutex<State>>);
 
-impl Interruption {
-    /// The exit code of an interrupted run; `None` if it was not.
-    pub(super) fn code(&self) -> Option<u8> {
-        Some(self.0.load(Ordering::SeqCst)).filter(|code| *code != 0)
-    }
+#[derive(Debug, Default)]
+struct State {
+    /// What interrupted it first.
+    cause: Option<Cause>,
+    /// The pool, once there is one.
+    pool: Weak<Pool>,
+}
 
-    /// Notes an interruption; whether it is the first.
-    fn note(&self, code: u8) -> bool {
-        self.0
-            .compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Ctrl-C.
+    Interrupt,
+    /// It was told to end, or lost its terminal.
+    Terminate,
+}
+
+impl Cause {
+    fn code(self) -> u8 {
+        match self {
+            Cause::Interrupt => INTERRUPTED,
+            Cause::Terminate => TERMINATED,
+        }
     }
 }
 
@@ -37,72 +47,116 @@ const INTERRUPTED: u8 = 130;
 /// Exit code of a run that was told to end, or lost its terminal.
 const TERMINATED: u8 = 143;
 
-/// Makes signals end the pool, in steps, or stop it for a while.
-pub(super) fn handle(pool: &Arc<Pool>) -> Result<Interruption, Trouble> {
-    let interruption = Interruption::default();
-    // What this program was started with as ignored (nohup, a shell's background) stays so.
-    let ignored = ignored_signals();
-    let heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
-    let refused =
-        |error: &dyn std::fmt::Display| Trouble::Pool(format!("signals can't be handled: {error}"));
-    if heeded(&SIGINT) {
-        let (pool, interruption) = (Arc::downgrade(pool), interruption.clone());
-        ctrlc::set_handler(move || interrupt(&pool, &interruption))
-            .map_err(|error| refused(&error))?;
-    }
-    let others: Vec<i32> = [SIGTERM, SIGHUP, SIGTSTP]
-        .into_iter()
-        .filter(heeded)
-        .collect();
-    let mut signals = Signals::new(others).map_err(|error| refused(&error))?;
-    let (pool, noted) = (Arc::downgrade(pool), interruption.clone());
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
+impl Interruption {
+    /// Handles signals from now on: they end the run, in steps, or stop it for a while.
+    pub(super) fn handle() -> Result<Self, Trouble> {
+        let interruption = Self::default();
+        // What this program was started with as ignored (nohup, a shell's background) stays so.
+        let ignored = ignored_signals();
+        let heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
+        let refused = |error: &dyn std::fmt::Display| {
+            Trouble::Pool(format!("signals can't be handled: {error}"))
+        };
+        if heeded(&SIGINT) {
+            let interruption = interruption.clone();
+            ctrlc::set_handler(move || interruption.interrupt())
+                .map_err(|error| refused(&error))?;
+        }
+        let others = [SIGTERM, SIGHUP, SIGTSTP];
+        let heeded: Vec<i32> = others.into_iter().filter(heeded).collect();
+        let mut signals = Signals::new(heeded).map_err(|error| refused(&error))?;
+        let noted = interruption.clone();
+        let body = move || {
             for signal in &mut signals {
                 match signal {
-                    SIGTSTP => suspend(&pool),
-                    _ => terminate(&pool, &noted),
+                    SIGTSTP => noted.suspend(),
+                    _ => noted.terminate(),
                 }
             }
-        })
-        .map_err(|error| refused(&error))?;
-    Ok(interruption)
-}
-
-/// Ctrl-C: once, what runs is finished; twice, it is stopped.
-fn interrupt(pool: &Weak<Pool>, interruption: &Interruption) {
-    let Some(pool) = pool.upgrade() else { return };
-    if interruption.note(INTERRUPTED) {
-        pool.stop();
-        let running = pool.stats().running;
-        complain(&match running {
-            0 => "interrupted: nothing more is started".to_owned(),
-            _ => format!(
-                "interrupted: finishing {running} running, starting nothing more; Ctrl-C again stops them"
-            ),
-        });
-    } else {
-        complain(&"interrupted again: the workers are being stopped");
-        pool.terminate();
+        };
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(body)
+            .map_err(|error| refused(&error))?;
+        Ok(interruption)
     }
-}
 
-fn terminate(pool: &Weak<Pool>, interruption: &Interruption) {
-    let Some(pool) = pool.upgrade() else { return };
-    if interruption.note(TERMINATED) {
-        complain(&"told to end: the workers are being stopped");
+    /// This is the pool whose run is interrupted; perhaps it has been already.
+    pub(super) fn attach(&self, pool: &Arc<Pool>) {
+        let mut state = self.state();
+        state.pool = Arc::downgrade(pool);
+        let cause = state.cause;
+        drop(state);
+        match cause {
+            None => {}
+            Some(Cause::Interrupt) => pool.stop(),
+            Some(Cause::Terminate) => pool.terminate(),
+        }
     }
-    pool.terminate();
-}
 
-/// Ctrl-Z: the workers stop, this program stops, and when it goes on, so do they.
-fn suspend(pool: &Weak<Pool>) {
-    let Some(pool) = pool.upgrade() else { return };
-    pool.pause();
-    // Returns when the shell continues this program; if that can't be, there is no pause.
-    let _ = low_level::emulate_default_handler(SIGTSTP);
-    pool.resume();
+    /// The exit code of an interrupted run; `None` if it was not.
+    pub(super) fn code(&self) -> Option<u8> {
+        self.state().cause.map(Cause::code)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes an interruption; returns what was the first, if this is not, and the pool.
+    fn note(&self, cause: Cause) -> (Option<Cause>, Option<Arc<Pool>>) {
+        let mut state = self.state();
+        let before = state.cause;
+        state.cause.get_or_insert(cause);
+        (before, state.pool.upgrade())
+    }
+
+    /// Ctrl-C: once, what runs is finished; twice, it is stopped.
+    fn interrupt(&self) {
+        match self.note(Cause::Interrupt) {
+            (None, Some(pool)) => {
+                pool.stop();
+                complain(&match pool.stats().running {
+                    0 => "interrupted: nothing more is started".to_owned(),
+                    running => format!(
+                        "interrupted: finishing {running} running, starting nothing more; Ctrl-C \
+                         again stops them"
+                    ),
+                });
+            }
+            (Some(_), Some(pool)) => {
+                complain(&"interrupted again: the workers are being stopped");
+                pool.terminate();
+            }
+            (None, None) => complain(&"interrupted"),
+            // Nothing runs yet. What has been started ends with this process.
+            (Some(cause), None) => std::process::exit(cause.code().into()),
+        }
+    }
+
+    fn terminate(&self) {
+        match self.note(Cause::Terminate) {
+            (_, Some(pool)) => {
+                complain(&"told to end: the workers are being stopped");
+                pool.terminate();
+            }
+            (None, None) => complain(&"told to end"),
+            (Some(cause), None) => std::process::exit(cause.code().into()),
+        }
+    }
+
+    /// Ctrl-Z: the workers stop, this program stops, and when it goes on, so do they.
+    fn suspend(&self) {
+        let pool = self.state().pool.upgrade();
+        if let Some(pool) = &pool {
+            pool.pause();
+        }
+        // Returns when the shell continues this program; if that can't be, there is no pause.
+        let _ = low_level::emulate_default_handler(SIGTSTP);
+        if let Some(pool) = &pool {
+            pool.resume();
+        }
+    }
 }
 
 /// The signals that this program ignores, a bit each: see proc_pid_status(5). None, where that is not to
