@@ -53,7 +53,8 @@
 //!
 //! 1. The coordinator sends one [`message::ToWorker::Batch`]: a task's name, how the payload is
 //!    encoded, and for each call its index, its attempt and the length of its input. The inputs
-//!    follow in the payload, in the same order.
+//!    follow in the payload, in the same order, and fill it: a batch whose lengths do not add up to
+//!    its payload is refused before any of its calls runs.
 //! 2. The worker reads the whole frame, then runs the calls in order and sends one
 //!    [`message::Reply`] after each, with the output as its payload. Before it replies it flushes
 //!    what the call has printed, and says how far the files behind its stdout and stderr have grown.

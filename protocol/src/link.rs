@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 
 use interprocess::local_socket::ToFsName as _;
 use interprocess::local_socket::traits::Stream as _;
@@ -34,6 +34,12 @@ impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("the other side closed the link"),
+            // What a socket with a time limit says; "temporarily unavailable" helps nobody.
+            Self::Broken(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+            {
+                f.write_str("the other side kept the link waiting for too long")
+            }
             Self::Broken(error) => write!(f, "the link broke: {error}"),
             Self::Malformed(what) => write!(f, "the other side sent rubbish: {what}"),
             Self::TooLarge(what) => f.write_str(what),

@@ -36,13 +36,9 @@ fn run_batch<S: Read + Write>(
     answer: &mut Answer<'_, S>,
     output: &mut Vec<u8>,
 ) -> Result<(), LinkError> {
+    let inputs = inputs(batch, payload)?;
     let task = find(batch);
-    let mut rest = payload;
-    for call in &batch.calls {
-        let (input, behind) = rest.split_at_checked(call.len as usize).ok_or_else(|| {
-            LinkError::Malformed("a batch whose inputs are longer than its payload".to_owned())
-        })?;
-        rest = behind;
+    for (call, input) in batch.calls.iter().zip(inputs) {
         output.clear();
         current::set(Some(Current {
             worker: slot,
@@ -67,6 +63,28 @@ fn run_batch<S: Read + Write>(
         send(answer, reply, output)?;
     }
     Ok(())
+}
+
+/// Cuts a batch's payload into its inputs. A batch that does not add up is refused as a whole, before
+/// its first call runs: who knows where the others begin.
+fn inputs<'p>(
+    batch: &'p Batch,
+    payload: &'p [u8],
+) -> Result<impl Iterator<Item = &'p [u8]>, LinkError> {
+    // No sum of so many lengths as fit into a header overflows this.
+    let claimed: u64 = batch.calls.iter().map(|call| u64::from(call.len)).sum();
+    if claimed != payload.len() as u64 {
+        return Err(LinkError::Malformed(format!(
+            "a batch whose inputs are {claimed} bytes long, and its payload {}",
+            payload.len()
+        )));
+    }
+    let mut rest = payload;
+    Ok(batch.calls.iter().map(move |call| {
+        let (input, behind) = rest.split_at(call.len as usize);
+        rest = behind;
+        input
+    }))
 }
 
 /// Sends a reply. One that is too large for the protocol costs its call and not the worker.

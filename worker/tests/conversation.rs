@@ -9,8 +9,9 @@ mod support;
 
 use std::io::{Read, Seek};
 
+use protocol::frame::Caps;
 use protocol::handshake::{self, HandshakeError, Token};
-use protocol::message::{Batch, CallHeader, Encoding, ToWorker, Verdict, Welcome};
+use protocol::message::{Batch, CallHeader, Encoding, Reply, ToWorker, Verdict, Welcome};
 
 use support::{Place, SLOT, Worker, complaint, ended, worker};
 
@@ -266,26 +267,44 @@ fn a_coordinator_that_sends_rubbish_ends_it() {
     };
     let again = said(ToWorker::Welcome(Welcome { slot: SLOT }), &[]);
     assert!(again.contains("out of turn"), "{again}");
-    let call = CallHeader {
-        index: 0,
-        attempt: 1,
-        len: 10,
-    };
-    let batch = Batch {
-        task: "square".to_owned(),
-        types: None,
-        encoding: Encoding::Text,
-        calls: vec![call],
-    };
-    let short = said(ToWorker::Batch(batch), b"7");
-    assert!(short.contains("longer than its payload"), "{short}");
-
     let place = Place::new();
     let child = place.command(worker()).spawn().unwrap();
     let (mut link, _directory) = place.accept();
     link.send(&"HTTP/1.1 400 Bad Request", &[]).unwrap();
     let said = complaint(&ended(child));
     assert!(said.contains("sent rubbish"), "{said}");
+}
+
+#[test]
+fn a_batch_that_does_not_add_up_is_refused_before_its_first_call() {
+    for (lengths, says) in [
+        ([1, 10].as_slice(), "11 bytes long, and its payload 2"),
+        (&[1], "1 bytes long, and its payload 2"),
+        (&[], "0 bytes long, and its payload 2"),
+        // In 32 bits these add up.
+        (
+            &[1, u32::MAX, 2],
+            "4294967298 bytes long, and its payload 2",
+        ),
+    ] {
+        let mut worker = Worker::start(worker());
+        let call = |(index, len): (u64, &u32)| CallHeader {
+            index,
+            attempt: 1,
+            len: *len,
+        };
+        let batch = Batch {
+            task: "square".to_owned(),
+            types: None,
+            encoding: Encoding::Text,
+            calls: (0..).zip(lengths).map(call).collect(),
+        };
+        worker.link.send(&ToWorker::Batch(batch), &[b"77"]).unwrap();
+        let heard = worker.link.receive::<Reply>(Caps::FULL);
+        assert!(heard.is_err(), "a call ran: {heard:?}");
+        let said = complaint(&ended(worker.child));
+        assert!(said.contains(says), "{said}");
+    }
 }
 
 #[test]

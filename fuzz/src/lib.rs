@@ -1,0 +1,80 @@
+//! What the fuzz targets share: a stream that arrives in pieces, and messages that must survive
+//! another journey.
+
+use std::io::{self, Read, Write};
+
+use protocol::frame::Caps;
+use protocol::{Link, LinkError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What has arrived, in pieces of a length that the input itself says. It takes what is written and
+/// forgets it.
+#[derive(Debug)]
+pub struct Pieces<'d> {
+    bytes: &'d [u8],
+    at_once: usize,
+}
+
+impl<'d> Pieces<'d> {
+    /// The first byte says how long the pieces are; 0 for no pieces.
+    pub fn new(data: &'d [u8]) -> Self {
+        match data.split_first() {
+            Some((0, bytes)) => Pieces {
+                bytes,
+                at_once: usize::MAX,
+            },
+            Some((at_once, bytes)) => Pieces {
+                bytes,
+                at_once: usize::from(*at_once),
+            },
+            None => Pieces {
+                bytes: data,
+                at_once: usize::MAX,
+            },
+        }
+    }
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = buffer.len().min(self.at_once);
+        self.bytes.read(&mut buffer[..len])
+    }
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads messages to the end. Whatever decodes must mean the same after another journey.
+///
+/// # Panics
+///
+/// If it does not.
+pub fn read_all<M>(data: &[u8])
+where
+    M: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let most = data.len();
+    let mut link = Link::new(Pieces::new(data));
+    let mut received = 0;
+    loop {
+        match link.receive::<M>(Caps::FULL) {
+            Ok((message, payload)) => {
+                received += 8 + payload.len();
+                assert!(received <= most, "more than was sent");
+                let bytes = postcard::to_stdvec(&message).unwrap();
+                assert_eq!(postcard::from_bytes::<M>(&bytes).unwrap(), message);
+            }
+            Err(LinkError::TooLarge(why)) => panic!("nothing was sent: {why}"),
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! A whole conversation, greeting to exit, over streams that fail: at every byte, in both directions,
+//! and for both sides. Whatever happens, a side never hears, and never says, anything but a beginning
+//! of what was meant.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::io::{self, Cursor, ErrorKind, Read, Write};
+
+use proptest::prelude::*;
+use protocol::frame::{Caps, Reader};
+use protocol::handshake::{self, HandshakeError, Token};
+use protocol::message::{
+    Batch, CallHeader, Encoding, Hello, Panic, Reply, TaskInfo, ToWorker, Verdict, Welcome,
+};
+use protocol::{Link, LinkError};
+
+/// One direction of a stream: what happens at which byte, and how much goes through at once.
+#[derive(Debug, Clone)]
+struct Way {
+    /// The byte before which it fails, and how; `None` for an end.
+    fails: Option<(usize, Option<ErrorKind>)>,
+    /// How much goes through at once, in turn; 0 for an interruption.
+    sizes: Vec<usize>,
+    turn: usize,
+    done: usize,
+}
+
+impl Way {
+    fn whole() -> Self {
+        Way {
+            fails: None,
+            sizes: vec![usize::MAX],
+            turn: 0,
+            done: 0,
+        }
+    }
+
+    fn failing(at: usize, how: Option<ErrorKind>) -> Self {
+        Way {
+            fails: Some((at, how)),
+            ..Way::whole()
+        }
+    }
+
+    /// How much of `wanted` goes through now.
+    fn pass(&mut self, wanted: usize) -> io::Result<usize> {
+        self.turn += 1;
+        let mut len = wanted.min(self.sizes[self.turn % self.sizes.len()]);
+        if len == 0 && wanted > 0 {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        if let Some((at, how)) = self.fails {
+            len = len.min(at - self.done);
+            match how {
+                Some(how) if len == 0 && wanted > 0 => return Err(how.into()),
+                _ => {}
+            }
+        }
+        self.done += len;
+        Ok(len)
+    }
+}
+
+/// A stream whose other side has said all it will ever say.
+#[derive(Debug)]
+struct Stream {
+    arrives: Cursor<Vec<u8>>,
+    reading: Way,
+    sent: Vec<u8>,
+    writing: Way,
+}
+
+impl Stream {
+    fn new(arrives: &[u8], reading: Way, writing: Way) -> Self {
+        Stream {
+            arrives: Cursor::new(arrives.to_vec()),
+            reading,
+            sent: Vec::new(),
+            writing,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // A reader may offer more room than there is left to come.
+        let left = self.arrives.get_ref().len() - self.reading.done;
+        let wanted = match buffer.len().min(left) {
+            0 => return Ok(0),
+            wanted => wanted,
+        };
+        let len = self.reading.pass(wanted)?;
+        self.arrives.read(&mut buffer[..len])
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let len = self.writing.pass(buffer.len())?;
+        self.sent.extend(&buffer[..len]);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn token() -> Token {
+    Token::from_random([0x5a; 16])
+}
+
+fn hello() -> Hello {
+    let task = TaskInfo {
+        name: "square".to_owned(),
+        signature: "fn square(x: i64) -> i64".to_owned(),
+        doc: "Squares a number.".to_owned(),
+    };
+    Hello {
+        token: token().reveal().to_owned(),
+        pid: 7,
+        tasks: vec![task],
+    }
+}
+
+/// The inputs of each batch.
+const BATCHES: [&[&[u8]]; 3] = [&[b"one"], &[], &[b"", b"another", b"last"]];
+
+fn batch(inputs: &[&[u8]]) -> ToWorker {
+    let call = |(index, input): (u64, &&[u8])| CallHeader {
+        index,
+        attempt: 1,
+        len: u32::try_from(input.len()).unwrap(),
+    };
+    ToWorker::Batch(Batch {
+        task: "square".to_owned(),
+        types: Some("(i64) -> i64".to_owned()),
+        encoding: Encoding::Postcard,
+        calls: (0..).zip(inputs).map(call).collect(),
+    })
+}
+
+/// The reply to one call of a batch: of every kind.
+fn reply(index: u64) -> Reply {
+    let panic = Panic {
+        message: "out of cheese".to_owned(),
+        location: "src/lib.rs:10:5".to_owned(),
+        backtrace: String::new(),
+    };
+    Reply {
+        index,
+        nanos: 1 << 40,
+        stdout: 300,
+        stderr: 0,
+        verdict: match index {
+            0 => Verdict::Value,
+            1 => Verdict::Failed("no".to_owned()),
+            _ => Verdict::Panicked(panic),
+        },
+    }
+}
+
+/// What a side heard, one after another, to compare it.
+type Heard = Vec<String>;
+
+/// The coordinator's side of the conversation.
+fn coordinate(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), HandshakeError> {
+    let hello = handshake::receive(link, &token())?;
+    heard.push(format!("{hello:?}"));
+    handshake::admit(link, Welcome { slot: 3 })?;
+    for inputs in BATCHES {
+        link.send(&batch(inputs), inputs)?;
+        for _ in inputs {
+            let (reply, output) = link.receive::<Reply>(Caps::FULL)?;
+            heard.push(format!("{reply:?} {output:?}"));
+        }
+    }
+    Ok(link.send(&ToWorker::Exit(5), &[])?)
+}
+
+/// The worker's side. Each output is its input, twice.
+fn work(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), HandshakeError> {
+    let welcome = handshake::introduce(link, &hello())?;
+    heard.push(format!("{welcome:?}"));
+    loop {
+        let (message, payload, mut answer) = link.receive_to_answer::<ToWorker>(Caps::FULL)?;
+        heard.push(format!("{message:?} {payload:?}"));
+        let ToWorker::Batch(batch) = message else {
+            return Ok(());
+        };
+        let mut rest = payload;
+        for call in &batch.calls {
+            // What was changed on its way need not add up.
+            let cut = rest.split_at_checked(call.len as usize);
+            let (input, behind) = cut.ok_or(HandshakeError::NotAWorker)?;
+            rest = behind;
+            answer.send(&reply(call.index), &[input, input])?;
+        }
+    }
+}
+
+type Side = fn(&mut Link<Stream>, &mut Heard) -> Result<(), HandshakeError>;
+
+/// What a side hears, what it says, and how it ends.
+struct Course {
+    heard: Heard,
+    said: Vec<u8>,
+    end: Result<(), HandshakeError>,
+}
+
+fn course(side: Side, arrives: &[u8], reading: Way, writing: Way) -> Course {
+    let mut link = Link::new(Stream::new(arrives, reading, writing));
+    let mut heard = Heard::new();
+    let end = side(&mut link, &mut heard);
+    Course {
+        heard,
+        said: link.stream().sent.clone(),
+        end,
+    }
+}
+
+/// Both sides, each with all that the other says.
+fn sides() -> [(Side, Vec<u8>); 2] {
+    let mut to_worker = Link::new(Stream::new(&[], Way::whole(), Way::whole()));
+    handshake::admit(&mut to_worker, Welcome { slot: 3 }).unwrap();
+    for inputs in BATCHES {
+        to_worker.send(&batch(inputs), inputs).unwrap();
+    }
+    to_worker.send(&ToWorker::Exit(5), &[]).unwrap();
+    let to_worker = to_worker.stream().sent.clone();
+    let worker = course(work, &to_worker, Way::whole(), Way::whole());
+    worker.end.unwrap();
+    [(coordinate, worker.said), (work, to_worker)]
+}
+
+/// Everything that goes well: what is heard and said.
+fn whole(side: Side, arrives: &[u8]) -> Course {
+    let course = course(side, arrives, Way::whole(), Way::whole());
+    assert!(course.end.is_ok(), "{:?}", course.end);
+    course
+}
+
+const HOW: [Option<ErrorKind>; 4] = [
+    None,
+    Some(ErrorKind::WouldBlock),
+    Some(ErrorKind::TimedOut),
+    Some(ErrorKind::ConnectionReset),
+];
+
+fn broken_by(end: &Result<(), HandshakeError>) -> Option<ErrorKind> {
+    match end {
+        Err(HandshakeError::Link(LinkError::Broken(error))) => Some(error.kind()),
+        _ => None,
+    }
+}
+
+/// Where each frame begins.
+fn between_frames(bytes: &[u8]) -> Vec<usize> {
+    let (mut rest, mut reader, mut starts) = (Cursor::new(bytes), Reader::default(), vec![0]);
+    while let Ok((header, payload)) = reader.read(&mut rest, Caps::FULL) {
+        starts.push(starts[starts.len() - 1] + 8 + header.len() + payload.len());
+    }
+    starts
+}
+
+#[test]
+fn both_sides_understand_each_other() {
+    let [(coordinate, from_worker), (work, to_worker)] = sides();
+    let coordinator = whole(coordinate, &from_worker);
+    let worker = whole(work, &to_worker);
+    assert_eq!(coordinator.said, to_worker);
+    assert_eq!(worker.said, from_worker);
+    let calls: usize = BATCHES.iter().map(|inputs| inputs.len()).sum();
+    assert_eq!(coordinator.heard.len(), 1 + calls);
+    assert_eq!(worker.heard.len(), 1 + BATCHES.len() + 1);
+}
+
+#[test]
+fn a_failure_at_any_byte_heard_ends_a_side_where_it_is() {
+    for (side, arrives) in sides() {
+        let whole = whole(side, &arrives);
+        let between = between_frames(&arrives);
+        for how in HOW {
+            let mut least = 0;
+            for at in 0..arrives.len() {
+                let course = course(side, &arrives, Way::failing(at, how), Way::whole());
+                let end = &course.end;
+                if how.is_none() && between.contains(&at) {
+                    let closed = matches!(end, Err(HandshakeError::Link(LinkError::Closed)));
+                    assert!(closed, "at {at}: {end:?}");
+                } else {
+                    let expected = how.unwrap_or(ErrorKind::UnexpectedEof);
+                    assert_eq!(broken_by(end), Some(expected), "at {at}: {end:?}");
+                }
+                assert!(whole.heard.starts_with(&course.heard), "at {at}");
+                assert!(whole.said.starts_with(&course.said), "at {at}");
+                // What has arrived whole is heard, however soon the failure follows.
+                assert!(course.heard.len() >= least, "at {at}");
+                least = course.heard.len();
+            }
+            assert_eq!(least, whole.heard.len() - 1);
+        }
+    }
+}
+
+#[test]
+fn a_failure_at_any_byte_said_ends_a_side_where_it_is() {
+    for (side, arrives) in sides() {
+        let whole = whole(side, &arrives);
+        for how in HOW {
+            for at in 0..whole.said.len() {
+                let course = course(side, &arrives, Way::whole(), Way::failing(at, how));
+                let expected = how.unwrap_or(ErrorKind::WriteZero);
+                assert_eq!(broken_by(&course.end), Some(expected), "at {at}");
+                assert_eq!(course.said, whole.said[..at]);
+                assert!(whole.heard.starts_with(&course.heard), "at {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn two_halves_with_any_cut_between_them_are_heard_alike() {
+    for (side, arrives) in sides() {
+        let whole = whole(side, &arrives);
+        for cut in 1..arrives.len() {
+            let mut reading = Way::whole();
+            // The interruption stands for the wait between both.
+            reading.sizes = vec![usize::MAX, cut, 0];
+            let course = course(side, &arrives, reading, Way::whole());
+            assert!(course.end.is_ok(), "cut at {cut}: {:?}", course.end);
+            assert_eq!(course.heard, whole.heard, "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_change_of_any_byte_spoils_nothing_before_it() {
+    for (side, arrives) in sides() {
+        let whole = whole(side, &arrives);
+        // How much a side has heard when nothing has arrived from this byte on.
+        let heard_before = |at| {
+            let course = course(side, &arrives, Way::failing(at, None), Way::whole());
+            course.heard.len()
+        };
+        for at in 0..arrives.len() {
+            let before = heard_before(at);
+            for change in [1, 0x10, 0x80, 0xff] {
+                let mut changed = arrives.clone();
+                changed[at] ^= change;
+                let course = course(side, &changed, Way::whole(), Way::whole());
+                assert!(course.heard.len() >= before, "at {at}");
+                assert_eq!(course.heard[..before], whole.heard[..before], "at {at}");
+            }
+        }
+    }
+}
+
+/// Sizes of pieces, some of them interruptions; at least one is not.
+fn sizes() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(0..40_usize, 0..6).prop_map(|mut sizes| {
+        sizes.push(7);
+        sizes
+    })
+}
+
+proptest! {
+    #[test]
+    fn in_whatever_pieces_it_is_the_same_conversation(reading in sizes(), writing in sizes()) {
+        for (side, arrives) in sides() {
+            let whole = whole(side, &arrives);
+            let way = |sizes: &Vec<usize>| Way { sizes: sizes.clone(), ..Way::whole() };
+            let course = course(side, &arrives, way(&reading), way(&writing));
+            prop_assert!(course.end.is_ok(), "{:?}", course.end);
+            prop_assert_eq!(course.heard, whole.heard);
+            prop_assert_eq!(course.said, whole.said);
+        }
+    }
+
+    #[test]
+    fn pieces_put_in_left_out_or_moved_never_panic(
+        changes in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0..20_usize, prop::collection::vec(any::<u8>(), 0..20)),
+            1..5,
+        ),
+        sizes in sizes(),
+    ) {
+        for (side, mut arrives) in sides() {
+            for (at, out, put_in) in &changes {
+                let at = at.index(arrives.len() + 1);
+                let end = (at + out).min(arrives.len());
+                arrives.splice(at..end, put_in.iter().copied());
+            }
+            let reading = Way { sizes: sizes.clone(), ..Way::whole() };
+            let _ = course(side, &arrives, reading, Way::whole());
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! A worker that speaks the protocol wrongly. How, and at which of its starts, is the name of its
+//! own file: `twice-1` answers its first call twice when it is started for the first time, and is an
+//! honest worker from then on. `all-0` is rude at each start, each time in another way.
+
+use std::env;
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Write};
+use std::path::Path;
+use std::process::Command;
+
+use protocol::frame::Caps;
+use protocol::handshake::{self, HandshakeError, TOKEN_VARIABLE};
+use protocol::link::{self, Link, LinkError, Socket};
+use protocol::message::{Batch, Hello, Reply, TaskInfo, ToWorker, Verdict};
+
+// Its tasks are what the honest worker runs.
+use tests as _;
+
+type Anything<T> = Result<T, Box<dyn Error>>;
+
+/// The ways of `all`: those that end by themselves.
+const ALL: [&str; 14] = [
+    "other", "twice", "half", "hangs-up", "huge", "noise", "rubbish", "trailing", "request",
+    "early", "idle", "value", "longer", "boasts",
+];
+/// The exit code of a worker that is not let in, as an honest one has it.
+const NOT_JOINED: i32 = 2;
+
+fn main() -> Anything<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [role, place] = arguments.as_slice() else {
+        return Err("it is started by a coordinator".into());
+    };
+    if role == "deputy" {
+        return deputy(place);
+    }
+    let this = env::current_exe()?;
+    let name = this.file_name().and_then(|name| name.to_str());
+    let (way, when) = name
+        .and_then(|name| name.rsplit_once('-'))
+        .ok_or("its file's name says how it is to behave")?;
+    let start = count_starts(&this)?;
+    if way == "all" {
+        return join(place).and_then(|link| converse(link, ALL[start % ALL.len()], &this));
+    }
+    if when.parse() == Ok(start) {
+        rude(way, place, &this)?;
+    }
+    worker::init();
+    Err("a coordinator would have said --connect".into())
+}
+
+/// Which start this is, from 1: each leaves a file.
+fn count_starts(this: &Path) -> io::Result<usize> {
+    let mut start = 1;
+    loop {
+        match File::create_new(this.with_extension(start.to_string())) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => start += 1,
+            created => return created.map(|_| start),
+        }
+    }
+}
+
+/// Behaves in that way. Returns if an honest worker is to follow.
+fn rude(way: &str, place: &str, this: &Path) -> Anything<()> {
+    let greeting = |version: u16, rest: &[u8]| {
+        let header = [b"COOR".as_slice(), &version.to_le_bytes(), rest].concat();
+        [&length(header.len())[..], &length(0), &header].concat()
+    };
+    match way {
+        "deputy" => {
+            let status = Command::new(this).args(["deputy", place]).status()?;
+            assert!(status.success(), "another process took this one's place");
+            Ok(())
+        }
+        "silent" => refused(place, &[]),
+        "greets-with-noise" => refused(place, &noise()),
+        "greets-hugely" => refused(place, &[0xff; 8]),
+        "greets-by-half" => refused_after_end(place, &greeting(handshake::VERSION, &[])[..9]),
+        "greets-shortly" => refused(place, &[&length(3)[..], &length(0), b"COO"].concat()),
+        "greets-wrongly" => refused(place, &greeting(handshake::VERSION, &[0xff; 20])),
+        "version" => refused(place, &greeting(99, &[0xff; 20])),
+        "token" => match introduce(place, "0123456789abcdef0123456789abcdef") {
+            Err(HandshakeError::Refused(_)) => std::process::exit(NOT_JOINED),
+            other => Err(format!("{other:?}").into()),
+        },
+        way => join(place).and_then(|link| converse(link, way, this)),
+    }
+}
+
+/// Another process with the right token.
+fn deputy(place: &str) -> Anything<()> {
+    match introduce(place, &env::var(TOKEN_VARIABLE)?) {
+        Err(_) => Ok(()),
+        Ok(_) => Err("it was let in".into()),
+    }
+}
+
+/// Says something, and leaves when the coordinator hangs up.
+fn refused(place: &str, says: &[u8]) -> Anything<()> {
+    let stream = link::connect(place.as_ref())?;
+    (&stream).write_all(says)?;
+    // If it is reset instead, that is an end, too.
+    let _ = (&stream).read_to_end(&mut Vec::new());
+    std::process::exit(NOT_JOINED)
+}
+
+/// Says something and leaves.
+fn refused_after_end(place: &str, says: &[u8]) -> Anything<()> {
+    (&link::connect(place.as_ref())?).write_all(says)?;
+    std::process::exit(NOT_JOINED)
+}
+
+fn introduce(place: &str, token: &str) -> Result<Link<Socket>, HandshakeError> {
+    let stream = link::connect(place.as_ref()).map_err(LinkError::Broken)?;
+    let mut link = Link::new(stream);
+    let task = |name: &str| TaskInfo {
+        name: name.to_owned(),
+        signature: format!("fn {name}()"),
+        doc: String::new(),
+    };
+    let hello = Hello {
+        token: token.to_owned(),
+        pid: std::process::id(),
+        tasks: ["echo", "square_but_die"].map(task).into(),
+    };
+    handshake::introduce(&mut link, &hello).map(|_| link)
+}
+
+fn join(place: &str) -> Anything<Link<Socket>> {
+    Ok(introduce(place, &env::var(TOKEN_VARIABLE)?)?)
+}
+
+/// Is rude once, and echoes inputs from then on. Does not return.
+fn converse(mut link: Link<Socket>, way: &str, this: &Path) -> Anything<()> {
+    if way == "early" {
+        link.send(&reply(u64::MAX), &[b"early"])?;
+    }
+    if way == "deaf" {
+        stay();
+    }
+    let (batch, input) = hear(&mut link);
+    let index = batch.calls[0].index;
+    let right = frame(&reply(index), &input);
+    let say = |bytes: &[u8]| link.stream().write_all(bytes);
+    match way {
+        "other" => say(&frame(&reply(index + 1), &input))?,
+        "twice" => say(&[right.as_slice(), &right].concat())?,
+        "half" => {
+            say(&right[..right.len() / 2])?;
+            std::process::exit(0);
+        }
+        "stalls" => {
+            say(&right[..right.len() / 2])?;
+            stay();
+        }
+        "hangs-up" => {
+            drop(link);
+            stay();
+        }
+        "huge" => say(&[0xff; 8])?,
+        "noise" => say(&noise())?,
+        "rubbish" => say(&[&length(20)[..], &length(0), &[9; 20]].concat())?,
+        "trailing" => {
+            // The header claims one byte of the payload for itself, too.
+            let mut longer = frame(&reply(index), &[0]);
+            longer[0] += 1;
+            longer[4] -= 1;
+            say(&longer)?;
+        }
+        "request" => link.send(&ToWorker::Exit(0), &[])?,
+        "idle" => {
+            say(&right)?;
+            say(&[0xff; 8])?;
+            File::create(this.with_extension("idle"))?;
+        }
+        "value" => say(&frame(&reply(index), &[200]))?,
+        "longer" => say(&frame(&reply(index), &[input.as_slice(), &[0]].concat()))?,
+        "boasts" => {
+            let boast = Reply {
+                nanos: u64::MAX,
+                stdout: u64::MAX,
+                stderr: u64::MAX,
+                ..reply(index)
+            };
+            say(&frame(&boast, &input))?;
+        }
+        "early" => say(&right)?,
+        other => return Err(format!("no such way: {other}").into()),
+    }
+    loop {
+        let (batch, input) = hear(&mut link);
+        link.send(&reply(batch.calls[0].index), &[&input])?;
+    }
+}
+
+/// The next batch, which is of one call. Leaves when there is none.
+fn hear(link: &mut Link<Socket>) -> (Batch, Vec<u8>) {
+    match link.receive(Caps::FULL) {
+        Ok((ToWorker::Batch(batch), input)) => (batch, input.to_vec()),
+        Ok((ToWorker::Exit(code), _)) => std::process::exit(code),
+        _ => std::process::exit(0),
+    }
+}
+
+/// Lives on until it is killed.
+fn stay() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn reply(index: u64) -> Reply {
+    Reply {
+        index,
+        nanos: 1,
+        stdout: 0,
+        stderr: 0,
+        verdict: Verdict::Value,
+    }
+}
+
+fn frame(reply: &Reply, payload: &[u8]) -> Vec<u8> {
+    let mut link = Link::new(Cursor::new(Vec::new()));
+    // A vector takes what it is given.
+    let _ = link.send(reply, &[payload]);
+    link.stream().get_ref().clone()
+}
+
+fn length(len: usize) -> [u8; 4] {
+    u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Bytes that mean nothing, the same each time.
+fn noise() -> Vec<u8> {
+    let next = |state: &u64| {
+        Some(
+            state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(99),
+        )
+    };
+    let states = std::iter::successors(Some(7), next);
+    states.take(4096).map(|state| (state >> 56) as u8).collect()
+}
