@@ -1,5 +1,7 @@
 //! What the tests share: where the binaries are, and tasks that misbehave.
 
+pub mod ends;
+pub mod processes;
 pub mod tasks;
 
 use std::collections::HashMap;

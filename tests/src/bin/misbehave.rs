@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use coordinator::{Pool, Process};
+use tests::ends::{self, End, Stage, Trap, Wrong};
 use tests::tasks;
 
 type Anything = Result<(), Box<dyn std::error::Error>>;
@@ -22,6 +23,7 @@ fn main() -> Anything {
         "detached" => detached(),
         "hold-out" => hold_out(&rest),
         "drop" => dropped(),
+        "end-while-decoding" => end_while_decoding(&rest),
         other => Err(format!("unknown: {other}").into()),
     }
 }
@@ -79,5 +81,20 @@ fn dropped() -> Anything {
     let pool = Pool::new(2)?;
     let _pending = pool.submit(tasks::sleep_ms, 100_000);
     println!("leaving");
+    Ok(())
+}
+
+fn end_while_decoding(how: &[String]) -> Anything {
+    let end = match how.concat().as_str() {
+        "exit" => End::Exit(5),
+        "c-exit" => End::CExit(6),
+        _ => End::Segfault,
+    };
+    let pool = Pool::new(2)?;
+    let _pending = pool.submit(tasks::sleep_ms, 100_000);
+    pool.call(
+        ends::walk,
+        Trap(Some((Stage::DecodeOutput, Wrong::End(end)))),
+    )?;
     Ok(())
 }
