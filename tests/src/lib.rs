@@ -1,6 +1,8 @@
 //! What the tests share: where the binaries are, and tasks that misbehave.
 
+pub mod ends;
 pub mod hogs;
+pub mod processes;
 pub mod run;
 pub mod tasks;
 

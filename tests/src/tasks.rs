@@ -34,6 +34,14 @@ pub fn sleep_ms(ms: u64) -> u64 {
     ms
 }
 
+/// Fails below zero, or else sleeps that many milliseconds.
+#[task]
+pub fn fail_or_sleep(ms: i64) -> Result<(), String> {
+    let ms = u64::try_from(ms).map_err(|_| ms.to_string())?;
+    std::thread::sleep(Duration::from_millis(ms));
+    Ok(())
+}
+
 #[task]
 pub fn fail(text: String) -> Result<(), String> {
     Err(text)

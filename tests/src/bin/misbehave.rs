@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coordinator::{Pool, Process};
+use tests::ends::{self, End, Stage, Trap, Wrong};
 use tests::tasks;
 
 type Anything = Result<(), Box<dyn std::error::Error>>;
@@ -24,6 +25,7 @@ fn main() -> Anything {
         "hold-out" => hold_out(&rest),
         "drop" => dropped(),
         "limited" => limited(&rest),
+        "end-while-decoding" => end_while_decoding(&rest),
         other => Err(format!("unknown: {other}").into()),
     }
 }
@@ -98,5 +100,20 @@ fn limited(numbers: &[String]) -> Anything {
     tests::eventually("it runs", || pool.stats().running == 1);
     println!("running");
     println!("{:?}", pending.wait());
+    Ok(())
+}
+
+fn end_while_decoding(how: &[String]) -> Anything {
+    let end = match how.concat().as_str() {
+        "exit" => End::Exit(5),
+        "c-exit" => End::CExit(6),
+        _ => End::Segfault,
+    };
+    let pool = Pool::new(2)?;
+    let _pending = pool.submit(tasks::sleep_ms, 100_000);
+    pool.call(
+        ends::walk,
+        Trap(Some((Stage::DecodeOutput, Wrong::End(end)))),
+    )?;
     Ok(())
 }
