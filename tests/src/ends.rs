@@ -77,7 +77,7 @@ fn sockets() -> Vec<i32> {
 }
 
 /// Appends a line to a file in one write: several processes may do so at once.
-fn note(ledger: &Path, line: &str) -> Result<(), std::io::Error> {
+pub(crate) fn note(ledger: &Path, line: &str) -> Result<(), std::io::Error> {
     let mut file = std::fs::OpenOptions::new()
         .append(true)
         .create(true)

@@ -25,6 +25,7 @@ fn main() -> Anything {
         "hold-out" => hold_out(&rest),
         "drop" => dropped(),
         "limited" => limited(&rest),
+        "soak" => soak(&rest),
         "end-while-decoding" => end_while_decoding(&rest),
         other => Err(format!("unknown: {other}").into()),
     }
@@ -115,5 +116,11 @@ fn end_while_decoding(how: &[String]) -> Anything {
         ends::walk,
         Trap(Some((Stage::DecodeOutput, Wrong::End(end)))),
     )?;
+    Ok(())
+}
+
+fn soak(arguments: &[String]) -> Anything {
+    let done = tests::soak::run(arguments[0].parse()?, arguments[1].as_ref())?;
+    println!("{done}");
     Ok(())
 }
