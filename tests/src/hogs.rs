@@ -11,7 +11,7 @@ use worker::task;
 pub fn take_memory(bytes: usize) -> usize {
     let mut taken = Vec::new();
     while taken.len() * (1 << 20) < bytes {
-        taken.push(vec![1_u8; 1 << 20]);
+        taken.push(std::hint::black_box(vec![1_u8; 1 << 20]));
     }
     taken.len() << 20
 }
@@ -39,7 +39,7 @@ pub fn child_takes_memory(bytes: usize) -> Result<(), String> {
 /// Keeps this much memory for as long as the worker lives.
 #[task]
 pub fn leak(bytes: usize) -> u32 {
-    std::mem::forget(vec![1_u8; bytes]);
+    std::mem::forget(std::hint::black_box(vec![1_u8; bytes]));
     std::process::id()
 }
 

@@ -18,9 +18,9 @@ use crate::ends::{End, note};
 const WORKERS: usize = 4;
 /// Each call that does not succeed is tried once again.
 const RETRIES: u32 = 1;
-const TIMEOUT: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(700);
 const GRACE: Duration = Duration::from_millis(100);
-const MEMORY: u64 = 256 << 20;
+const MEMORY: u64 = 48 << 20;
 
 /// What a call does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +122,7 @@ pub fn soak(ledger: PathBuf, index: u64) -> Result<Answer, String> {
         },
         Deed::HoldOut => hold_out(),
         Deed::Hog => loop {
-            std::mem::forget(vec![1_u8; 1 << 20]);
+            std::mem::forget(std::hint::black_box(vec![1_u8; 1 << 20]));
         },
         Deed::Puzzle => return Ok(Answer(u64::MAX)),
     }
