@@ -70,8 +70,11 @@ impl Coordinator {
 
 impl Drop for Coordinator {
     fn drop(&mut self) {
-        // For tests that fail before its end.
+        // For tests that fail before its end, or because of what it leaves behind.
         let _ = self.child.kill();
+        for pid in self.processes() {
+            signal(pid, Signal::KILL);
+        }
         let _ = self.child.wait();
     }
 }
