@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::de::Error as _;
@@ -133,6 +134,11 @@ pub fn spin() {
 }
 
 #[task]
+pub fn echo_text(text: String) -> String {
+    text
+}
+
+#[task]
 pub fn length(text: String) -> usize {
     text.len()
 }
@@ -249,4 +255,35 @@ impl<'de> Deserialize<'de> for Trap {
 #[task]
 pub fn walk(trap: Trap) -> Result<Trap, String> {
     trap.at(Stage::Run)
+}
+
+/// How many [`Counted`] there are in this process.
+pub static COUNTED: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Debug, Serialize)]
+pub struct Counted(u64);
+
+impl Counted {
+    pub fn new(number: u64) -> Self {
+        COUNTED.fetch_add(1, Ordering::Relaxed);
+        Counted(number)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        COUNTED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<'de> Deserialize<'de> for Counted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer).map(Counted::new)
+    }
+}
+
+/// Passes a value on, and says how many of its kind its worker holds.
+#[task]
+pub fn count(counted: Counted) -> (Counted, usize) {
+    (counted, COUNTED.load(Ordering::Relaxed))
 }

@@ -278,6 +278,23 @@ fn queued_calls_finish_after_each_worker_has_died() {
     }
 }
 
+#[test]
+fn the_children_of_a_worker_die_with_it() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("pids");
+    let pool = pool(1);
+    let pending = pool.submit(tasks::hold_out, file.clone());
+    eventually("it and its child are there", || file.exists());
+    let pids = pids_in(&file);
+    // Only itself: its child has to be found.
+    signal(pids[0], Signal::KILL);
+    assert_eq!(
+        *pending.wait().unwrap_err().why(),
+        Why::Died(Death::Signal(9))
+    );
+    eventually("its child is gone", || !is_alive(pids[1]));
+}
+
 /// A grandchild that has the link open, where no signal to the group reaches it, must not keep
 /// anyone waiting.
 #[test]

@@ -2,12 +2,12 @@
 //! at all that it prints.
 #![allow(clippy::print_stdout)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coordinator::{Pool, Process};
 use tests::ends::{self, End, Stage, Trap, Wrong};
-use tests::tasks;
+use tests::{eventually, tasks};
 
 type Anything = Result<(), Box<dyn std::error::Error>>;
 
@@ -26,6 +26,11 @@ fn main() -> Anything {
         "drop" => dropped(),
         "limited" => limited(&rest),
         "soak" => soak(&rest),
+        "end" => end(&rest),
+        "churn" => churn(&rest),
+        "nested" => nested(&rest),
+        "leaks" => leaks(),
+        "freed" => freed(),
         "end-while-decoding" => end_while_decoding(&rest),
         other => Err(format!("unknown: {other}").into()),
     }
@@ -122,5 +127,137 @@ fn end_while_decoding(how: &[String]) -> Anything {
 fn soak(arguments: &[String]) -> Anything {
     let done = tests::soak::run(arguments[0].parse()?, arguments[1].as_ref())?;
     println!("{done}");
+    Ok(())
+}
+
+/// Ends in the middle of everything: a worker that resists, with a child, another one that is idle,
+/// and calls that wait.
+fn end(arguments: &[String]) -> Anything {
+    let [how, file] = arguments else {
+        return Err("how, and where are the processes written?".into());
+    };
+    let file = Path::new(file);
+    let pool = Pool::builder()
+        .workers(2)
+        .grace(Duration::from_millis(100))
+        .build()?;
+    eventually("both are there", || pool.workers().len() == 2);
+    let _resisting = pool.submit(tasks::hold_out, file.to_owned());
+    let _waiting: Vec<_> = (0..10)
+        .map(|_| pool.submit(tasks::sleep_ms, 100_000))
+        .collect();
+    eventually("it holds out", || file.exists());
+    match how.as_str() {
+        "return" => {}
+        "error" => return Err("on purpose".into()),
+        "panic" => panic!("on purpose"),
+        "exit" => std::process::exit(3),
+        "abort" => std::process::abort(),
+        "forget" => std::mem::forget(pool),
+        // Its end comes from outside.
+        _ => loop {
+            std::thread::park();
+        },
+    }
+    Ok(())
+}
+
+/// Replaces its workers all the time.
+fn churn(rounds: &[String]) -> Anything {
+    let pool = Pool::builder()
+        .workers(3)
+        .recycle_after(2)
+        .restart_limit(100, Duration::from_secs(1))
+        .build()?;
+    for _ in 0..rounds.concat().parse::<u32>()? {
+        pool.map(tasks::sleep_ms, vec![1; 12])?;
+        assert!(pool.call(tasks::exit_with, 1).is_err());
+        println!("round");
+    }
+    Ok(())
+}
+
+fn nested(paths: &[String]) -> Anything {
+    let pool = Pool::new(1)?;
+    pool.call(tasks::hold_out_nested, paths.concat().into())?;
+    Ok(())
+}
+
+/// How many files and threads this program has.
+fn files_and_threads() -> Result<(usize, usize), std::io::Error> {
+    let count = |what| std::fs::read_dir(what).map(Iterator::count);
+    Ok((count("/proc/self/fd")?, count("/proc/self/task")?))
+}
+
+/// Has workers die, pools end and processes run, and prints what is left of it.
+fn leaks() -> Anything {
+    let before = files_and_threads()?;
+    let pool = Pool::builder()
+        .workers(2)
+        .restart_limit(1000, Duration::from_secs(1))
+        .build()?;
+    eventually("both are there", || pool.workers().len() == 2);
+    let with_pool = files_and_threads()?;
+    for _ in 0..30 {
+        assert!(pool.call(tasks::raise, 9).is_err());
+        let short = pool.with().timeout(Duration::from_millis(5));
+        assert!(short.call(tasks::sleep_ms, 100_000).is_err());
+        assert_eq!(Process::new(tasks::square, 3).start()?.join()?, 9);
+        assert_eq!(Pool::new(1)?.map(tasks::square, [2, 3])?, [4, 9]);
+        assert!(
+            Pool::builder()
+                .workers(1)
+                .worker("/bin/true")
+                .build()
+                .is_err()
+        );
+        drop(pool.stream(tasks::square, 0..).next());
+    }
+    eventually("both are there", || pool.workers().len() == 2);
+    // A thread that has ended and was joined may be listed for another moment.
+    eventually("no more than before", || {
+        files_and_threads().is_ok_and(|now| now == with_pool)
+    });
+    drop(pool);
+    eventually("no more than at first", || {
+        files_and_threads().is_ok_and(|now| now == before)
+    });
+    println!("nothing");
+    Ok(())
+}
+
+fn resident_kib() -> Result<u64, Box<dyn std::error::Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    Ok(number.ok_or("no VmRSS")?.parse()?)
+}
+
+/// Sends 1 GiB back and forth, and prints by how many KiB this program has grown by it.
+fn freed() -> Anything {
+    let pool = Pool::new(2)?;
+    let text = "x".repeat(1 << 20);
+    let texts = |count| std::iter::repeat_n(text.clone(), count);
+    let some = || -> Anything {
+        for result in pool.stream(ends::echo_text, texts(100)) {
+            assert_eq!(result?.len(), 1 << 20);
+        }
+        assert_eq!(pool.map(ends::echo_text, texts(20))?.len(), 20);
+        assert_eq!(pool.map_each(tasks::fail, texts(20)).len(), 20);
+        for _ in 0..20 {
+            drop(pool.submit(ends::echo_text, text.clone()));
+            pool.submit(ends::echo_text, text.clone()).cancel();
+        }
+        // What nobody waits for is done when what comes behind it is.
+        pool.map(tasks::square, 0..1000)?;
+        eventually("all is done", || pool.stats().running == 0);
+        Ok(())
+    };
+    some()?;
+    let before = resident_kib()?;
+    for _ in 0..5 {
+        some()?;
+    }
+    println!("{}", resident_kib()?.saturating_sub(before));
     Ok(())
 }
