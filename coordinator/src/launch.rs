@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 use interprocess::local_socket::Listener;
 use interprocess::local_socket::traits::{Listener as _, Stream as _, StreamCommon as _};
 use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE, Token};
-use protocol::link::{self, Link};
-use protocol::message::{TaskInfo, Welcome};
+use protocol::link::{self, Link, Socket};
+use protocol::message::{Hello, TaskInfo, Welcome};
 use tempfile::TempDir;
 
 use crate::error::PoolError;
 use crate::os::{self, WorkerProcess};
 use crate::output::{Output, OutputFiles, TAIL};
 use crate::socket::{Impatient, SharedSocket};
+use crate::talk::LINGER;
 
 /// The environment variable that names the worker's executable.
 const WORKER_VARIABLE: &str = "COORDINATOR_WORKER";
@@ -72,12 +73,16 @@ pub(crate) struct Worker {
     pub(crate) tasks: Vec<TaskInfo>,
 }
 
-/// Where a coordinator and one worker meet. Dropping it removes it.
-struct MeetingPlace {
+/// Where a coordinator and a worker meet. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct MeetingPlace {
     // The listener removes its socket, and must do so before the directory goes.
     listener: Listener,
     name: PathBuf,
-    _directory: TempDir,
+    /// `None` once nothing of it is left to be seen.
+    directory: Option<TempDir>,
+    /// What `name` stands for then.
+    _door: Option<OwnedFd>,
     token: Token,
 }
 
@@ -91,26 +96,44 @@ impl MeetingPlace {
         Ok(MeetingPlace {
             listener,
             name,
-            _directory: directory,
+            directory: Some(directory),
+            _door: None,
             token: Token::from_random(random),
         })
+    }
+
+    /// One that can't be seen: a worker that this process starts finds it all the same.
+    fn hidden() -> io::Result<Self> {
+        let mut place = Self::new()?;
+        if let Some((door, name)) = os::hidden_name(&place.name) {
+            place._door = Some(door);
+            // What can't be removed now is removed later.
+            let _ = std::fs::remove_file(&place.name);
+            place.directory = None;
+            place.name = name;
+        }
+        Ok(place)
     }
 }
 
 impl Launcher {
     /// Starts a worker for a slot, or waits for one that is started by hand. `started` hears of the
-    /// process before it is let in; `stop` becomes readable when the pool ends first.
+    /// process before it is let in; `stop` becomes readable when the pool ends first. `place` is where
+    /// the slot's workers are met, one after another: what nobody sees can't be left behind, and the
+    /// moment in which it can be seen comes only once.
     pub(crate) fn launch(
         &self,
         slot: u32,
+        place: &mut Option<MeetingPlace>,
         stop: &impl AsFd,
         started: impl FnOnce(&Arc<WorkerProcess>),
     ) -> Result<Worker, PoolError> {
         let system = |what: &str, error: io::Error| {
             PoolError::System(format!("a worker could not be started: {what}: {error}"))
         };
-        let place = MeetingPlace::new().map_err(|error| system("a socket", error))?;
+        let no_socket = |error| system("a socket", error);
         if let Some(tell) = &self.manual {
+            let place = MeetingPlace::new().map_err(no_socket)?;
             tell(&ByHand {
                 program: self.program.clone(),
                 connect: place.name.clone(),
@@ -118,18 +141,22 @@ impl Launcher {
             });
             return self.admit(&place, slot, stop, None, None);
         }
+        let place = match place {
+            Some(place) => place,
+            place => place.insert(MeetingPlace::hidden().map_err(no_socket)?),
+        };
         let files = match self.output {
             Output::Null => None,
             _ => Some(OutputFiles::new().map_err(|error| system("files for its output", error))?),
         };
-        let process = Arc::new(self.start(&place, files.as_ref())?);
+        let process = Arc::new(self.start(place, files.as_ref())?);
         log::debug!(
             "slot {slot}: started {} as process {}",
             self.program.display(),
             process.pid()
         );
         started(&process);
-        self.admit(&place, slot, stop, Some(process), files)
+        self.admit(place, slot, stop, Some(process), files)
     }
 
     fn start(
@@ -175,26 +202,42 @@ impl Launcher {
                     }));
                 }
             }
-            match receive(place, slot, stop, process.as_deref()) {
-                Ok((link, socket, pid, tasks)) => {
+            let turned_away = |error: &HandshakeError| {
+                log::warn!("slot {slot}: a process that connected was turned away: {error}");
+            };
+            let (stream, peer_pid) = match accept(place, process.as_deref()) {
+                Ok(accepted) => accepted,
+                Err(stranger) => {
+                    turned_away(&stranger);
+                    continue;
+                }
+            };
+            let error = match greet(stream, place, slot, stop) {
+                Ok((socket, hello)) => {
+                    let pid = peer_pid.unwrap_or(hello.pid);
                     log::debug!("slot {slot}: process {pid} is ready");
                     return Ok(Worker {
-                        link,
+                        link: Link::new(socket.clone()),
                         socket,
                         pid,
                         process,
                         files,
-                        tasks,
+                        tasks: hello.tasks,
                     });
                 }
                 // The pool has ended meanwhile: that is why.
-                Err(_) if os::wait_readable(&[stop.as_fd()], Some(Duration::ZERO))[0] => {}
-                Err(error) => {
-                    log::warn!("slot {slot}: a process that connected was turned away: {error}");
-                    if let (Some(_), HandshakeError::Version { .. }) = (&process, &error) {
-                        return Err(self.cannot_start(error.to_string()));
-                    }
-                }
+                Err(_) if os::wait_readable(&[stop.as_fd()], Some(Duration::ZERO))[0] => continue,
+                Err(error) => error,
+            };
+            turned_away(&error);
+            // The one that was started is known by its process id: no other will come. If it died and
+            // so broke the link, its death says more than the link.
+            let is_link = matches!(error, HandshakeError::Link(_));
+            if let Some(process) = &process
+                && !(is_link && process.wait(Some(LINGER)))
+            {
+                process.signal(os::GroupSignal::Kill);
+                return Err(self.cannot_start(error.to_string()));
             }
         }
     }
@@ -237,16 +280,12 @@ impl Launcher {
     }
 }
 
-type Admitted = (Link<SharedSocket>, SharedSocket, u32, Vec<TaskInfo>);
-
-/// Takes one connection and checks it: the right user, the right process, the right token.
-fn receive(
+/// Takes one connection, and checks whose it is: that of the right user, and of the process that was
+/// started, if one was.
+fn accept(
     place: &MeetingPlace,
-    slot: u32,
-    stop: &impl AsFd,
     process: Option<&WorkerProcess>,
-) -> Result<Admitted, HandshakeError> {
-    let broken = |error| HandshakeError::Link(link::LinkError::Broken(error));
+) -> Result<(Socket, Option<u32>), HandshakeError> {
     let stream = place.listener.accept().map_err(broken)?;
     // On some systems a connection inherits this from its listener.
     stream.set_nonblocking(false).map_err(broken)?;
@@ -257,14 +296,24 @@ fn receive(
             "it belongs to another user".to_owned(),
         ));
     }
-    if let (Some(process), Some(pid)) = (process, peer_pid)
-        && process.pid() != pid
-    {
-        return Err(HandshakeError::Refused(format!(
-            "it is process {pid}, where process {} was started",
-            process.pid()
-        )));
+    match (process, peer_pid) {
+        (Some(process), Some(pid)) if process.pid() != pid => {
+            Err(HandshakeError::Refused(format!(
+                "it is process {pid}, where process {} was started",
+                process.pid()
+            )))
+        }
+        _ => Ok((stream, peer_pid)),
     }
+}
+
+/// Hears who it is, and lets it in.
+fn greet(
+    stream: Socket,
+    place: &MeetingPlace,
+    slot: u32,
+    stop: &impl AsFd,
+) -> Result<(SharedSocket, Hello), HandshakeError> {
     stream
         .set_send_timeout(Some(GREETING_LIMIT))
         .map_err(broken)?;
@@ -283,8 +332,11 @@ fn receive(
     };
     handshake::admit(&mut link, Welcome { slot })?;
     socket.send_without_limit().map_err(broken)?;
-    let link = Link::new(socket.clone());
-    Ok((link, socket, peer_pid.unwrap_or(hello.pid), hello.tasks))
+    Ok((socket, hello))
+}
+
+fn broken(error: io::Error) -> HandshakeError {
+    HandshakeError::Link(link::LinkError::Broken(error))
 }
 
 /// The worker's executable: the one that was asked for, or the first that is there.

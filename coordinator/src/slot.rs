@@ -34,8 +34,9 @@ enum After {
 pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
     // The slot leaves however this thread ends, or whoever joins the pool would wait for ever.
     let _leaving = Leaving { shared, slot };
+    let mut place = None;
     while shared.state().jobs.wants_worker() {
-        match start::start(shared, slot) {
+        match start::start(shared, slot, &mut place) {
             Ok(worker) => match Seat::new(shared, slot, worker).work() {
                 // The process is the call: no other process takes its place.
                 After::Another if shared.config.single.is_some() => return,
@@ -341,8 +342,9 @@ impl<'s> Seat<'s> {
         self.shared.act(|state| {
             state.counts.died += 1;
             if unread && self.shared.config.single.is_none() {
-                state.jobs.died_unstarted(running, trace, now);
-                if self.answered == 0 {
+                if !state.jobs.died_unstarted(running, trace, now) {
+                    state.counts.failed += 1;
+                } else if self.answered == 0 {
                     // It never did anything: that is as bad as a start that failed.
                     let cause = format!("a worker {death} before its first call");
                     state.jobs.start_failed(&cause, now);

@@ -71,7 +71,7 @@ impl Read for Impatient<'_> {
                 [true, ..] => return self.socket.read(buffer),
                 [_, true] => return Err(io::Error::other("the pool ended before it was ready")),
                 _ if left.is_some_and(|left| left.is_zero()) => {
-                    return Err(io::Error::other("it was silent for too long"));
+                    return Err(io::ErrorKind::TimedOut.into());
                 }
                 _ => {}
             }

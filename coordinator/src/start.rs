@@ -8,7 +8,7 @@ use protocol::link::{Link, LinkError};
 use protocol::message::Reply;
 
 use crate::error::PoolError;
-use crate::launch::Worker;
+use crate::launch::{MeetingPlace, Worker};
 use crate::os::GroupSignal;
 use crate::output::TAIL;
 use crate::scheduler::SlotId;
@@ -17,13 +17,17 @@ use crate::socket::Impatient;
 use crate::talk;
 
 /// A worker that is ready for calls.
-pub(crate) fn start(shared: &Shared, slot: SlotId) -> Result<Worker, PoolError> {
+pub(crate) fn start(
+    shared: &Shared,
+    slot: SlotId,
+    place: &mut Option<MeetingPlace>,
+) -> Result<Worker, PoolError> {
     // Slots are counted from 1 where people see them.
     let number = u32::try_from(slot.0 + 1).unwrap_or(u32::MAX);
     let started = shared
         .config
         .launcher
-        .launch(number, &shared.stop, |process| {
+        .launch(number, place, &shared.stop, |process| {
             let mut state = shared.state();
             let process = Some(Arc::clone(process));
             state.posts[slot.0] = Post {

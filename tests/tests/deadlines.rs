@@ -339,3 +339,44 @@ fn terminate_ends_what_other_threads_wait_for() {
         assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
     });
 }
+
+#[test]
+fn what_is_stopped_before_it_began_does_not_end_the_pool() {
+    let pool = pool(1);
+    let at_once = pool.with().timeout(Duration::ZERO);
+    for result in at_once.map_each(tasks::sleep_ms, vec![100_000; 20]) {
+        assert_eq!(*result.unwrap_err().why(), Why::TimedOut(Duration::ZERO));
+    }
+    // Each attempt has been counted as one that did not succeed.
+    assert_eq!(pool.stats().failed, 20);
+    for _ in 0..100 {
+        let (first, second) = (
+            pool.submit(tasks::sleep_ms, 100_000),
+            pool.submit(tasks::square, 1),
+        );
+        eventually("it is running", || pool.stats().running == 1);
+        first.cancel();
+        second.cancel();
+        assert_eq!(*first.wait().unwrap_err().why(), Why::Cancelled);
+    }
+    assert_eq!(pool.call(tasks::square, 3).unwrap(), 9);
+}
+
+#[test]
+fn a_running_call_that_is_cancelled_says_why() {
+    let pool = pool(2);
+    let pending = pool.submit(tasks::sleep_ms, 100_000);
+    eventually("it is running", || pool.stats().running == 1);
+    pending.cancel();
+    assert_eq!(
+        pending.wait().unwrap_err().note(),
+        Some("the caller cancelled it")
+    );
+    let pending = pool.submit(tasks::sleep_ms, 100_000);
+    eventually("it is running", || pool.stats().running == 1);
+    pool.terminate();
+    assert_eq!(
+        pending.wait().unwrap_err().note(),
+        Some("the pool was terminated")
+    );
+}

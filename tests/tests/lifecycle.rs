@@ -2,6 +2,7 @@
 //! them (P6), however the coordinator ends.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -347,5 +348,26 @@ fn what_an_initializer_prints_comes_before_the_first_call() {
         inputs.send("call".to_owned()).unwrap();
         let report = reports.next().unwrap();
         assert_eq!(report.stdout.read().unwrap(), expected.as_bytes());
+    }
+}
+
+#[test]
+fn an_initializer_that_dies_says_how() {
+    let builder = Pool::builder().worker(env!("CARGO_BIN_EXE_misbehave"));
+    let builder = builder.initializer(tasks::print_and_abort, "licence".to_owned());
+    let error = builder.build().unwrap_err().to_string();
+    assert!(error.contains("SIGABRT"), "{error}");
+    assert!(error.contains("licence is my last word"), "{error}");
+}
+
+/// While workers are replaced all the time, there is always one about to be let in.
+#[test]
+fn a_coordinator_that_is_killed_while_workers_start_leaves_nothing() {
+    for _ in 0..20 {
+        let mut coordinator = Coordinator::start(&["churn", "10000"]);
+        let mut lines = BufReader::new(coordinator.child.stdout.as_mut().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "round");
+        signal(coordinator.child.id(), Signal::KILL);
+        coordinator.end();
     }
 }

@@ -9,7 +9,7 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -297,6 +297,16 @@ pub(crate) fn private_directory() -> io::Result<tempfile::TempDir> {
     } else {
         builder.tempdir_in(Path::new("/tmp"))
     }
+}
+
+/// Another name of a file, by which processes of this user find it as long as the descriptor is open,
+/// also after it was removed. `None` where there is no such thing.
+pub(crate) fn hidden_name(path: &Path) -> Option<(OwnedFd, PathBuf)> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let door = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()?;
+    let name = format!("/proc/{}/fd/{}", std::process::id(), door.as_raw_fd());
+    let name = PathBuf::from(name);
+    fs::metadata(&name).is_ok().then_some((door, name))
 }
 
 /// What a worker's standard stream leads to.

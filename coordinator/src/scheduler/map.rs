@@ -361,6 +361,11 @@ impl<J: Clone, I: Clone, T> Map<J, I, T> {
             retries, backoff, ..
         } = self.spec.limits;
         let cut = self.is_cut(index);
+        // What was stopped because of the cut says so.
+        let note = match (&result, &self.cut) {
+            (Err(Why::Cancelled), Some(cut)) => Some(cut.note.clone()),
+            _ => None,
+        };
         let Some(call) = self.call(index) else {
             return Settled::Ended { visible: false };
         };
@@ -394,7 +399,7 @@ impl<J: Clone, I: Clone, T> Map<J, I, T> {
             result,
             attempts,
             trace,
-            note: None,
+            note,
         };
         *call = Call::Ended { ended, bytes };
         self.running -= 1;

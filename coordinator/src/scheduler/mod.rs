@@ -422,13 +422,15 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     }
 
     /// The worker died before it had read the calls: none of them has begun, none is charged.
-    pub(crate) fn died_unstarted(&mut self, running: Running, trace: T, now: Time) {
+    pub(crate) fn died_unstarted(&mut self, running: Running, trace: T, now: Time) -> bool {
         if self.doom_of(running.slot).is_some() {
             // It has been decided how the first of them ends.
-            return self.died(running, Why::Cancelled, trace, now);
+            self.died(running, Why::Cancelled, trace, now);
+            return false;
         }
         self.slots[running.slot.0] = Slot::Starting;
         self.return_all(running);
+        true
     }
 
     fn return_all(&mut self, running: Running) {
