@@ -190,7 +190,7 @@ fn a_worker_that_greets_wrongly_costs_one_start() {
 fn a_pool_whose_first_worker_greets_wrongly_says_so() {
     for (way, says) in [
         ("version-1", "build both from the same source"),
-        ("token-1", "it exited with code 2 before it was ready"),
+        ("token-1", "wrong token"),
         ("greets-with-noise-1", "it exited with code 2 before"),
     ] {
         let stranger = Stranger::new(way);
