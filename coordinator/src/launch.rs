@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use interprocess::local_socket::Listener;
 use interprocess::local_socket::traits::{Listener as _, Stream as _, StreamCommon as _};
+use protocol::black_box::{self, BlackBox};
 use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE, Token};
 use protocol::link::{self, Link, Socket};
 use protocol::message::{Hello, TaskInfo, Welcome};
@@ -71,6 +72,10 @@ pub(crate) struct Worker {
     /// `None` if what it prints goes elsewhere.
     pub(crate) files: Option<OutputFiles>,
     pub(crate) tasks: Vec<TaskInfo>,
+    pub(crate) black_box: Arc<BlackBox>,
+    /// The number of the last batch. The first can't be guessed: no reply is taken for an answer that was
+    /// sent before there was a question.
+    pub(crate) serial: u32,
 }
 
 /// Where a coordinator and a worker meet. Dropping it removes it.
@@ -213,7 +218,7 @@ impl Launcher {
                 }
             };
             let error = match greet(stream, place, slot, stop) {
-                Ok((socket, hello)) => {
+                Ok((socket, hello, black_box)) => {
                     let pid = peer_pid.unwrap_or(hello.pid);
                     log::debug!("slot {slot}: process {pid} is ready");
                     return Ok(Worker {
@@ -223,6 +228,8 @@ impl Launcher {
                         process,
                         files,
                         tasks: hello.tasks,
+                        black_box: Arc::new(black_box),
+                        serial: getrandom::u32().unwrap_or(0),
                     });
                 }
                 // The pool has ended meanwhile: that is why.
@@ -313,7 +320,7 @@ fn greet(
     place: &MeetingPlace,
     slot: u32,
     stop: &impl AsFd,
-) -> Result<(SharedSocket, Hello), HandshakeError> {
+) -> Result<(SharedSocket, Hello, BlackBox), HandshakeError> {
     stream
         .set_send_timeout(Some(GREETING_LIMIT))
         .map_err(broken)?;
@@ -330,9 +337,17 @@ fn greet(
             return Err(error);
         }
     };
-    handshake::admit(&mut link, Welcome { slot })?;
+    let (file, name) = os::shared_memory(black_box::SIZE).map_err(broken)?;
+    let memory = BlackBox::map(&file).map_err(broken)?;
+    let welcome = Welcome {
+        slot,
+        black_box: name,
+    };
+    handshake::admit(&mut link, welcome)?;
+    // The worker has opened it by its name.
+    drop(file);
     socket.send_without_limit().map_err(broken)?;
-    Ok((socket, hello))
+    Ok((socket, hello, memory))
 }
 
 fn broken(error: io::Error) -> HandshakeError {

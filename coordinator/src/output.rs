@@ -51,7 +51,7 @@ impl OutputFiles {
         Ok(OutputFiles {
             stdout,
             stderr,
-            seen: [0, 0],
+            seen: [os::EMPTY_FILE; 2],
         })
     }
 

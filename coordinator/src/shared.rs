@@ -6,37 +6,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use protocol::message::{Encoding, TaskInfo};
+use protocol::black_box::BlackBox;
+use protocol::message::TaskInfo;
 
+use crate::data::{Inputs, Job, Payload, Trace, Values};
 use crate::error::{Death, PoolError};
 use crate::launch::Launcher;
-use crate::os::{GroupSignal, WorkerProcess};
-use crate::output::{Output, Printed};
-use crate::scheduler::{Effects, Limits, MapId, Scheduler, SlotId, Stage, Time};
+use crate::os::{self, GroupSignal, WorkerProcess};
+use crate::output::Output;
+use crate::scheduler::{Effects, Idle, Limits, MapId, Scheduler, Seen, Sight, SlotId, Stage, Time};
+use crate::seat::Seat;
 use crate::socket::SharedSocket;
 
-/// An encoded input. Shared, because a call that is tried again needs it again.
-pub(crate) type Input = Arc<Vec<u8>>;
-pub(crate) type Jobs = Scheduler<Arc<Job>, Input, Trace>;
-
-/// What the calls of a map run.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) task: String,
-    pub(crate) types: Option<String>,
-    pub(crate) encoding: Encoding,
-}
-
-/// What is left of an attempt.
-#[derive(Debug, Clone)]
-pub(crate) struct Trace {
-    pub(crate) pid: u32,
-    pub(crate) elapsed: Duration,
-    pub(crate) printed: Printed,
-    /// The encoded output, if the call succeeded.
-    pub(crate) value: Vec<u8>,
-    pub(crate) note: Option<String>,
-}
+pub(crate) type Jobs = Scheduler<Arc<Job>, Inputs, Trace>;
 
 /// The initializer: what each worker runs before its first call.
 #[derive(Debug)]
@@ -65,11 +47,12 @@ pub(crate) struct Config {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     state: Mutex<State>,
-    /// Slots wait here for calls.
-    work: Condvar,
+    /// Each slot waits at its own for calls.
+    work: Vec<Condvar>,
     /// Whoever waits for the pool as a whole waits here: its first worker, its end.
     milestone: Condvar,
-    began: Instant,
+    /// When the pool began, by the system's monotonic clock, in nanoseconds.
+    began: u64,
     /// Wakes the supervisor.
     wake: PipeWriter,
     /// Readable once the pool needs no more workers.
@@ -92,8 +75,12 @@ pub(crate) struct State {
     pub(crate) counts: Counts,
     /// Somebody waits for the pool's end.
     pub(crate) hurry: bool,
-    /// How many slots wait for calls.
-    waiting_slots: usize,
+    /// The slots that wait for calls, the one that has waited least last: its worker's memory is warm.
+    sleeping: Vec<SlotId>,
+    /// Where a slot's worker is while the slot waits.
+    parked: Vec<Parked>,
+    /// As [`Shared::began`].
+    began: u64,
     /// Closed to make [`Shared::stop`] readable.
     stop_writer: Option<PipeWriter>,
 }
@@ -113,10 +100,87 @@ pub(crate) struct Post {
     pub(crate) process: Option<Arc<WorkerProcess>>,
     pub(crate) socket: Option<SharedSocket>,
     pub(crate) pid: Option<u32>,
+    pub(crate) black_box: Option<Arc<BlackBox>>,
     /// The supervisor has seen it die.
     pub(crate) dead: bool,
     /// How many calls it has answered for.
     pub(crate) calls: u64,
+}
+
+/// Where a slot's worker is.
+#[derive(Debug)]
+pub(crate) enum Parked {
+    /// With whoever runs calls on it, or nowhere yet.
+    InUse,
+    /// Here, for whoever has a call for it.
+    Here(Box<Seat>, Idle),
+    /// It died with a caller who had borrowed it.
+    Gone,
+}
+
+impl State {
+    /// The scheduler, and what it may look at meanwhile.
+    pub(crate) fn jobs_and_sight(&mut self) -> (&mut Jobs, Boxes<'_>) {
+        let boxes = Boxes {
+            posts: &self.posts,
+            began: self.began,
+        };
+        (&mut self.jobs, boxes)
+    }
+
+    /// Reports what a slot's worker has finished and not said yet.
+    pub(crate) fn collect(&mut self, slot: SlotId) {
+        let Some((first, reported)) = self.jobs.unreported(slot) else {
+            return;
+        };
+        let post = &self.posts[slot.0];
+        let (Some(black_box), Some(pid)) = (&post.black_box, post.pid) else {
+            return;
+        };
+        let found = black_box.finished(reported);
+        let payload = Payload {
+            frame: found.outputs,
+            start: 0,
+        };
+        let count = u32::try_from(found.lens.len()).unwrap_or(0);
+        let first = first + u64::from(reported);
+        // What makes no sense is not there.
+        if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
+            let bytes = values.size(0, count);
+            self.jobs
+                .found(slot, count, Trace::many(pid, Arc::new(values)), bytes);
+        }
+    }
+}
+
+/// The black boxes of all workers.
+#[derive(Debug)]
+pub(crate) struct Boxes<'s> {
+    pub(crate) posts: &'s [Post],
+    began: u64,
+}
+
+impl Sight for Boxes<'_> {
+    fn look(&self, slot: SlotId) -> Seen {
+        let Some(black_box) = &self.posts[slot.0].black_box else {
+            return Seen {
+                started: 0,
+                finished: 0,
+                began: Time::ZERO,
+            };
+        };
+        let progress = black_box.progress();
+        Seen {
+            started: progress.started,
+            finished: progress.finished,
+            began: Duration::from_nanos(black_box.began().saturating_sub(self.began)),
+        }
+    }
+
+    fn lower(&self, slot: SlotId, to: u32) -> u32 {
+        let black_box = self.posts[slot.0].black_box.as_ref();
+        black_box.map_or(to, |black_box| black_box.lower(to))
+    }
 }
 
 /// Who waits for a map.
@@ -131,6 +195,7 @@ impl Shared {
     pub(crate) fn new(config: Config, jobs: Jobs) -> io::Result<(Self, PipeReader)> {
         let (wake_reader, wake) = io::pipe()?;
         let (stop, stop_writer) = io::pipe()?;
+        let began = os::now();
         let state = State {
             jobs,
             posts: (0..config.slots).map(|_| Post::default()).collect(),
@@ -141,15 +206,18 @@ impl Shared {
             last_death: None,
             counts: Counts::default(),
             hurry: false,
-            waiting_slots: 0,
+            sleeping: Vec::new(),
+            parked: (0..config.slots).map(|_| Parked::InUse).collect(),
+            began,
             stop_writer: Some(stop_writer),
         };
+        let slots = config.slots;
         let shared = Shared {
             config,
             state: Mutex::new(state),
-            work: Condvar::new(),
+            work: (0..slots).map(|_| Condvar::new()).collect(),
             milestone: Condvar::new(),
-            began: Instant::now(),
+            began,
             wake,
             stop,
         };
@@ -157,7 +225,7 @@ impl Shared {
     }
 
     pub(crate) fn now(&self) -> Time {
-        self.began.elapsed()
+        Duration::from_nanos(os::now().saturating_sub(self.began))
     }
 
     pub(crate) fn output(&self) -> Output {
@@ -173,14 +241,20 @@ impl Shared {
     pub(crate) fn act<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state();
         let result = change(&mut state);
+        self.release(state);
+        result
+    }
+
+    /// Does what the scheduler says is to be done about what was changed, and lets go of the state.
+    pub(crate) fn release(&self, mut state: MutexGuard<'_, State>) {
         let wakers = self.carry_out(&mut state);
         drop(state);
         // A waker may run anything, this pool's own methods included.
         wakers.into_iter().for_each(Waker::wake);
-        result
     }
 
-    fn carry_out(&self, state: &mut State) -> Vec<Waker> {
+    /// Does it while the state is held; the wakers are for when it is not.
+    pub(crate) fn carry_out(&self, state: &mut State) -> Vec<Waker> {
         let Effects {
             wake,
             work,
@@ -196,14 +270,19 @@ impl Shared {
             }
         }
         if everyone {
-            self.work.notify_all();
+            self.wake_slots();
             self.milestone.notify_all();
             if !state.jobs.wants_worker() {
                 state.stop_writer = None;
             }
         } else {
-            // A slot that does not wait looks for calls by itself before it does.
-            (0..work.min(state.waiting_slots)).for_each(|_| self.work.notify_one());
+            // A slot that does not sleep looks for calls by itself before it does.
+            for _ in 0..work {
+                let Some(slot) = state.sleeping.pop() else {
+                    break;
+                };
+                self.work[slot.0].notify_one();
+            }
         }
         for (slot, stage) in signals {
             self.signal(state, slot, stage);
@@ -212,6 +291,10 @@ impl Shared {
             self.wake_supervisor();
         }
         wakers
+    }
+
+    fn wake_slots(&self) {
+        self.work.iter().for_each(Condvar::notify_all);
     }
 
     fn signal(&self, state: &State, slot: SlotId, stage: Stage) {
@@ -238,16 +321,66 @@ impl Shared {
 
     // ---- Waiting ---------------------------------------------------------------------------
 
-    /// Waits for work, for at most `limit`.
-    pub(crate) fn wait_for_work<'s>(
-        &self,
+    /// Parks a slot's worker and waits until there may be something for it to do, for at most `limit`.
+    /// Returns where it was parked by then.
+    pub(crate) fn sleep<'s>(
+        &'s self,
         mut state: MutexGuard<'s, State>,
-        limit: Option<Duration>,
-    ) -> MutexGuard<'s, State> {
-        state.waiting_slots += 1;
-        let mut state = wait(&self.work, state, limit);
-        state.waiting_slots -= 1;
-        state
+        slot: SlotId,
+        parked: Parked,
+        mut limit: Option<Duration>,
+    ) -> (MutexGuard<'s, State>, Parked) {
+        state.parked[slot.0] = parked;
+        state.sleeping.push(slot);
+        loop {
+            state = wait(&self.work[slot.0], state, limit);
+            state.sleeping.retain(|sleeping| *sleeping != slot);
+            match std::mem::replace(&mut state.parked[slot.0], Parked::InUse) {
+                // A caller has borrowed it, and will say when it is back.
+                Parked::InUse => limit = None,
+                parked => return (state, parked),
+            }
+        }
+    }
+
+    /// Borrows a worker that waits for a call: the call of this map, if no other is ready.
+    pub(crate) fn borrow(state: &mut State, map: MapId) -> Option<(Box<Seat>, Idle)> {
+        if !state.jobs.is_next(map) {
+            return None;
+        }
+        let slot = *state.sleeping.last()?;
+        if state.posts[slot.0].dead {
+            return None;
+        }
+        match std::mem::replace(&mut state.parked[slot.0], Parked::InUse) {
+            Parked::Here(seat, idle) => {
+                state.sleeping.pop();
+                Some((seat, idle))
+            }
+            other => {
+                state.parked[slot.0] = other;
+                None
+            }
+        }
+    }
+
+    /// Gives back a worker that was borrowed.
+    pub(crate) fn give_back(&self, state: &mut State, slot: SlotId, parked: Parked) {
+        let stays = match &parked {
+            Parked::Here(seat, _) => {
+                !state.posts[slot.0].dead
+                    && !seat.is_worn_out()
+                    && state.jobs.wants_worker()
+                    && !state.jobs.has_ready()
+            }
+            Parked::InUse | Parked::Gone => false,
+        };
+        state.parked[slot.0] = parked;
+        if stays {
+            state.sleeping.push(slot);
+        } else {
+            self.work[slot.0].notify_one();
+        }
     }
 
     /// Waits until something is true of the pool as a whole, or until the limit has passed; says
@@ -275,7 +408,7 @@ impl Shared {
     /// Tells those in [`wait_until`](Self::wait_until) to look again.
     pub(crate) fn milestone(&self) {
         self.milestone.notify_all();
-        self.work.notify_all();
+        self.wake_slots();
     }
 
     pub(crate) fn watch(state: &mut State, map: MapId) -> Arc<Watcher> {

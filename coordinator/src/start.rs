@@ -7,12 +7,13 @@ use protocol::frame::Caps;
 use protocol::link::{Link, LinkError};
 use protocol::message::Reply;
 
+use crate::data::Inputs;
 use crate::error::PoolError;
 use crate::launch::{MeetingPlace, Worker};
 use crate::os::GroupSignal;
 use crate::output::TAIL;
-use crate::scheduler::SlotId;
-use crate::shared::{Initializer, Input, Post, Shared};
+use crate::scheduler::{Part, SlotId};
+use crate::shared::{Initializer, Post, Shared};
 use crate::socket::Impatient;
 use crate::talk;
 
@@ -72,14 +73,23 @@ fn initialize(
         stop: shared.stop.as_fd(),
         deadline: None,
     });
-    let input = Input::new(initializer.input.clone());
-    let answer = talk::send(&mut link, &initializer.job, &[(0, 1, input)])
+    let part = Part {
+        inputs: Inputs::from(initializer.input.clone()),
+        at: 0,
+        count: 1,
+    };
+    worker.black_box.open(1);
+    let answer = talk::send(&mut link, worker.serial, &initializer.job, (0, 1), &[part])
         .and_then(|()| link.receive::<Reply>(Caps::FULL));
     let why = match answer {
-        Ok((reply, _)) => match talk::why(reply.verdict) {
-            None => return Ok(worker),
-            Some(why) => why.to_string(),
-        },
+        Ok((Reply::Values(values), _)) if values.serial == worker.serial => return Ok(worker),
+        Ok((Reply::Call(reply), _)) if reply.serial == worker.serial => {
+            match talk::why(reply.verdict) {
+                None => return Ok(worker),
+                Some(why) => why.to_string(),
+            }
+        }
+        Ok((other, _)) => format!("got a reply that was none: {other:?}"),
         Err(error) => lost(shared, &mut worker, &error),
     };
     if let Some(process) = &worker.process {

@@ -53,7 +53,8 @@ pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
             }
             look_at_memory(state, now);
             // A hair later than the deadline, so that it has passed when we look.
-            state.jobs.overdue(now + Duration::from_micros(50));
+            let (jobs, sight) = state.jobs_and_sight();
+            jobs.overdue(now + Duration::from_micros(50), &sight);
         });
     }
 }
@@ -73,7 +74,8 @@ fn look_at_memory(state: &mut State, now: Time) {
     for (slot, limit) in limits {
         let process = state.posts[slot.0].process.as_ref();
         if process.is_some_and(|process| process.memory() > limit) {
-            state.jobs.out_of_memory(slot, limit, now);
+            let (jobs, sight) = state.jobs_and_sight();
+            jobs.out_of_memory(slot, limit, now, &sight);
         }
     }
 }

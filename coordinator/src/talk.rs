@@ -4,38 +4,39 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use protocol::link::{Link, LinkError};
-use protocol::message::{Batch, CallHeader, ToWorker, Verdict};
+use protocol::message::{Batch, ToWorker, Verdict};
 
+use crate::data::{Inputs, Job};
 use crate::error::Why;
-use crate::shared::{Input, Job};
+use crate::scheduler::Part;
 
 /// How long a worker whose link has ended may take to end by itself, before it is killed.
 pub(crate) const LINGER: Duration = Duration::from_millis(200);
 
-/// Sends calls to run: index, attempt and input of each.
+/// Sends calls to run.
 pub(crate) fn send<S: Read + Write>(
     link: &mut Link<S>,
+    serial: u32,
     job: &Job,
-    calls: &[(u64, u32, Input)],
+    (first, attempt): (u64, u32),
+    parts: &[Part<Inputs>],
 ) -> Result<(), LinkError> {
-    let headers = calls.iter().map(|(index, attempt, input)| {
-        let len = u32::try_from(input.len());
-        len.map(|len| CallHeader {
-            index: *index,
-            attempt: *attempt,
-            len,
-        })
-    });
-    let headers = headers.collect::<Result<Vec<_>, _>>().map_err(|_| {
-        LinkError::TooLarge("an input of more than 4 GiB can't be sent to a worker".to_owned())
-    })?;
+    let lens = parts
+        .iter()
+        .flat_map(|part| part.inputs.lens(part.at, part.count));
     let message = ToWorker::Batch(Batch {
+        serial,
         task: job.task.clone(),
         types: job.types.clone(),
         encoding: job.encoding,
-        calls: headers,
+        first,
+        attempt,
+        lens: lens.collect(),
     });
-    let inputs: Vec<&[u8]> = calls.iter().map(|(.., input)| input.as_slice()).collect();
+    let inputs: Vec<&[u8]> = parts
+        .iter()
+        .map(|part| part.inputs.slice(part.at, part.count))
+        .collect();
     link.send(&message, &inputs)
 }
 

@@ -119,7 +119,9 @@ fn write_all_vectored(stream: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -
 #[derive(Debug, Default)]
 pub struct Reader {
     buffer: Vec<u8>,
-    /// Where the frame handed out last ends; what follows has not been looked at.
+    /// Where the payload of the frame handed out last begins.
+    payload: usize,
+    /// Where that frame ends; what follows has not been looked at.
     used: usize,
 }
 
@@ -145,7 +147,24 @@ impl Reader {
             FrameError::Io(io::ErrorKind::UnexpectedEof.into()),
         )?;
         self.used = end;
+        self.payload = PREFIX + header;
         Ok(self.buffer[PREFIX..end].split_at(header))
+    }
+
+    /// Gives away the frame that was read last, and says where its payload begins in what is given. A
+    /// small one is copied; for a large one the reader goes on with another buffer.
+    #[must_use]
+    pub fn hand_over(&mut self) -> (Vec<u8>, usize) {
+        let payload = self.payload..self.used;
+        if payload.len() < CHUNK {
+            let copy = self.buffer[payload].to_vec();
+            return (copy, 0);
+        }
+        let rest = self.buffer[self.used..].to_vec();
+        let mut frame = std::mem::replace(&mut self.buffer, rest);
+        frame.truncate(self.used);
+        self.used = 0;
+        (frame, payload.start)
     }
 
     /// Whether bytes have been read that no frame handed out so far contains.

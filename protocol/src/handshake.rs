@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 
 use crate::frame::Caps;
 use crate::link::{self, Link, LinkError};
-use crate::message::{Hello, ToWorker, Welcome};
+use crate::message::{Hello, Ready, ToWorker, Welcome};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u16 = 1;
@@ -127,19 +127,29 @@ pub fn receive<S: Read + Write>(
     Ok(hello)
 }
 
-/// The coordinator's side: admits the worker.
+/// The coordinator's side: admits the worker, and waits until it is ready.
 ///
 /// # Errors
 ///
 /// The link broke.
 pub fn admit<S: Read + Write>(link: &mut Link<S>, welcome: Welcome) -> Result<(), LinkError> {
-    link.send(&ToWorker::Welcome(welcome), &[])
+    link.send(&ToWorker::Welcome(welcome), &[])?;
+    link.receive::<Ready>(Caps::GREETING).map(|_| ())
 }
 
 /// The coordinator's side: tells the worker why it is not admitted. Whether that arrives is the
 /// worker's affair.
 pub fn refuse<S: Read + Write>(link: &mut Link<S>, why: &HandshakeError) {
     let _ = link.send(&ToWorker::Refused(why.to_string()), &[]);
+}
+
+/// The worker's side: says that it is ready, after it was admitted and has mapped its black box.
+///
+/// # Errors
+///
+/// The link broke.
+pub fn ready<S: Read + Write>(link: &mut Link<S>) -> Result<(), LinkError> {
+    link.send(&Ready, &[])
 }
 
 /// The worker's side: introduces itself and waits to be admitted.

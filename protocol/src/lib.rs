@@ -45,21 +45,25 @@
 //! The coordinator answers with [`message::ToWorker::Welcome`], or with
 //! [`message::ToWorker::Refused`] and a reason, and closes. It refuses another version, another
 //! token, and, where the system tells, a process of another user or (for a worker that it
-//! started itself) another process.
+//! started itself) another process. The welcome names the worker's [black box](black_box), which it
+//! opens and maps before it answers with [`message::Ready`].
 //!
 //! # Conversation
 //!
 //! From then on one side speaks at a time, so no size of payload can block both:
 //!
 //! 1. The coordinator sends one [`message::ToWorker::Batch`]: a task's name, how the payload is
-//!    encoded, and for each call its index, its attempt and the length of its input. The inputs
-//!    follow in the payload, in the same order, and fill it: a batch whose lengths do not add up to
-//!    its payload is refused before any of its calls runs.
-//! 2. The worker reads the whole frame, then runs the calls in order and sends one
-//!    [`message::Reply`] after each, with the output as its payload. Before it replies it flushes
-//!    what the call has printed, and says how far the files behind its stdout and stderr have grown.
+//!    encoded, and for each call the length of its input. The inputs follow in the payload, in the
+//!    same order, and fill it: a batch whose lengths do not add up to its payload is refused before
+//!    any of its calls runs.
+//! 2. The worker reads the whole frame, then runs the calls in order, each with a ticket from its black
+//!    box. It sends a [`message::Reply`] when a call is worth one (it failed, or it has printed
+//!    something: then the reply says how far the files behind its stdout and stderr have grown), and
+//!    else gathers the outputs of several calls, for a few milliseconds at most. The outputs are the
+//!    payload.
 //! 3. After the last reply it is the coordinator's turn again: another batch, or
-//!    [`message::ToWorker::Exit`] with the exit code the worker is to leave with.
+//!    [`message::ToWorker::Exit`] with the exit code the worker is to leave with. The last reply is the
+//!    one to the last call, or [`message::Reply::Stopped`] if the worker got no ticket for one.
 //!
 //! If the stream ends, the worker leaves: its coordinator is gone.
 //!
@@ -70,9 +74,12 @@
 //! | `Postcard` | the task's input type in postcard; several parameters are a tuple | the same |
 //! | `Text` | raw bytes: JSON of the input type, or else a plain string | JSON; empty for a unit |
 
+pub mod black_box;
+mod encode;
 pub mod frame;
 pub mod handshake;
 pub mod link;
 pub mod message;
 
+pub use encode::encode;
 pub use link::{Link, LinkError};

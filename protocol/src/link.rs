@@ -104,6 +104,22 @@ impl<S: Read + Write> Link<S> {
         Ok((decode(header)?, payload))
     }
 
+    /// Receives a message, and the frame it came in, whose payload begins at the place returned: large
+    /// payloads are handed over and not copied.
+    ///
+    /// # Errors
+    ///
+    /// The link is broken, or was closed.
+    pub fn receive_owned<M: DeserializeOwned>(
+        &mut self,
+        caps: Caps,
+    ) -> Result<(M, Vec<u8>, usize), LinkError> {
+        let (header, _) = self.reader.read(&mut self.stream, caps)?;
+        let message = decode(header)?;
+        let (frame, payload) = self.reader.hand_over();
+        Ok((message, frame, payload))
+    }
+
     /// Receives a message and its payload, and a way to answer while the payload is being read.
     ///
     /// # Errors

@@ -41,15 +41,24 @@ pub enum ToWorker {
 }
 
 /// What an admitted worker is told of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The slot it fills, counted from 1.
     pub slot: u32,
+    /// The path of its [black box](crate::black_box), which it maps before it runs anything.
+    pub black_box: String,
 }
+
+/// What an admitted worker says when it has mapped its black box: it waits for calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready;
 
 /// Consecutive calls of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
+    /// Which batch of this link it is. The replies repeat it: one that comes late, or unasked, is never
+    /// taken for the answer to something else.
+    pub serial: u32,
     /// The task's name.
     pub task: String,
     /// The types the coordinator knows the task by, `(i64) -> i64`, so that two builds that
@@ -57,19 +66,12 @@ pub struct Batch {
     pub types: Option<String>,
     /// How inputs and outputs are encoded.
     pub encoding: Encoding,
-    /// The calls.
-    pub calls: Vec<CallHeader>,
-}
-
-/// One call of a batch. Its input is the next `len` bytes of the payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CallHeader {
-    /// Its place in its map, from 0.
-    pub index: u64,
-    /// Which try of the call this is, from 1.
+    /// The place of the first call in its map, from 0; the others follow it.
+    pub first: u64,
+    /// Which try of the calls this is, from 1.
     pub attempt: u32,
-    /// The length of its input in the payload, in bytes.
-    pub len: u32,
+    /// The lengths of the inputs in the payload, in bytes: one for each call.
+    pub lens: Vec<u32>,
 }
 
 /// How a payload is encoded.
@@ -81,11 +83,37 @@ pub enum Encoding {
     Text,
 }
 
-/// What the worker says of one call. A [`Verdict::Value`] has its output in the payload.
+/// What the worker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reply {
-    /// The index the call came with.
-    pub index: u64,
+pub enum Reply {
+    /// Calls that returned a value and printed nothing. Their outputs are the payload.
+    Values(Values),
+    /// One call, however it ended.
+    Call(CallReply),
+    /// No further call of the batch is run: they were taken back.
+    Stopped(Stopped),
+}
+
+/// Consecutive calls that returned a value and printed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Values {
+    /// The batch they came in.
+    pub serial: u32,
+    /// The place of the first in its batch, from 0.
+    pub at: u32,
+    /// How long the outputs in the payload are, in bytes: one for each call.
+    pub lens: Vec<u32>,
+    /// How long each call ran, in nanoseconds; `u32::MAX` stands for anything longer.
+    pub nanos: Vec<u32>,
+}
+
+/// One call. A [`Verdict::Value`] has its output in the payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallReply {
+    /// The batch it came in.
+    pub serial: u32,
+    /// Its place in its batch, from 0.
+    pub at: u32,
     /// How long the call ran, in nanoseconds.
     pub nanos: u64,
     /// How long the file behind the worker's stdout is now, in bytes; 0 if it is no file.
@@ -94,6 +122,15 @@ pub struct Reply {
     pub stderr: u64,
     /// How the call ended.
     pub verdict: Verdict,
+}
+
+/// The end of a batch that was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// The batch.
+    pub serial: u32,
+    /// How many of its calls were run.
+    pub at: u32,
 }
 
 /// How a call ended, as far as the worker can tell. This envelope always decodes, whatever the

@@ -41,7 +41,13 @@ impl End {
                 End::Exit(code) => std::process::exit(code),
                 End::CExit(code) => libc::_exit(code),
                 End::CloseLink => close_sockets(),
-                End::Rubbish => talk_rubbish(),
+                End::Rubbish => {
+                    talk_rubbish();
+                    // Or another call would be running when it is found out.
+                    loop {
+                        std::thread::park();
+                    }
+                }
             }
         }
     }

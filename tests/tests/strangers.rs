@@ -71,7 +71,11 @@ fn right_or_lost((input, outcome): (Vec<u8>, &Outcome)) {
 fn a_worker_that_answers_wrongly_costs_the_call_it_was_running() {
     let killed = Death::Signal(9);
     for (way, death, says) in [
-        ("other-1", killed, "a reply to call 1 instead of 0"),
+        (
+            "other-1",
+            killed,
+            "a reply to 1 calls from 1 on instead of from 0",
+        ),
         ("huge-1", killed, "4294967295 bytes, where 67108864 is"),
         ("noise-1", killed, "sent rubbish"),
         ("rubbish-1", killed, "sent rubbish"),
@@ -271,7 +275,7 @@ fn each_costs_one_line_in_the_log() {
         assert!(warnings[0].contains(says), "{way}: {warnings:?}");
     }
     for (way, says) in [
-        ("other-1", "sent rubbish: a reply to call 1 instead of 0"),
+        ("other-1", "sent rubbish: a reply to 1 calls from 1 on"),
         (
             "huge-1",
             "sent rubbish: a part of 4294967295 bytes, where 67108864",

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use protocol::black_box::BlackBox;
 use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE};
 use protocol::link::{self, Link, LinkError};
 use protocol::message::Hello;
@@ -106,8 +107,12 @@ fn work(name: &OsStr) -> Result<i32, String> {
         remove_meeting_place(name);
     }
     let welcome = introduced.map_err(|error| error.to_string())?;
+    let black_box = os::open_shared(&welcome.black_box)
+        .and_then(|file| BlackBox::map(&file))
+        .map_err(|error| format!("the black box {}: {error}", welcome.black_box))?;
+    handshake::ready(&mut link).map_err(|error| error.to_string())?;
     run::install_panic_hook();
-    match serve::serve(&mut link, welcome.slot) {
+    match serve::serve(&mut link, welcome.slot, &black_box) {
         // The coordinator is gone, and with it whoever would want to hear of it.
         Err(LinkError::Closed | LinkError::Broken(_)) => Ok(0),
         served => served.map_err(|error| error.to_string()),

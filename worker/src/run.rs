@@ -15,9 +15,7 @@ use crate::text;
 pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Vec<u8>) -> Verdict {
     match postcard::take_from_bytes::<T::Input>(input) {
         Ok((input, [])) => run::<T>(input, output, |value, output| {
-            *output = postcard::to_extend(value, std::mem::take(output))
-                .map_err(|error| error.to_string())?;
-            Ok(())
+            protocol::encode(value, output).map_err(|error| error.to_string())
         }),
         Ok((_, rest)) => undecodable_input::<T>(&format!("{} bytes too many", rest.len())),
         Err(error) => undecodable_input::<T>(&error.to_string()),

@@ -2,24 +2,36 @@
 
 use std::io::{Read, Write};
 
+use protocol::black_box::{BlackBox, Recorder};
 use protocol::frame::Caps;
 use protocol::link::{Answer, Link, LinkError};
-use protocol::message::{Batch, Encoding, Reply, ToWorker, Verdict};
-use std::time::Instant;
+use protocol::message::{Batch, CallReply, Encoding, Reply, Stopped, ToWorker, Values, Verdict};
 
 use crate::current::{self, Current};
-use crate::output::Printed;
+use crate::os;
+use crate::output::{Printed, Watch};
 use crate::registry::{self, Entry};
 use crate::run;
 
+/// How long outputs are gathered at most before they are sent, in nanoseconds, unless a call takes
+/// longer. A coordinator that needs them sooner finds them in the black box.
+const GATHER: u64 = 2_000_000;
+/// How many bytes of outputs are gathered at most.
+const GATHERED: usize = 64 << 10;
+
 /// Runs batches until the coordinator says that it was the last, and returns the exit code it
 /// wishes. A coordinator that is gone wishes 0.
-pub(crate) fn serve<S: Read + Write>(link: &mut Link<S>, slot: u32) -> Result<i32, LinkError> {
-    let mut outputs = Vec::new();
+pub(crate) fn serve<S: Read + Write>(
+    link: &mut Link<S>,
+    slot: u32,
+    black_box: &BlackBox,
+) -> Result<i32, LinkError> {
+    let mut watch = Watch::new();
     loop {
         match link.receive_to_answer(Caps::FULL) {
-            Ok((ToWorker::Batch(batch), payload, mut answer)) => {
-                run_batch(&batch, payload, slot, &mut answer, &mut outputs)?;
+            Ok((ToWorker::Batch(batch), payload, answer)) => {
+                add_up(&batch, payload)?;
+                Run::new(&batch, slot, black_box, &mut watch, answer).run(payload)?;
             }
             Ok((ToWorker::Exit(code), ..)) => return Ok(code),
             Ok((other, ..)) => return Err(LinkError::Malformed(format!("{other:?} out of turn"))),
@@ -29,77 +41,209 @@ pub(crate) fn serve<S: Read + Write>(link: &mut Link<S>, slot: u32) -> Result<i3
     }
 }
 
-fn run_batch<S: Read + Write>(
-    batch: &Batch,
-    payload: &[u8],
+/// Checks that the inputs fill the payload, before any call runs: one that has run can't be undone.
+fn add_up(batch: &Batch, payload: &[u8]) -> Result<(), LinkError> {
+    let total: u64 = batch.lens.iter().map(|len| u64::from(*len)).sum();
+    if total == payload.len() as u64 {
+        return Ok(());
+    }
+    Err(LinkError::Malformed(format!(
+        "a batch of {} calls whose inputs are {total} bytes, in a payload of {}",
+        batch.lens.len(),
+        payload.len()
+    )))
+}
+
+/// One batch, being run.
+struct Run<'b, 'l, S> {
+    batch: &'b Batch,
     slot: u32,
-    answer: &mut Answer<'_, S>,
-    output: &mut Vec<u8>,
-) -> Result<(), LinkError> {
-    let inputs = inputs(batch, payload)?;
-    let task = find(batch);
-    for (call, input) in batch.calls.iter().zip(inputs) {
-        output.clear();
-        current::set(Some(Current {
-            worker: slot,
-            index: call.index,
-            attempt: call.attempt,
-        }));
-        let started = Instant::now();
-        let verdict = match &task {
-            Ok(task) => run::guarded(runner(task, batch.encoding), input, output),
-            Err(why) => Verdict::Undecodable(why.clone()),
+    black_box: &'b BlackBox,
+    recorder: Recorder<'b>,
+    watch: &'b mut Watch,
+    answer: Answer<'l, S>,
+    gathered: Values,
+    /// The gathered outputs, one after another.
+    outputs: Vec<u8>,
+    /// When the oldest of them was gathered.
+    since: u64,
+}
+
+impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
+    fn new(
+        batch: &'b Batch,
+        slot: u32,
+        black_box: &'b BlackBox,
+        watch: &'b mut Watch,
+        answer: Answer<'l, S>,
+    ) -> Self {
+        let gathered = Values {
+            serial: batch.serial,
+            ..Values::default()
         };
-        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        current::set(None);
-        let printed = Printed::settle();
-        let reply = Reply {
-            index: call.index,
+        Run {
+            batch,
+            slot,
+            black_box,
+            recorder: black_box.recorder(),
+            watch,
+            answer,
+            gathered,
+            outputs: Vec::new(),
+            since: 0,
+        }
+    }
+
+    fn run(mut self, payload: &[u8]) -> Result<(), LinkError> {
+        let task = find(self.batch);
+        let mut rest = payload;
+        let mut now = os::now();
+        for (at, len) in (0..).zip(&self.batch.lens) {
+            let (input, behind) = rest.split_at_checked(*len as usize).unwrap_or_default();
+            rest = behind;
+            if !self.black_box.start(now) {
+                self.send_gathered(at)?;
+                let serial = self.batch.serial;
+                return self
+                    .answer
+                    .send(&Reply::Stopped(Stopped { serial, at }), &[]);
+            }
+            current::set(Some(Current {
+                worker: self.slot,
+                index: self.batch.first + u64::from(at),
+                attempt: self.batch.attempt,
+            }));
+            let start = self.outputs.len();
+            let verdict = match &task {
+                Ok(task) => {
+                    run::guarded(runner(task, self.batch.encoding), input, &mut self.outputs)
+                }
+                Err(why) => Verdict::Undecodable(why.clone()),
+            };
+            current::set(None);
+            let printed = self.watch.look();
+            let began = std::mem::replace(&mut now, os::now());
+            self.ended(at, verdict, printed, start, began, now)?;
+        }
+        self.close()
+    }
+
+    /// A call has ended: its output, if it has one, stands in `outputs` from `start` on.
+    fn ended(
+        &mut self,
+        at: u32,
+        verdict: Verdict,
+        printed: Option<Printed>,
+        start: usize,
+        began: u64,
+        now: u64,
+    ) -> Result<(), LinkError> {
+        let nanos = now.saturating_sub(began);
+        let output = &self.outputs[start..];
+        if verdict != Verdict::Value || printed.is_some() || output.len() >= GATHERED {
+            return self.send_call(at, verdict, printed, start, nanos);
+        }
+        if self.gathered.lens.is_empty() {
+            self.gathered.at = at;
+            self.since = began;
+        }
+        let brief = u32::try_from(nanos).unwrap_or(u32::MAX);
+        // Above, it was shorter than what is gathered at most.
+        let len = output.len() as u32;
+        let kept = self.recorder.finish(output, brief);
+        self.gathered.lens.push(len);
+        self.gathered.nanos.push(brief);
+        let is_last = at as usize + 1 == self.batch.lens.len();
+        if is_last {
+            return Ok(()); // `close` sends it
+        }
+        if !kept || self.outputs.len() >= GATHERED || now.saturating_sub(self.since) >= GATHER {
+            return self.send_gathered(at + 1);
+        }
+        Ok(())
+    }
+
+    /// Sends what was gathered of the calls before `done`.
+    fn send_gathered(&mut self, done: u32) -> Result<(), LinkError> {
+        if self.gathered.lens.is_empty() {
+            return Ok(());
+        }
+        let values = Reply::Values(std::mem::take(&mut self.gathered));
+        self.answer.send(&values, &[&self.outputs])?;
+        if let Reply::Values(values) = values {
+            self.gathered = values; // for its buffers
+        }
+        self.gathered.lens.clear();
+        self.gathered.nanos.clear();
+        self.outputs.clear();
+        self.recorder.sent(done);
+        Ok(())
+    }
+
+    /// Sends what was gathered, and then this call by itself.
+    fn send_call(
+        &mut self,
+        at: u32,
+        verdict: Verdict,
+        printed: Option<Printed>,
+        start: usize,
+        nanos: u64,
+    ) -> Result<(), LinkError> {
+        let output = self.outputs.split_off(start);
+        self.send_gathered(at)?;
+        self.outputs = output;
+        // Output that a look has missed is this call's, too.
+        let printed = self.watch.look_closely().or(printed);
+        let printed = printed.unwrap_or_else(|| self.watch.measure());
+        match self.send_one(at, verdict, printed, nanos, self.outputs.len()) {
+            Err(LinkError::TooLarge(what)) => {
+                self.send_one(at, too_large(&what), printed, nanos, 0)?;
+            }
+            sent => sent?,
+        }
+        self.outputs.clear();
+        self.recorder.sent(at + 1);
+        Ok(())
+    }
+
+    /// Sends one call, with so much of `outputs`.
+    fn send_one(
+        &mut self,
+        at: u32,
+        verdict: Verdict,
+        printed: Printed,
+        nanos: u64,
+        len: usize,
+    ) -> Result<(), LinkError> {
+        let reply = Reply::Call(CallReply {
+            serial: self.batch.serial,
+            at,
             nanos,
             stdout: printed.stdout,
             stderr: printed.stderr,
             verdict,
-        };
-        send(answer, reply, output)?;
+        });
+        self.answer.send(&reply, &[&self.outputs[..len]])
     }
-    Ok(())
-}
 
-/// Cuts a batch's payload into its inputs. A batch that does not add up is refused as a whole, before
-/// its first call runs: who knows where the others begin.
-fn inputs<'p>(
-    batch: &'p Batch,
-    payload: &'p [u8],
-) -> Result<impl Iterator<Item = &'p [u8]>, LinkError> {
-    // No sum of so many lengths as fit into a header overflows this.
-    let claimed: u64 = batch.calls.iter().map(|call| u64::from(call.len)).sum();
-    if claimed != payload.len() as u64 {
-        return Err(LinkError::Malformed(format!(
-            "a batch whose inputs are {claimed} bytes long, and its payload {}",
-            payload.len()
-        )));
-    }
-    let mut rest = payload;
-    Ok(batch.calls.iter().map(move |call| {
-        let (input, behind) = rest.split_at(call.len as usize);
-        rest = behind;
-        input
-    }))
-}
-
-/// Sends a reply. One that is too large for the protocol costs its call and not the worker.
-fn send<S: Read + Write>(
-    answer: &mut Answer<'_, S>,
-    mut reply: Reply,
-    output: &[u8],
-) -> Result<(), LinkError> {
-    match answer.send(&reply, &[output]) {
-        Err(LinkError::TooLarge(what)) => {
-            reply.verdict = Verdict::Undecodable(format!("the output is too large: {what}"));
-            answer.send(&reply, &[])
+    /// Sends what is left at the end. What the looks after each call have missed is the last one's.
+    fn close(mut self) -> Result<(), LinkError> {
+        let done = u32::try_from(self.batch.lens.len()).unwrap_or(u32::MAX);
+        if self.gathered.lens.is_empty() {
+            return Ok(());
         }
-        sent => sent,
+        let Some(printed) = self.watch.look_closely() else {
+            return self.send_gathered(done);
+        };
+        let len = self.gathered.lens.pop().unwrap_or(0) as usize;
+        let nanos = self.gathered.nanos.pop().unwrap_or(0);
+        let start = self.outputs.len() - len;
+        self.send_call(done - 1, Verdict::Value, Some(printed), start, nanos.into())
     }
+}
+
+fn too_large(what: &str) -> Verdict {
+    Verdict::Undecodable(format!("the output is too large: {what}"))
 }
 
 fn runner(task: &Entry, encoding: Encoding) -> registry::Runner {

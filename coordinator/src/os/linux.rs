@@ -5,7 +5,7 @@
 )]
 
 use std::fs::{self, File};
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -263,9 +263,14 @@ pub(crate) fn listener_fd(listener: &Listener) -> BorrowedFd<'_> {
     listener.as_fd()
 }
 
-/// A file without a name that is only ever appended to. It is gone with its last descriptor.
+/// How long an [`append_only_file`] is at first.
+pub(crate) const EMPTY_FILE: u64 = 1;
+
+/// A file without a name that is only ever appended to. It is gone with its last descriptor. A newline
+/// stands in it from the start: a worker sees a file grow best if it is not empty.
 pub(crate) fn append_only_file() -> io::Result<File> {
-    let file = tempfile::tempfile()?;
+    let mut file = tempfile::tempfile()?;
+    file.write_all(b"\n")?;
     let flags = rustix::fs::fcntl_getfl(&file)?;
     rustix::fs::fcntl_setfl(&file, flags | OFlags::APPEND)?;
     Ok(file)
@@ -307,6 +312,26 @@ pub(crate) fn hidden_name(path: &Path) -> Option<(OwnedFd, PathBuf)> {
     let name = format!("/proc/{}/fd/{}", std::process::id(), door.as_raw_fd());
     let name = PathBuf::from(name);
     fs::metadata(&name).is_ok().then_some((door, name))
+}
+
+/// The nanoseconds of the system's monotonic clock, which all processes share.
+pub(crate) fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // It counts from the system's start.
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Memory to share with another process, which finds it under this name for as long as the file is
+/// open. It can't be made smaller: who has mapped it may rely on that.
+pub(crate) fn shared_memory(size: usize) -> io::Result<(File, String)> {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(rustix::fs::memfd_create("coordinator", flags)?);
+    file.set_len(size as u64)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    let name = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Ok((file, name))
 }
 
 /// What a worker's standard stream leads to.

@@ -9,11 +9,12 @@ use worker::Task;
 
 use super::Pool;
 use super::codec::{Codec, Typed};
+use crate::data::Job;
 use crate::error::PoolError;
 use crate::launch::{self, ByHand, Launcher, Manual};
 use crate::output::Output;
 use crate::scheduler::{Limits, RestartLimit};
-use crate::shared::{Config, Initializer, Job};
+use crate::shared::{Config, Initializer};
 
 /// The settings of a pool; made by [`Pool::builder`].
 #[must_use = "a builder does nothing until build() is called"]
@@ -81,13 +82,17 @@ impl Builder {
     /// Runs a task in each worker before its first call. If it fails, the pool ends, saying why.
     pub fn initializer<T: Task>(mut self, _task: T, input: T::Input) -> Self {
         let codec = Typed::<T>::new();
-        self.initializer = Some(codec.encode(input).map(|input| {
+        let mut encoded = Vec::new();
+        self.initializer = Some(codec.encode(input, &mut encoded).map(|()| {
             let job = Job {
                 task: T::NAME.to_owned(),
                 types: Some(T::TYPES.to_owned()),
                 encoding: Encoding::Postcard,
             };
-            Initializer { job, input }
+            Initializer {
+                job,
+                input: encoded,
+            }
         }));
         self
     }

@@ -11,14 +11,21 @@ use std::time::{Duration, Instant};
 use worker::Task;
 
 use super::codec::{Codec, Typed};
+use crate::data::{Chunk, Job, Trace};
 use crate::error::{CallError, Details, Why};
 use crate::output::{Captured, Forwarder, Output, TAIL};
-use crate::scheduler::{Ended, MapId, MapSpec, Take};
-use crate::shared::{Input, Job, Shared, Watcher};
+use crate::scheduler::{Ended, MapId, MapSpec, Next, Take};
+use crate::shared::{Parked, Shared, Watcher};
 
-/// How many inputs are read before looking for a result: results come out as soon as they are
+/// How many inputs are read before looking for a result, at first: results come out as soon as they are
 /// there, also where reading an input takes its time, and workers still have something to do.
 const STEP: usize = 8;
+/// How many are read at most, if reading them takes next to no time.
+const LARGE_STEP: usize = 1024;
+/// What reading some inputs may take for more to be read the next time.
+const QUICK: Duration = Duration::from_micros(100);
+/// How long to wait for a result that may stand in a black box before looking there.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// How a call ended, and what is left of it.
 #[derive(Debug)]
@@ -60,6 +67,30 @@ struct Under {
     watcher: Arc<Watcher>,
 }
 
+impl Under {
+    /// Cancels what has not ended.
+    fn cancel(&self, note: &str) {
+        let now = self.shared.now();
+        self.shared.act(|state| {
+            let (jobs, sight) = state.jobs_and_sight();
+            jobs.cancel(self.id, now, note, &sight);
+        });
+    }
+
+    fn has_result(&self) -> bool {
+        self.shared.state().jobs.has_result(self.id)
+    }
+
+    /// Reports what workers have finished and not said yet.
+    fn glance(&self) {
+        self.shared.act(|state| {
+            for slot in state.jobs.slots_of(self.id) {
+                state.collect(slot);
+            }
+        });
+    }
+}
+
 impl Drop for Under {
     fn drop(&mut self) {
         self.shared.act(|state| {
@@ -89,7 +120,8 @@ impl<C: Codec> Inputs<C> {
             id,
             watcher,
         } = &*self.under;
-        let encoded = self.codec.encode(input);
+        let mut chunk = Chunk::default();
+        let encoded = chunk.add(|bytes| self.codec.encode(input, bytes));
         let mut state = shared.state();
         while !state.jobs.has_room(*id) {
             if state.jobs.is_sealed(*id) {
@@ -97,9 +129,56 @@ impl<C: Codec> Inputs<C> {
             }
             state = watcher.wait(state, None);
         }
-        drop(state);
-        push(shared, *id, encoded);
+        match encoded {
+            Ok(()) => _ = state.jobs.push(*id, chunk.take()),
+            Err(why) => _ = state.jobs.push_ended(*id, Why::Undecodable(why)),
+        }
+        shared.release(state);
         Ok(())
+    }
+
+    /// Adds a call, and runs it on this thread if there is a worker that waits for one.
+    pub(super) fn run(self, input: C::Input) {
+        let Under { shared, id, .. } = &*self.under;
+        let mut chunk = Chunk::default();
+        let encoded = chunk.add(|bytes| self.codec.encode(input, bytes));
+        let mut state = shared.state();
+        if let Err(why) = encoded {
+            state.jobs.push_ended(*id, Why::Undecodable(why));
+            return shared.release(state);
+        }
+        state.jobs.push(*id, chunk.take());
+        state.jobs.seal(*id);
+        let Some((mut seat, idle)) = Shared::borrow(&mut state, *id) else {
+            return shared.release(state);
+        };
+        let slot = seat.slot();
+        let now = shared.now();
+        let (jobs, sight) = state.jobs_and_sight();
+        let most = seat.most(&shared.config);
+        let (running, batch) = match jobs.next(idle, most, now, &sight) {
+            Next::Run(running, batch) => (running, batch),
+            Next::Wait(idle, _) => {
+                shared.give_back(&mut state, slot, Parked::Here(seat, idle));
+                return shared.release(state);
+            }
+            Next::Leave => {
+                // The slot has to see for itself; without a token it can't.
+                let idle = jobs.ready(slot);
+                shared.give_back(&mut state, slot, Parked::Here(seat, idle));
+                return shared.release(state);
+            }
+        };
+        seat.open(&batch);
+        state.jobs.spare_a_waking();
+        shared.release(state);
+        let parked = match seat.converse(shared, running, batch) {
+            Ok(idle) => Parked::Here(seat, idle),
+            Err(()) => Parked::Gone,
+        };
+        let mut state = shared.state();
+        shared.give_back(&mut state, slot, parked);
+        shared.release(state);
     }
 }
 
@@ -111,22 +190,13 @@ impl<C> Drop for Inputs<C> {
     }
 }
 
-/// Adds a call, or what became of it if its input can't be encoded.
-fn push(shared: &Shared, id: MapId, encoded: Result<Vec<u8>, String>) {
-    shared.act(|state| match encoded {
-        Ok(input) => {
-            let bytes = input.len();
-            state.jobs.push(id, Input::new(input), bytes)
-        }
-        Err(why) => state.jobs.push_ended(id, Why::Undecodable(why)),
-    });
-}
-
 /// The end of a map that reports come out of.
 pub struct Reports<C> {
     job: Arc<Job>,
     /// A map that was refused has one report, which says why.
     state: Result<Arc<Under>, Option<String>>,
+    /// Calls that ended together, and have not been handed out.
+    run: Option<Run>,
     /// Where what the calls print goes.
     forwarder: Option<Forwarder>,
     /// Dropping it does not cancel what has not ended.
@@ -134,14 +204,17 @@ pub struct Reports<C> {
     codec: PhantomData<fn() -> C>,
 }
 
+/// Consecutive calls that ended in the same way.
+struct Run {
+    index: u64,
+    left: u32,
+    ended: Ended<Trace>,
+}
+
 impl<C> Drop for Reports<C> {
     fn drop(&mut self) {
         if let (Ok(under), false) = (&self.state, self.let_go) {
-            let now = under.shared.now();
-            let note = "nobody takes the result";
-            under
-                .shared
-                .act(|state| state.jobs.cancel(under.id, now, note));
+            under.cancel("nobody takes the result");
         }
     }
 }
@@ -181,6 +254,7 @@ pub(super) fn open<C: Codec>(
         Reports {
             job,
             state,
+            run: None,
             forwarder,
             let_go: false,
             codec: PhantomData,
@@ -215,7 +289,17 @@ impl<C: Codec> Reports<C> {
                 return Waited::Exhausted;
             };
             let state = under.shared.state();
-            if !state.jobs.has_result(under.id) {
+            if state.jobs.has_result(under.id) {
+                continue;
+            }
+            if state.jobs.is_batching(under.id) {
+                // A worker may be held up by a long call behind finished ones.
+                let glance = left.map_or(GLANCE, |left| left.min(GLANCE));
+                drop(under.watcher.wait(state, Some(glance)));
+                if !under.has_result() {
+                    under.glance();
+                }
+            } else {
                 drop(under.watcher.wait(state, left));
             }
         }
@@ -226,6 +310,9 @@ impl<C: Codec> Reports<C> {
         &mut self,
         context: Option<&mut Context<'_>>,
     ) -> Poll<Option<Report<C::Output>>> {
+        if let Some(report) = self.next_of_run() {
+            return Poll::Ready(Some(report));
+        }
         let under = match &mut self.state {
             Ok(under) => under,
             Err(refusal) => {
@@ -235,11 +322,17 @@ impl<C: Codec> Reports<C> {
         };
         let mut state = under.shared.state();
         match state.jobs.take(under.id) {
-            Take::Ready(index, ended) => {
+            Take::Ready(index, 1, ended) => {
                 drop(state);
                 // Whoever waits for room has some now.
                 under.watcher.notify();
                 Poll::Ready(Some(self.report(index, ended)))
+            }
+            Take::Ready(index, left, ended) => {
+                drop(state);
+                under.watcher.notify();
+                self.run = Some(Run { index, left, ended });
+                Poll::Ready(self.next_of_run())
             }
             Take::Exhausted => Poll::Ready(None),
             Take::Pending => {
@@ -251,12 +344,24 @@ impl<C: Codec> Reports<C> {
         }
     }
 
+    fn next_of_run(&mut self) -> Option<Report<C::Output>> {
+        let run = self.run.as_mut()?;
+        let index = run.index;
+        run.index += 1;
+        run.left -= 1;
+        let ended = match run.left {
+            0 => self.run.take()?.ended,
+            _ => run.ended.clone(),
+        };
+        Some(self.report(index, ended))
+    }
+
     /// Whether the next report is there, or it is clear that none will come: whether `next` would
     /// return at once.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match &self.state {
-            Ok(under) => under.shared.state().jobs.has_result(under.id),
+            Ok(under) => self.run.is_some() || under.has_result(),
             Err(_) => true,
         }
     }
@@ -264,17 +369,8 @@ impl<C: Codec> Reports<C> {
     /// Cancels what has not ended.
     pub(super) fn cancel(&self, note: &str) {
         if let Ok(under) = &self.state {
-            let now = under.shared.now();
-            under
-                .shared
-                .act(|state| state.jobs.cancel(under.id, now, note));
+            under.cancel(note);
         }
-    }
-
-    fn has_room(&self) -> bool {
-        self.state
-            .as_ref()
-            .is_ok_and(|under| under.shared.state().jobs.has_room(under.id))
     }
 
     fn is_sealed(&self) -> bool {
@@ -283,7 +379,7 @@ impl<C: Codec> Reports<C> {
             .map_or(true, |under| under.shared.state().jobs.is_sealed(under.id))
     }
 
-    fn report(&mut self, index: u64, ended: Ended<crate::shared::Trace>) -> Report<C::Output> {
+    fn report(&mut self, index: u64, ended: Ended<Trace>) -> Report<C::Output> {
         let Ended {
             result,
             attempts,
@@ -295,11 +391,13 @@ impl<C: Codec> Reports<C> {
         }
         let value = trace
             .as_ref()
-            .map(|trace| trace.value.as_slice())
+            .map(|trace| trace.value(index))
             .unwrap_or_default();
         let result = result.and_then(|()| C::decode(value).map_err(Why::Undecodable));
         let worker = trace.as_ref().map(|trace| trace.pid);
-        let elapsed = trace.as_ref().map_or(Duration::ZERO, |trace| trace.elapsed);
+        let elapsed = trace
+            .as_ref()
+            .map_or(Duration::ZERO, |trace| trace.elapsed(index));
         let result = result.map_err(|why| CallError {
             details: Box::new(Details {
                 task: self.job.task.clone(),
@@ -359,6 +457,9 @@ pub(super) struct Feed<C, I> {
     /// An input that was read after the map stopped taking any.
     cut_short: Option<u64>,
     taken: u64,
+    chunk: Chunk,
+    /// How many inputs to read before looking for a result.
+    step: usize,
 }
 
 impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
@@ -370,10 +471,16 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
             panic: None,
             cut_short: None,
             taken: 0,
+            chunk: Chunk::default(),
+            step: STEP,
         }
     }
 
     pub(super) fn next(&mut self) -> Option<Report<C::Output>> {
+        if let Some(report) = self.reports.next_of_run() {
+            self.taken += 1;
+            return Some(report);
+        }
         loop {
             let fed = self.feed();
             let limit = fed.then_some(Duration::ZERO);
@@ -398,29 +505,81 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
 
     /// Reads some inputs; whether there may be more to read at once.
     fn feed(&mut self) -> bool {
-        for _ in 0..STEP {
-            let Some((inputs, sender)) = &mut self.inputs else {
-                return false;
-            };
-            if !self.reports.has_room() {
-                if self.reports.is_sealed() {
-                    self.stop_reading();
-                }
-                return false;
+        if self.inputs.is_none() {
+            return false;
+        }
+        let Some(room) = self.room() else {
+            if self.reports.is_sealed() {
+                self.stop_reading();
             }
-            match panic::catch_unwind(AssertUnwindSafe(|| inputs.next())) {
-                Ok(Some(input)) => {
-                    let under = &sender.under;
-                    push(&under.shared, under.id, sender.codec.encode(input));
+            return false;
+        };
+        let began = Instant::now();
+        let more = self.read_some(room.min(self.step));
+        self.push();
+        if !more {
+            self.inputs = None;
+        }
+        // An input that is slow to come must not keep results waiting that are there.
+        self.step = match began.elapsed() {
+            quick if quick < QUICK => (self.step * 2).min(LARGE_STEP),
+            _ => STEP,
+        };
+        more
+    }
+
+    /// How many calls there is room for; `None` if there is none.
+    fn room(&self) -> Option<usize> {
+        let under = self.reports.state.as_ref().ok()?;
+        let room = under.shared.state().jobs.room(under.id);
+        (room > 0).then_some(room)
+    }
+
+    /// Reads at most so many inputs; whether there may be more.
+    fn read_some(&mut self, most: usize) -> bool {
+        let Some((inputs, sender)) = &mut self.inputs else {
+            return false;
+        };
+        // What an iterator promises it has at hand. If it promises nothing, the next input may be long
+        // in coming, and those before it are not to wait for it.
+        let most = most.min(inputs.size_hint().0.max(1));
+        let (chunk, mut refused) = (&mut self.chunk, None);
+        let read = panic::catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..most {
+                let Some(input) = inputs.next() else {
+                    return false;
+                };
+                if let Err(why) = chunk.add(|bytes| sender.codec.encode(input, bytes)) {
+                    refused = Some(why);
+                    break;
                 }
-                Ok(None) => self.inputs = None,
-                Err(panic) => {
-                    self.panic = Some(panic);
-                    self.inputs = None;
+                if chunk.is_full() {
+                    break;
                 }
+            }
+            true
+        }));
+        if let Some(why) = refused {
+            self.push();
+            if let Ok(under) = &self.reports.state {
+                under
+                    .shared
+                    .act(|state| state.jobs.push_ended(under.id, Why::Undecodable(why)));
             }
         }
-        true
+        read.unwrap_or_else(|panic| {
+            self.panic = Some(panic);
+            false
+        })
+    }
+
+    fn push(&mut self) {
+        if !self.chunk.is_empty()
+            && let Ok(under) = &self.reports.state
+        {
+            let inputs = self.chunk.take();
+            under.shared.act(|state| state.jobs.push(under.id, inputs));
+        }
     }
 
     /// The map takes no more inputs, though there may be some: it was cut, or the pool closed.

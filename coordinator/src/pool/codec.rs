@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use protocol::message::Encoding;
 use worker::Task;
 
-use crate::shared::Job;
+use crate::data::Job;
 
 /// Knows a task's types, or that nobody knows them.
 pub trait Codec {
@@ -18,7 +18,7 @@ pub trait Codec {
     #[allow(private_interfaces)]
     fn job(&self) -> Job;
     #[doc(hidden)]
-    fn encode(&self, input: Self::Input) -> Result<Vec<u8>, String>;
+    fn encode(&self, input: Self::Input, to: &mut Vec<u8>) -> Result<(), String>;
     #[doc(hidden)]
     fn decode(output: &[u8]) -> Result<Self::Output, String>;
 }
@@ -51,8 +51,8 @@ impl<T: Task> Codec for Typed<T> {
         }
     }
 
-    fn encode(&self, input: T::Input) -> Result<Vec<u8>, String> {
-        postcard::to_stdvec(&input)
+    fn encode(&self, input: T::Input, to: &mut Vec<u8>) -> Result<(), String> {
+        protocol::encode(&input, to)
             .map_err(|error| format!("the input of `{}` could not be encoded: {error}", T::NAME))
     }
 
@@ -87,8 +87,9 @@ impl Codec for Text {
         }
     }
 
-    fn encode(&self, input: Vec<u8>) -> Result<Vec<u8>, String> {
-        Ok(input)
+    fn encode(&self, input: Vec<u8>, to: &mut Vec<u8>) -> Result<(), String> {
+        to.extend_from_slice(&input);
+        Ok(())
     }
 
     fn decode(output: &[u8]) -> Result<Vec<u8>, String> {

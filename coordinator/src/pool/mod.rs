@@ -274,8 +274,10 @@ impl Pool {
     /// SIGKILL, with all that they have started. Returns when they are gone.
     pub fn terminate(&self) {
         let now = self.shared.now();
-        self.shared
-            .act(|state| state.jobs.terminate(now, "the pool was terminated"));
+        self.shared.act(|state| {
+            let (jobs, sight) = state.jobs_and_sight();
+            jobs.terminate(now, "the pool was terminated", &sight);
+        });
         self.wait_for_end(None);
     }
 
@@ -299,13 +301,13 @@ impl Pool {
     #[must_use]
     pub fn workers(&self) -> Vec<Worker> {
         let now = self.shared.now();
-        let state = self.shared.state();
-        let posts = state.posts.iter().enumerate();
+        let mut state = self.shared.state();
+        let (jobs, sight) = state.jobs_and_sight();
+        let posts = sight.posts.iter().enumerate();
         posts
             .filter_map(|(slot, post)| {
-                let running = state
-                    .jobs
-                    .running_on(SlotId(slot))
+                let running = jobs
+                    .running_on(SlotId(slot), &sight)
                     .map(|(job, index, since)| {
                         (job.task.clone(), index, now.saturating_sub(since))
                     });

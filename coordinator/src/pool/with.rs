@@ -9,9 +9,9 @@ use super::Pool;
 use super::calls::{self, Feed, Inputs, Reports, Stream, StreamUnordered};
 use super::codec::{Codec, Text, Typed};
 use super::pending::Pending;
+use crate::data::Job;
 use crate::error::CallError;
 use crate::scheduler::{self, Limits, MapSpec, Window};
-use crate::shared::Job;
 
 /// In which order results are handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -162,8 +162,12 @@ impl<'p> With<'p> {
     /// # Errors
     ///
     /// As [`Pool::call`].
-    pub fn call<T: Task>(self, task: T, input: T::Input) -> Result<T::Output, CallError> {
-        self.submit(task, input).wait()
+    pub fn call<T: Task>(self, _task: T, input: T::Input) -> Result<T::Output, CallError> {
+        let (inputs, reports) = self.start(Typed::<T>::new(), |spec| spec);
+        if let Some(inputs) = inputs {
+            inputs.run(input);
+        }
+        Pending::new(reports).wait()
     }
 
     /// As [`Pool::submit`].

@@ -1,9 +1,13 @@
 //! The calls of one map, in input order.
+//!
+//! Calls that stand side by side and share their fate are kept together, as a stretch: a million short
+//! calls are a few hundred stretches, and what is done with them costs as much as that.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{Batch, BatchCall, Time};
+use super::pace::Pace;
+use super::{Batch, Inputs, Part, Time};
 use crate::error::Why;
 
 /// In which order results are handed out.
@@ -74,35 +78,44 @@ pub(crate) struct Ended<T> {
     pub(crate) note: Option<String>,
 }
 
+/// How many bytes of inputs go into a batch, unless a single call has more.
+const MOST_BYTES: usize = 256 << 10;
+
 /// What there is to take from a map.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Take<T> {
-    /// A result, and its index.
-    Ready(u64, Ended<T>),
+    /// So many calls from an index on have ended, all in the same way.
+    Ready(u64, u32, Ended<T>),
     /// The next one has not ended yet, or has not been added.
     Pending,
     /// There is none any more.
     Exhausted,
 }
 
+/// Consecutive calls that share their fate.
 #[derive(Debug)]
-enum Call<I, T> {
-    /// `attempts` have been made already.
+struct Stretch<I, T> {
+    count: u32,
+    fate: Fate<I, T>,
+}
+
+#[derive(Debug)]
+enum Fate<I, T> {
+    /// `attempts` have been made already. Unless they are in `ready`, their backoff has not passed.
     Waiting {
-        input: I,
-        bytes: usize,
+        inputs: I,
+        at: u32,
         attempts: u32,
     },
     Running {
-        input: I,
-        bytes: usize,
+        inputs: I,
+        at: u32,
         attempts: u32,
     },
     Ended {
         ended: Ended<T>,
         bytes: usize,
     },
-    Taken,
 }
 
 /// What became of an attempt's end.
@@ -116,9 +129,6 @@ pub(super) enum Settled {
     Cut,
 }
 
-/// How many times the window's calls there may be places for calls.
-const PLACES: usize = 16;
-
 /// Where a map has been cut off.
 #[derive(Debug)]
 struct Cut {
@@ -131,14 +141,20 @@ struct Cut {
 #[derive(Debug)]
 pub(super) struct Map<J, I, T> {
     pub(super) spec: MapSpec<J>,
-    /// The index of `calls[0]`.
-    base: u64,
-    calls: VecDeque<Call<I, T>>,
-    /// The first call that was never handed out.
-    fresh: u64,
-    /// Calls that were handed out and came back, ready to run.
-    again: BTreeSet<u64>,
-    running: u32,
+    pub(super) pace: Pace,
+    /// How many calls were added.
+    end: u64,
+    /// The next call to be taken, for [`Order::Input`].
+    next: u64,
+    /// By the index of their first call. Taken ones are gone.
+    stretches: BTreeMap<u64, Stretch<I, T>>,
+    /// The waiting stretches that may run now.
+    ready: BTreeSet<u64>,
+    /// Calls in these.
+    ready_calls: usize,
+    /// Slots that have a batch of it.
+    slots: u32,
+    running: usize,
     /// Calls that have not ended.
     unfinished: usize,
     /// Calls that were not taken.
@@ -154,14 +170,17 @@ pub(super) struct Map<J, I, T> {
     pub(super) turn: u64,
 }
 
-impl<J: Clone, I: Clone, T> Map<J, I, T> {
+impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
     pub(super) fn new(spec: MapSpec<J>) -> Self {
         Map {
             spec,
-            base: 0,
-            calls: VecDeque::new(),
-            fresh: 0,
-            again: BTreeSet::new(),
+            pace: Pace::default(),
+            end: 0,
+            next: 0,
+            stretches: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            ready_calls: 0,
+            slots: 0,
             running: 0,
             unfinished: 0,
             untaken: 0,
@@ -175,28 +194,27 @@ impl<J: Clone, I: Clone, T> Map<J, I, T> {
     }
 
     pub(super) fn end(&self) -> u64 {
-        self.base + self.calls.len() as u64
-    }
-
-    fn call(&mut self, index: u64) -> Option<&mut Call<I, T>> {
-        let at = usize::try_from(index.checked_sub(self.base)?).ok()?;
-        self.calls.get_mut(at)
+        self.end
     }
 
     /// How urgently it wants to be served, least first; `None` if it has nothing to run.
     pub(super) fn rank(&self) -> Option<(u32, u64)> {
-        let runnable = self.fresh < self.end() || !self.again.is_empty();
-        runnable.then_some((self.running, self.turn))
+        (!self.ready.is_empty()).then_some((self.slots, self.turn))
     }
 
     pub(super) fn has_room(&self) -> bool {
         let Window { calls, bytes } = self.spec.window;
-        // A single call larger than the window still has to pass. What has been taken behind a call
-        // that is slow to end leaves an empty place: there is a limit to these, too.
-        let fits = self.untaken < calls
-            && self.calls.len() < calls.saturating_mul(PLACES)
-            && self.bytes < bytes;
+        // A single call larger than the window still has to pass.
+        let fits = self.untaken < calls && self.bytes < bytes;
         !self.is_sealed() && (fits || self.untaken == 0)
+    }
+
+    /// How many calls there is room for.
+    pub(super) fn room(&self) -> usize {
+        match self.has_room() {
+            true => self.spec.window.calls.saturating_sub(self.untaken).max(1),
+            false => 0,
+        }
     }
 
     pub(super) fn is_sealed(&self) -> bool {
@@ -209,142 +227,306 @@ impl<J: Clone, I: Clone, T> Map<J, I, T> {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.unfinished - self.running as usize
+        self.unfinished - self.running
     }
 
-    pub(super) fn push(&mut self, input: I, bytes: usize) -> u64 {
+    /// Adds as many calls as there are inputs; returns the index of the first.
+    pub(super) fn push(&mut self, inputs: I) -> u64 {
+        let count = inputs.count();
+        let first = self.end;
         if self.is_sealed() {
             let note = self.cut.as_ref().map(|cut| cut.note.clone());
-            let result = Err(Why::Cancelled);
-            return self.push_result(Ended {
-                result,
-                attempts: 0,
-                trace: None,
-                note,
-            });
+            self.push_result(count, cancelled(0, note));
+            return first;
         }
-        let index = self.end();
-        self.calls.push_back(Call::Waiting {
-            input,
-            bytes,
+        self.bytes += inputs.bytes(0, count);
+        self.end += u64::from(count);
+        self.untaken += count as usize;
+        self.unfinished += count as usize;
+        let fate = Fate::Waiting {
+            inputs,
+            at: 0,
             attempts: 0,
-        });
-        self.untaken += 1;
-        self.unfinished += 1;
-        self.bytes += bytes;
-        index
+        };
+        self.insert(first, count, fate);
+        self.set_ready(first);
+        first
     }
 
     pub(super) fn push_ended(&mut self, why: Why) -> u64 {
-        let ended = Ended {
-            result: Err(why),
-            attempts: 0,
-            trace: None,
-            note: None,
-        };
-        let index = self.push_result(ended);
+        let index = self.end;
+        self.push_result(
+            1,
+            Ended {
+                result: Err(why),
+                attempts: 0,
+                trace: None,
+                note: None,
+            },
+        );
         if self.spec.fail_fast {
             self.cut_behind(index);
         }
         index
     }
 
-    fn push_result(&mut self, ended: Ended<T>) -> u64 {
-        let index = self.end();
-        // Nothing before it may be skipped: `fresh` only moves past it if it stands there.
-        if self.fresh == index {
-            self.fresh += 1;
-        }
-        self.calls.push_back(Call::Ended { ended, bytes: 0 });
-        self.untaken += 1;
-        self.completed_now(index);
-        index
+    fn push_result(&mut self, count: u32, ended: Ended<T>) {
+        let first = self.end;
+        self.end += u64::from(count);
+        self.untaken += count as usize;
+        self.insert(first, count, Fate::Ended { ended, bytes: 0 });
+        self.completed_now(first);
     }
 
     pub(super) fn seal(&mut self) {
         self.sealed = true;
     }
 
-    /// The next calls to run. There is one: [`rank`](Self::rank) said so.
-    pub(super) fn next_batch(&mut self) -> Batch<J, I> {
-        let index = self.next_index();
-        let mut calls = Vec::with_capacity(1);
-        if let Some(call) = self.call(index)
-            && let Call::Waiting {
-                input,
-                bytes,
-                attempts,
-            } = std::mem::replace(call, Call::Taken)
-        {
-            calls.push(BatchCall {
-                index,
-                attempt: attempts + 1,
-                input: input.clone(),
-            });
-            *call = Call::Running {
-                input,
-                bytes,
-                attempts,
-            };
-            self.running += 1;
+    // ---- Stretches -------------------------------------------------------------------------
+
+    fn insert(&mut self, first: u64, count: u32, fate: Fate<I, T>) {
+        if count > 0 {
+            self.stretches.insert(first, Stretch { count, fate });
         }
-        Batch {
+    }
+
+    fn set_ready(&mut self, first: u64) {
+        if let Some(stretch) = self.stretches.get(&first)
+            && self.ready.insert(first)
+        {
+            self.ready_calls += stretch.count as usize;
+        }
+    }
+
+    fn unset_ready(&mut self, first: u64, count: u32) -> bool {
+        let was = self.ready.remove(&first);
+        if was {
+            self.ready_calls -= count as usize;
+        }
+        was
+    }
+
+    /// Makes a stretch begin at this index, if there is one that can be divided there.
+    fn split(&mut self, index: u64) {
+        let Some((&first, stretch)) = self.stretches.range_mut(..index).next_back() else {
+            return;
+        };
+        let offset = index - first;
+        if offset >= u64::from(stretch.count) {
+            return;
+        }
+        let offset = offset as u32;
+        let rest = stretch.count - offset;
+        let fate = match &stretch.fate {
+            Fate::Waiting {
+                inputs,
+                at,
+                attempts,
+            } => Fate::Waiting {
+                inputs: inputs.clone(),
+                at: at + offset,
+                attempts: *attempts,
+            },
+            Fate::Running {
+                inputs,
+                at,
+                attempts,
+            } => Fate::Running {
+                inputs: inputs.clone(),
+                at: at + offset,
+                attempts: *attempts,
+            },
+            // Those are taken as they are.
+            Fate::Ended { .. } => return,
+        };
+        stretch.count = offset;
+        let was_ready = self.ready.contains(&first);
+        self.insert(index, rest, fate);
+        if was_ready {
+            self.ready.insert(index);
+        }
+    }
+
+    /// The firsts of the stretches that lie in a range, after they were divided at its ends.
+    fn within(&mut self, first: u64, end: u64) -> Vec<u64> {
+        self.split(first);
+        self.split(end);
+        self.stretches
+            .range(first..end)
+            .map(|(at, _)| *at)
+            .collect()
+    }
+
+    // ---- Running ---------------------------------------------------------------------------
+
+    /// The next calls to run, at most so many. There is one: [`rank`](Self::rank) said so.
+    pub(super) fn next_batch(&mut self, most: u32, slots: usize) -> Batch<J, I> {
+        let first = self.ready.first().copied().unwrap_or(self.end);
+        let mut batch = Batch {
             job: self.spec.job.clone(),
             memory: self.spec.limits.memory,
-            calls,
-        }
-    }
-
-    fn next_index(&mut self) -> u64 {
-        if let Some(index) = self.again.pop_first() {
-            return index;
-        }
-        let index = self.fresh;
-        self.fresh += 1;
-        self.skip_ended();
-        index
-    }
-
-    /// Moves `fresh` past calls that ended without having run.
-    fn skip_ended(&mut self) {
-        while self.fresh < self.end() {
-            let fresh = self.fresh;
-            match self.call(fresh) {
-                Some(Call::Waiting { .. }) => break,
-                _ => self.fresh += 1,
+            first,
+            attempt: 1,
+            count: 0,
+            parts: Vec::new(),
+        };
+        let size = self.pace.size(self.ready_calls, slots).min(most).max(1);
+        let mut room = MOST_BYTES;
+        while batch.count < size {
+            let at = first + u64::from(batch.count);
+            let Some(part) = self.run_some(at, size - batch.count, &mut room, &mut batch) else {
+                break;
+            };
+            batch.count += part.count;
+            batch.parts.push(part);
+            if batch.attempt > 1 {
+                break; // a call that failed before fails alone
             }
         }
+        self.slots += 1;
+        self.running += batch.count as usize;
+        batch
     }
 
-    /// A running call was not charged, or its backoff has passed: it waits to run again.
-    pub(super) fn give_back(&mut self, index: u64) {
-        match self.call(index) {
-            Some(call @ Call::Running { .. }) => {
-                let Call::Running {
-                    input,
-                    bytes,
+    /// Lets some of the ready stretch that begins at `at` run, if there is one that fits to the batch.
+    fn run_some(
+        &mut self,
+        at: u64,
+        most: u32,
+        room: &mut usize,
+        batch: &mut Batch<J, I>,
+    ) -> Option<Part<I>> {
+        if !self.ready.contains(&at) {
+            return None;
+        }
+        let stretch = self.stretches.get(&at)?;
+        let Fate::Waiting {
+            inputs,
+            at: place,
+            attempts,
+        } = &stretch.fate
+        else {
+            return None;
+        };
+        let (inputs, place, attempts) = (inputs.clone(), *place, *attempts);
+        let begins = batch.count == 0;
+        if !begins && attempts > 0 {
+            return None;
+        }
+        batch.attempt = attempts + 1;
+        let most = if attempts > 0 { 1 } else { most };
+        let mut count = stretch.count.min(most);
+        // Halving finds what fits quickly enough; a single call always does.
+        while count > 1 && inputs.bytes(place, count) > *room {
+            count /= 2;
+        }
+        let bytes = inputs.bytes(place, count);
+        if !begins && bytes > *room {
+            return None;
+        }
+        *room = room.saturating_sub(bytes);
+        self.split(at + u64::from(count));
+        self.unset_ready(at, count);
+        let fate = Fate::Running {
+            inputs: inputs.clone(),
+            at: place,
+            attempts,
+        };
+        self.insert(at, count, fate);
+        Some(Part {
+            inputs,
+            at: place,
+            count,
+        })
+    }
+
+    /// A slot has done with its batch.
+    pub(super) fn released(&mut self) {
+        self.slots = self.slots.saturating_sub(1);
+    }
+
+    /// Running calls were not charged: they wait to run again.
+    pub(super) fn give_back(&mut self, first: u64, count: u32) {
+        for at in self.within(first, first + u64::from(count)) {
+            let Some(stretch) = self.stretches.remove(&at) else {
+                continue;
+            };
+            match stretch.fate {
+                Fate::Running {
+                    inputs,
+                    at: place,
                     attempts,
-                } = std::mem::replace(call, Call::Taken)
-                else {
-                    return;
-                };
-                *call = Call::Waiting {
-                    input,
-                    bytes,
-                    attempts,
-                };
-                self.running -= 1;
-                if self.is_cut(index) {
-                    self.cancel(index);
-                } else {
-                    self.again.insert(index);
+                } => {
+                    self.running -= stretch.count as usize;
+                    let fate = Fate::Waiting {
+                        inputs,
+                        at: place,
+                        attempts,
+                    };
+                    self.insert(at, stretch.count, fate);
+                    self.set_ready(at);
                 }
+                fate => self.insert(at, stretch.count, fate),
             }
-            // Its backoff has passed; if it was cancelled in the meantime, that stands.
-            Some(Call::Waiting { .. }) => {
-                self.again.insert(index);
+        }
+        if let Some(from) = self.cut.as_ref().map(|cut| cut.from) {
+            self.cancel_waiting(from);
+        }
+    }
+
+    /// The backoff of a call has passed. If it was cancelled in the meantime, that stands.
+    pub(super) fn backoff_passed(&mut self, index: u64) {
+        let waits = self
+            .stretches
+            .get(&index)
+            .is_some_and(|stretch| matches!(stretch.fate, Fate::Waiting { .. }));
+        if waits {
+            self.set_ready(index);
+        }
+    }
+
+    /// Running calls have returned values.
+    pub(super) fn values(&mut self, first: u64, count: u32, trace: T, bytes: usize) -> Settled {
+        let mut attempts = 0;
+        let mut ended = 0;
+        for at in self.within(first, first + u64::from(count)) {
+            if let Some((calls, made)) = self.end_running(at) {
+                attempts = made + 1;
+                ended += calls;
             }
-            _ => {}
+        }
+        debug_assert_eq!(ended, count, "replies to calls that were not running");
+        let ended = Ended {
+            result: Ok(()),
+            attempts,
+            trace: Some(trace),
+            note: None,
+        };
+        self.bytes += bytes;
+        self.insert(first, count, Fate::Ended { ended, bytes });
+        Settled::Ended {
+            visible: self.completed_now(first),
+        }
+    }
+
+    /// Takes a running stretch out: how many calls, and how many attempts they had before.
+    fn end_running(&mut self, at: u64) -> Option<(u32, u32)> {
+        let stretch = self.stretches.remove(&at)?;
+        match stretch.fate {
+            Fate::Running {
+                inputs,
+                at: place,
+                attempts,
+            } => {
+                self.bytes -= inputs.bytes(place, stretch.count);
+                self.running -= stretch.count as usize;
+                self.unfinished -= stretch.count as usize;
+                Some((stretch.count, attempts))
+            }
+            fate => {
+                self.insert(at, stretch.count, fate);
+                None
+            }
         }
     }
 
@@ -353,58 +535,41 @@ impl<J: Clone, I: Clone, T> Map<J, I, T> {
         &mut self,
         index: u64,
         result: Result<(), Why>,
-        trace: Option<T>,
+        trace: T,
         bytes: usize,
         now: Time,
     ) -> Settled {
+        self.within(index, index + 1);
         let Limits {
             retries, backoff, ..
         } = self.spec.limits;
+        let Some(Stretch {
+            fate: Fate::Running { attempts, .. },
+            ..
+        }) = self.stretches.get(&index)
+        else {
+            return Settled::Ended { visible: false };
+        };
+        let attempts = attempts + 1;
         let cut = self.is_cut(index);
+        if !cut && attempts <= retries && result.as_ref().is_err_and(may_retry) {
+            return self.try_again(index, attempts, backoff, now);
+        }
         // What was stopped because of the cut says so.
         let note = match (&result, &self.cut) {
             (Err(Why::Cancelled), Some(cut)) => Some(cut.note.clone()),
             _ => None,
         };
-        let Some(call) = self.call(index) else {
-            return Settled::Ended { visible: false };
-        };
-        let (input, input_bytes, attempts) = match std::mem::replace(call, Call::Taken) {
-            Call::Running {
-                input,
-                bytes,
-                attempts,
-            } => (input, bytes, attempts + 1),
-            other => {
-                *call = other;
-                return Settled::Ended { visible: false };
-            }
-        };
-        let again = !cut && attempts <= retries && result.as_ref().is_err_and(may_retry);
-        if again {
-            *call = Call::Waiting {
-                input,
-                bytes: input_bytes,
-                attempts,
-            };
-            self.running -= 1;
-            if backoff.is_zero() {
-                self.again.insert(index);
-                return Settled::Again(None);
-            }
-            return Settled::Again(Some(now.saturating_add(delay(backoff, attempts, index))));
-        }
         let failed = result.is_err();
         let ended = Ended {
             result,
             attempts,
-            trace,
+            trace: Some(trace),
             note,
         };
-        *call = Call::Ended { ended, bytes };
-        self.running -= 1;
-        self.unfinished -= 1;
-        self.bytes = self.bytes - input_bytes + bytes;
+        self.end_running(index);
+        self.bytes += bytes;
+        self.insert(index, 1, Fate::Ended { ended, bytes });
         let visible = self.completed_now(index);
         if failed && self.spec.fail_fast {
             self.cut_behind(index);
@@ -413,16 +578,37 @@ impl<J: Clone, I: Clone, T> Map<J, I, T> {
         Settled::Ended { visible }
     }
 
-    /// Notes that a call has ended; whether that gives `take` something.
-    fn completed_now(&mut self, index: u64) -> bool {
+    fn try_again(&mut self, index: u64, made: u32, backoff: Duration, now: Time) -> Settled {
+        if let Some(stretch) = self.stretches.remove(&index)
+            && let Fate::Running { inputs, at, .. } = stretch.fate
+        {
+            self.running -= 1;
+            let fate = Fate::Waiting {
+                inputs,
+                at,
+                attempts: made,
+            };
+            self.insert(index, 1, fate);
+        }
+        if backoff.is_zero() {
+            self.set_ready(index);
+            return Settled::Again(None);
+        }
+        Settled::Again(Some(now.saturating_add(delay(backoff, made, index))))
+    }
+
+    /// Notes that calls have ended; whether that gives `take` something.
+    fn completed_now(&mut self, first: u64) -> bool {
         match self.spec.order {
-            Order::Input => index == self.base,
+            Order::Input => first == self.next,
             Order::Completion => {
-                self.completed.push_back(index);
+                self.completed.push_back(first);
                 true
             }
         }
     }
+
+    // ---- Cutting off -----------------------------------------------------------------------
 
     fn cut_behind(&mut self, index: u64) {
         self.cut_from(
@@ -437,69 +623,76 @@ impl<J: Clone, I: Clone, T> Map<J, I, T> {
 
     /// Cancels the calls from `start` that wait; those that are pushed later are cancelled, too.
     pub(super) fn cut_from(&mut self, start: u64, note: &str) {
-        if self.cut.as_ref().is_some_and(|cut| cut.from <= start) {
+        if self.is_cut(start) {
             return;
         }
         self.cut = Some(Cut {
             from: start,
             note: note.to_owned(),
         });
-        for index in start.max(self.base)..self.end() {
-            self.cancel(index);
-        }
-        self.again.retain(|index| *index < start);
-        self.skip_ended();
+        self.cancel_waiting(start);
     }
 
-    /// Ends a call that waits as cancelled.
-    fn cancel(&mut self, index: u64) {
+    fn cancel_waiting(&mut self, start: u64) {
         let note = self.cut.as_ref().map(|cut| cut.note.clone());
-        let Some(call) = self.call(index) else { return };
-        if let Call::Waiting {
-            bytes, attempts, ..
-        } = *call
-        {
-            let ended = Ended {
-                result: Err(Why::Cancelled),
-                attempts,
-                trace: None,
-                note,
+        for at in self.within(start, u64::MAX) {
+            let Some(stretch) = self.stretches.remove(&at) else {
+                continue;
             };
-            *call = Call::Ended { ended, bytes: 0 };
-            self.unfinished -= 1;
-            self.bytes -= bytes;
-            self.completed_now(index);
+            let Stretch { count, fate } = stretch;
+            match fate {
+                Fate::Waiting {
+                    inputs,
+                    at: place,
+                    attempts,
+                } => {
+                    self.unset_ready(at, count);
+                    self.bytes -= inputs.bytes(place, count);
+                    self.unfinished -= count as usize;
+                    let ended = cancelled(attempts, note.clone());
+                    self.insert(at, count, Fate::Ended { ended, bytes: 0 });
+                    self.completed_now(at);
+                }
+                fate => self.insert(at, count, fate),
+            }
         }
     }
+
+    // ---- Results ---------------------------------------------------------------------------
 
     pub(super) fn take(&mut self) -> Take<T> {
-        let index = match self.spec.order {
-            Order::Input => self.base,
+        let first = match self.spec.order {
+            Order::Input => self.next,
             Order::Completion => match self.completed.pop_front() {
-                Some(index) => index,
+                Some(first) => first,
                 None if self.is_finished() => return Take::Exhausted,
                 None => return Take::Pending,
             },
         };
-        let finished = self.is_finished();
-        match self.call(index) {
-            Some(call @ Call::Ended { .. }) => {
-                let Call::Ended { ended, bytes } = std::mem::replace(call, Call::Taken) else {
-                    return Take::Pending;
-                };
-                self.bytes -= bytes;
-                self.untaken -= 1;
-                self.drop_taken();
-                Take::Ready(index, ended)
-            }
-            None if finished => Take::Exhausted,
-            _ => Take::Pending,
+        match self.stretches.get(&first).map(|stretch| &stretch.fate) {
+            Some(Fate::Ended { .. }) => {}
+            None if self.is_finished() => return Take::Exhausted,
+            _ => return Take::Pending,
         }
+        let Some(Stretch {
+            count,
+            fate: Fate::Ended { ended, bytes },
+        }) = self.stretches.remove(&first)
+        else {
+            return Take::Pending;
+        };
+        self.next = self.next.max(first + u64::from(count));
+        self.bytes -= bytes;
+        self.untaken -= count as usize;
+        Take::Ready(first, count, ended)
     }
 
     pub(super) fn has_result(&self) -> bool {
         let ready = match self.spec.order {
-            Order::Input => matches!(self.calls.front(), Some(Call::Ended { .. })),
+            Order::Input => self
+                .stretches
+                .get(&self.next)
+                .is_some_and(|stretch| matches!(stretch.fate, Fate::Ended { .. })),
             Order::Completion => !self.completed.is_empty(),
         };
         ready || self.is_finished()
@@ -509,21 +702,23 @@ impl<J: Clone, I: Clone, T> Map<J, I, T> {
         self.cut.is_some()
     }
 
-    fn drop_taken(&mut self) {
-        while let Some(Call::Taken) = self.calls.front() {
-            self.calls.pop_front();
-            self.base += 1;
-        }
-    }
-
     /// Forgets all results.
     pub(super) fn clear(&mut self) {
-        self.base = self.end();
-        self.fresh = self.base;
-        self.calls.clear();
+        self.next = self.end;
+        self.stretches.clear();
+        self.ready.clear();
+        self.ready_calls = 0;
         self.untaken = 0;
-        self.again.clear();
         self.completed.clear();
+    }
+}
+
+fn cancelled<T>(attempts: u32, note: Option<String>) -> Ended<T> {
+    Ended {
+        result: Err(Why::Cancelled),
+        attempts,
+        trace: None,
+        note,
     }
 }
 

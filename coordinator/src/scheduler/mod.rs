@@ -18,6 +18,7 @@
 //! `map` holds the calls of one map, `slot` the state of one slot; here is what concerns both.
 
 mod map;
+mod pace;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -26,11 +27,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(crate) use map::{Ended, Limits, MapSpec, Order, Take, Window};
-pub(crate) use slot::{Idle, Running, Stage};
+pub(crate) use slot::{Idle, Running, Seen, Sight, Stage};
 
 use crate::error::Why;
 use map::{Map, Settled};
-use slot::{Doom, Slot};
+use slot::{Busy, Doom, End, Slot};
 
 /// A point in time: how long the pool has existed.
 pub(crate) type Time = Duration;
@@ -43,20 +44,40 @@ pub(crate) struct MapId(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SlotId(pub(crate) usize);
 
-/// Calls for a worker to run.
+/// The most calls in a batch.
+pub(crate) const MOST_CALLS: u32 = 8192;
+/// What a call must take at least for the calls behind it to be given to others.
+const STUCK: Duration = Duration::from_millis(1);
+/// What taking calls back must save at least.
+const WORTH: Duration = Duration::from_micros(400);
+
+/// Encoded inputs of consecutive calls. Cloning them is cheap.
+pub(crate) trait Inputs: Clone {
+    /// How many calls they are for.
+    fn count(&self) -> u32;
+    /// How large some of them are.
+    fn bytes(&self, from: u32, count: u32) -> usize;
+}
+
+/// Consecutive calls for a worker to run.
 #[derive(Debug)]
 pub(crate) struct Batch<J, I> {
     pub(crate) job: J,
     /// How much memory the worker may have meanwhile.
     pub(crate) memory: Option<u64>,
-    pub(crate) calls: Vec<BatchCall<I>>,
+    pub(crate) first: u64,
+    /// Which try of the calls it is, from 1.
+    pub(crate) attempt: u32,
+    pub(crate) count: u32,
+    pub(crate) parts: Vec<Part<I>>,
 }
 
+/// Some of these inputs.
 #[derive(Debug)]
-pub(crate) struct BatchCall<I> {
-    pub(crate) index: u64,
-    pub(crate) attempt: u32,
-    pub(crate) input: I,
+pub(crate) struct Part<I> {
+    pub(crate) inputs: I,
+    pub(crate) at: u32,
+    pub(crate) count: u32,
 }
 
 /// What a slot with an idle worker is to do.
@@ -83,6 +104,17 @@ pub(crate) struct Effects {
     pub(crate) signals: Vec<(SlotId, Stage)>,
     /// The earliest deadline may have changed.
     pub(crate) rearm: bool,
+}
+
+/// What must be true of a worker that is to be killed for what it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Must {
+    /// Nothing.
+    Die,
+    /// It has a call to answer for, be it one that it has not begun.
+    HaveACall,
+    /// It is running a call, of this index or a later one.
+    BeRunning(u64),
 }
 
 /// How far the pool's life has come. It only ever moves down this list.
@@ -127,7 +159,7 @@ pub(crate) struct Scheduler<J, I, T> {
     effects: Effects,
 }
 
-impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
+impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     pub(crate) fn new(slots: usize, restart_limit: RestartLimit) -> Self {
         Scheduler {
             phase: Phase::Open,
@@ -175,17 +207,27 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
         self.maps.get(&map).is_some_and(Map::has_room)
     }
 
+    /// How many calls a map has room for, unless they are large.
+    pub(crate) fn room(&self, map: MapId) -> usize {
+        self.maps.get(&map).map_or(0, Map::room)
+    }
+
     /// Whether a map will never again run a call that it is given.
     pub(crate) fn is_sealed(&self, map: MapId) -> bool {
         self.maps.get(&map).is_none_or(Map::is_sealed)
     }
 
-    /// Adds a call of `bytes` to a map and returns its index. Whether there is room is the caller's
-    /// business; a map that is sealed cancels it at once.
-    pub(crate) fn push(&mut self, map: MapId, input: I, bytes: usize) -> u64 {
-        let index = self.with_map(map, |map| map.push(input, bytes));
-        self.effects.work += 1;
-        index
+    /// Adds calls to a map and returns the index of the first. Whether there is room is the caller's
+    /// business; a map that is sealed cancels them at once.
+    pub(crate) fn push(&mut self, map: MapId, inputs: I) -> u64 {
+        let sealed = self.is_sealed(map);
+        let count = inputs.count() as usize;
+        let first = self.with_map(map, |map| map.push(inputs));
+        match sealed {
+            true => _ = self.effects.wake.insert(map),
+            false => self.effects.work += count,
+        }
+        first
     }
 
     /// Adds a call that has ended before it began.
@@ -223,12 +265,12 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     }
 
     /// Cancels what has not ended of a map: nothing more of it starts, and what runs is killed.
-    pub(crate) fn cancel(&mut self, map: MapId, now: Time, note: &str) {
+    pub(crate) fn cancel(&mut self, map: MapId, now: Time, note: &str, sight: &impl Sight) {
         self.with_map(map, |map| {
             map.seal();
             map.cut_from(0, note);
         });
-        self.doom_running(now, |running, _| running == map, Doom::Cancelled);
+        self.doom_map(map, 0, now, sight);
         self.effects.wake.insert(map);
         self.leave_if_drained();
     }
@@ -275,9 +317,11 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     }
 
     /// Ends everything: calls that wait are cancelled, and those that run are killed.
-    pub(crate) fn terminate(&mut self, now: Time, note: &str) {
+    pub(crate) fn terminate(&mut self, now: Time, note: &str, sight: &impl Sight) {
         self.stop(now, note);
-        self.doom_running(now, |_, _| true, Doom::Cancelled);
+        for slot in self.busy_slots() {
+            self.doom(slot, Doom::Cancelled, now, sight, Must::Die);
+        }
     }
 
     /// Ends the pool because it can't work: calls that wait are cancelled with the cause.
@@ -309,13 +353,14 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     }
 
     fn signal_busy(&mut self, stage: Stage) {
-        let busy = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.is_busy());
-        let signals = busy.map(|(number, _)| (SlotId(number), stage));
+        let signals = self.busy_slots().into_iter().map(|slot| (slot, stage));
         self.effects.signals.extend(signals);
+    }
+
+    fn busy_slots(&self) -> Vec<SlotId> {
+        let busy = |(_, slot): &(usize, &Slot)| slot.busy().is_some();
+        let slots = self.slots.iter().enumerate().filter(busy);
+        slots.map(|(number, _)| SlotId(number)).collect()
     }
 
     fn end(&mut self, note: &str) {
@@ -342,8 +387,14 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
         Idle { slot }
     }
 
-    /// What a slot with an idle worker is to do.
-    pub(crate) fn next(&mut self, idle: Idle, now: Time) -> Next<J, I> {
+    /// What a slot with an idle worker is to do, which may run at most so many calls.
+    pub(crate) fn next(
+        &mut self,
+        idle: Idle,
+        most: u32,
+        now: Time,
+        sight: &impl Sight,
+    ) -> Next<J, I> {
         self.promote_delayed(now);
         if self.is_drained() {
             return Next::Leave;
@@ -351,100 +402,215 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
         if self.paused.is_some() {
             return Next::Wait(idle, None);
         }
-        let delayed = self.delayed.first().map(|(time, ..)| *time);
+        if self.ready.is_empty() {
+            self.take_back(now, sight);
+        }
         let Some((_, _, map)) = self.ready.first().copied() else {
-            return Next::Wait(idle, delayed);
+            let delayed = self.delayed.first().map(|(time, ..)| *time);
+            // What a worker has not begun may be worth taking in a moment.
+            let look = self.has_spare().then(|| now.saturating_add(STUCK));
+            return Next::Wait(idle, delayed.into_iter().chain(look).min());
         };
         self.turn += 1;
-        let turn = self.turn;
+        let (turn, slots) = (self.turn, self.slots.len());
         let batch = self.with_map(map, |map| {
             map.turn = turn;
-            map.next_batch()
+            map.next_batch(most.clamp(1, MOST_CALLS), slots)
         });
         self.pass_on();
-        let running = Running::new(idle, map, batch.calls.iter().map(|call| call.index));
-        self.slots[running.slot.0] = self.busy(&running, now);
+        let limits = self.maps.get(&map).map(|map| map.spec.limits);
+        let limits = limits.unwrap_or_default();
+        self.effects.rearm |= limits.timeout.is_some() || limits.memory.is_some();
+        let busy = Busy::new(map, batch.first, batch.count, now, limits);
+        self.slots[idle.slot.0] = Slot::Busy(busy);
+        let running = Running {
+            slot: idle.slot,
+            map,
+        };
         Next::Run(running, batch)
     }
 
-    /// A worker has answered for the call it was running. Fails if that is not the call it claims.
+    /// Whether there is, or will be, something that nobody may have been woken up for.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.delayed.is_empty()
+    }
+
+    /// A call that somebody was to be woken up for runs already.
+    pub(crate) fn spare_a_waking(&mut self) {
+        self.effects.work = self.effects.work.saturating_sub(1);
+    }
+
+    /// Whether a call of this map would be the next to run, and the only one.
+    pub(crate) fn is_next(&self, map: MapId) -> bool {
+        let next = self.ready.first().map(|(_, _, next)| *next);
+        self.paused.is_none() && self.ready.len() == 1 && next == Some(map)
+    }
+
+    /// The batch has been sent: its first call begins about now.
+    pub(crate) fn sent(&mut self, running: &Running, now: Time) {
+        if let Some(busy) = self.slots[running.slot.0].busy_mut() {
+            busy.next_call(now);
+        }
+    }
+
+    /// Calls have returned values, by the worker's word.
+    pub(crate) fn values(
+        &mut self,
+        running: &Running,
+        at: u32,
+        count: u32,
+        now: Time,
+        trace: impl FnOnce(std::ops::Range<u32>) -> (T, usize),
+    ) -> Result<(), String> {
+        let busy = self.slots[running.slot.0].busy_mut();
+        let busy = busy.ok_or("a reply, where nothing was running")?;
+        let news = busy.hear(at, count)?;
+        busy.next_call(now);
+        let (map, first) = (busy.map, busy.first + u64::from(news.start));
+        if !news.is_empty() {
+            let count = news.end - news.start;
+            let (trace, bytes) = trace(news);
+            self.settled_values(map, first, count, trace, bytes);
+        }
+        Ok(())
+    }
+
+    /// One call has ended, by the worker's word.
     pub(crate) fn reply(
         &mut self,
-        running: &mut Running,
-        index: u64,
+        running: &Running,
+        at: u32,
         result: Result<(), Why>,
         trace: T,
         bytes: usize,
         now: Time,
+        sight: &impl Sight,
     ) -> Result<(), String> {
-        let expected = running.front();
-        if expected != Some(index) {
-            return Err(match expected {
-                Some(expected) => format!("a reply to call {index} instead of {expected}"),
-                None => format!("a reply to call {index}, where none was running"),
-            });
+        let busy = self.slots[running.slot.0].busy_mut();
+        let busy = busy.ok_or("a reply, where nothing was running")?;
+        let news = busy.hear(at, 1)?;
+        busy.next_call(now);
+        let (map, index) = (busy.map, busy.first + u64::from(at));
+        if !news.is_empty() {
+            self.settle(map, index, result, trace, bytes, now, sight);
         }
-        if self.doom_of(running.slot).is_some() {
-            // It has been decided that this call ends otherwise. Its worker is about to die.
-            return Ok(());
-        }
-        running.answered();
-        self.settle(running.map, index, result, Some(trace), bytes, now);
-        self.slots[running.slot.0] = self.busy(running, now);
         Ok(())
     }
 
+    /// The worker will run no more than so many calls of its batch.
+    pub(crate) fn stopped(&mut self, running: &Running, at: u32) -> Result<(), String> {
+        let busy = self.slots[running.slot.0].busy_mut();
+        let busy = busy.ok_or("the end of a batch, where none was running")?;
+        if at != busy.heard || at != busy.limit {
+            return Err(format!(
+                "that it ran {at} calls of its batch, where it has answered for {} and may run {}",
+                busy.heard, busy.limit
+            ));
+        }
+        busy.heard = busy.sent;
+        Ok(())
+    }
+
+    /// The first call that a slot's worker has not been heard to finish, by its place in the batch.
+    pub(crate) fn unreported(&self, slot: SlotId) -> Option<(u64, u32)> {
+        let busy = self.slots[slot.0].busy()?;
+        let spared = busy.doomed().and_then(|doomed| doomed.call);
+        let end = spared.unwrap_or(busy.limit).min(busy.limit);
+        (busy.reported < end).then_some((busy.first, busy.reported))
+    }
+
+    /// Calls have returned values that were found in the black box.
+    pub(crate) fn found(&mut self, slot: SlotId, count: u32, trace: T, bytes: usize) {
+        let Some(busy) = self.slots[slot.0].busy_mut() else {
+            return;
+        };
+        let (map, first) = (busy.map, busy.first + u64::from(busy.reported));
+        let spared = busy.doomed().and_then(|doomed| doomed.call);
+        let end = spared.unwrap_or(busy.limit).min(busy.limit);
+        if count > 0 && busy.reported.saturating_add(count) <= end {
+            busy.reported += count;
+            self.settled_values(map, first, count, trace, bytes);
+        }
+    }
+
+    /// Whether the worker has answered for all of its calls, and may go on living.
+    pub(crate) fn is_answered(&self, running: &Running) -> bool {
+        let busy = self.slots[running.slot.0].busy();
+        busy.is_none_or(|busy| busy.is_answered() && busy.doomed().is_none())
+    }
+
     /// The worker has answered for all of its calls.
-    pub(crate) fn idle_again(&mut self, running: Running) -> Result<Idle, Running> {
-        if running.front().is_some() {
+    pub(crate) fn idle_again(&mut self, running: Running, now: Time) -> Result<Idle, Running> {
+        if !self.is_answered(&running) {
             return Err(running);
         }
+        if let Some(busy) = self.slots[running.slot.0].busy() {
+            let (calls, took) = (busy.limit, now.saturating_sub(busy.begun));
+            self.released(running.map, |map| map.pace.learn(calls, took));
+        }
         self.slots[running.slot.0] = Slot::Idle;
+        self.leave_if_drained();
         Ok(Idle { slot: running.slot })
     }
 
-    /// The worker died. The call it was running is charged; those behind it are not.
-    pub(crate) fn died(&mut self, mut running: Running, why: Why, trace: T, now: Time) {
-        let doom = self.doom_of(running.slot);
-        self.slots[running.slot.0] = Slot::Starting;
-        let map = running.map;
-        if let Some(index) = running.front() {
-            running.answered();
-            let why = match doom {
-                Some(Doom::TimedOut(limit)) => Why::TimedOut(limit),
-                Some(Doom::OutOfMemory(limit)) => Why::OutOfMemory { limit },
-                Some(Doom::Cancelled) => Why::Cancelled,
-                None => why,
-            };
-            self.settle(map, index, Err(why), Some(trace), 0, now);
-        }
-        self.return_all(running);
-    }
-
-    /// The worker died before it had read the calls: none of them has begun, none is charged.
-    pub(crate) fn died_unstarted(&mut self, running: Running, trace: T, now: Time) -> bool {
-        if self.doom_of(running.slot).is_some() {
-            // It has been decided how the first of them ends.
-            self.died(running, Why::Cancelled, trace, now);
-            return false;
-        }
-        self.slots[running.slot.0] = Slot::Starting;
-        self.return_all(running);
-        true
-    }
-
-    fn return_all(&mut self, running: Running) {
-        let map = running.map;
-        let behind: Vec<u64> = running.rest().collect();
-        if !behind.is_empty() {
-            self.with_map(map, |map| {
-                behind.iter().for_each(|index| map.give_back(*index))
+    fn released(&mut self, id: MapId, and: impl FnOnce(&mut Map<J, I, T>)) {
+        if self.maps.contains_key(&id) {
+            self.with_map(id, |map| {
+                map.released();
+                and(map);
             });
-            self.effects.work += behind.len();
-            self.effects.wake.insert(map);
-            self.forget_if_done(map);
-            self.leave_if_drained();
+            self.forget_if_done(id);
         }
+    }
+
+    /// The worker died, having started so many calls. The one that was running is charged, if there was
+    /// one; those behind it are not. Says whether one was.
+    pub(crate) fn died(
+        &mut self,
+        running: Running,
+        started: u32,
+        why: Why,
+        trace: T,
+        now: Time,
+        sight: &impl Sight,
+    ) -> bool {
+        let slot = std::mem::replace(&mut self.slots[running.slot.0], Slot::Starting);
+        let Slot::Busy(busy) = slot else { return false };
+        let doomed = busy.doomed();
+        let doomed_call = doomed
+            .and_then(|doomed| doomed.call)
+            .filter(|call| *call >= busy.reported && *call < busy.limit);
+        // There are several only if their outputs were lost with a link that broke: they have run, and
+        // must not run again.
+        let behind = doomed_call
+            .map_or(0, |call| call + 1)
+            .max(started)
+            .clamp(busy.reported, busy.limit);
+        let index = |call: u32| busy.first + u64::from(call);
+        if behind < busy.limit && self.maps.contains_key(&busy.map) {
+            let count = busy.limit - behind;
+            self.with_map(busy.map, |map| map.give_back(index(behind), count));
+            self.effects.work += count as usize;
+        }
+        for call in busy.reported..behind {
+            let why = match doomed.filter(|doomed| doomed.call == Some(call)) {
+                Some(doomed) => doomed.doom.why(),
+                None => why.clone(),
+            };
+            self.settle(
+                busy.map,
+                index(call),
+                Err(why),
+                trace.clone(),
+                0,
+                now,
+                sight,
+            );
+        }
+        self.effects.wake.insert(busy.map);
+        self.released(busy.map, |_| ());
+        self.leave_if_drained();
+        behind > busy.reported || doomed.is_some()
     }
 
     /// The worker died, or was let go, while it had nothing to do.
@@ -477,17 +643,35 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
         if self.paused.is_some() {
             return None;
         }
-        self.slots.iter().filter_map(Slot::deadline).min()
+        let busy = self.slots.iter().filter_map(Slot::busy);
+        busy.filter_map(Busy::deadline).min()
     }
 
     /// Lets deadlines take effect that have passed.
-    pub(crate) fn overdue(&mut self, now: Time) {
+    pub(crate) fn overdue(&mut self, now: Time, sight: &impl Sight) {
         if self.paused.is_some() {
             return;
         }
-        for (number, slot) in self.slots.iter_mut().enumerate() {
-            if let Some(stage) = slot.overdue(now) {
-                self.effects.signals.push((SlotId(number), stage));
+        for slot in self.busy_slots() {
+            let Some(busy) = self.slots[slot.0].busy_mut() else {
+                continue;
+            };
+            match busy.end {
+                End::Limited { at, limit } if at <= now => {
+                    let seen = sight.look(slot);
+                    if seen.started > 0 && seen.began > busy.since {
+                        // It is another call by now, which has its own time.
+                        busy.next_call(seen.began);
+                    }
+                    if busy.deadline().is_some_and(|at| at <= now) {
+                        self.doom(slot, Doom::TimedOut(limit), now, sight, Must::HaveACall);
+                    }
+                }
+                End::Terminated { doom, kill_at } if kill_at <= now => {
+                    busy.end = End::Killed { doom };
+                    self.effects.signals.push((slot, Stage::Kill));
+                }
+                _ => {}
             }
         }
     }
@@ -499,25 +683,171 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
     }
 
     /// A worker has more memory than the call it runs allows.
-    pub(crate) fn out_of_memory(&mut self, slot: SlotId, limit: u64, now: Time) {
-        let stage = self.slots[slot.0].condemn(Doom::OutOfMemory(limit), now);
-        self.effects
-            .signals
-            .extend(stage.map(|stage| (slot, stage)));
+    pub(crate) fn out_of_memory(
+        &mut self,
+        slot: SlotId,
+        limit: u64,
+        now: Time,
+        sight: &impl Sight,
+    ) {
+        self.doom(slot, Doom::OutOfMemory(limit), now, sight, Must::HaveACall);
+    }
+
+    /// Decides that what a slot's worker is running ends otherwise than by itself. What it has not
+    /// started is given back.
+    fn doom(&mut self, slot: SlotId, doom: Doom, now: Time, sight: &impl Sight, must: Must) {
+        let busy = self.slots[slot.0].busy();
+        let Some(busy) = busy.filter(|busy| busy.doomed().is_none()) else {
+            return;
+        };
+        // A worker that never gets as far as the first call has to answer for that one.
+        let least = match must {
+            Must::HaveACall => busy.reported + 1,
+            Must::Die | Must::BeRunning(_) => 0,
+        };
+        let kept = sight.lower(slot, least);
+        self.retract(slot, kept);
+        let seen = sight.look(slot);
+        let Some(busy) = self.slots[slot.0].busy_mut() else {
+            return;
+        };
+        let last = busy
+            .limit
+            .checked_sub(1)
+            .filter(|last| *last >= busy.reported && (seen.finished <= *last || must == Must::Die));
+        let is_meant = match (must, last) {
+            (Must::Die, _) => true,
+            (Must::HaveACall, last) => last.is_some(),
+            (Must::BeRunning(from), last) => {
+                last.is_some_and(|last| seen.started > last && busy.first + u64::from(last) >= from)
+            }
+        };
+        if is_meant {
+            let stage = busy.condemn(doom, last, now);
+            self.effects.signals.push((slot, stage));
+        } else if busy.deadline().is_some_and(|at| at <= now) {
+            // It has just finished; what comes next has its own time.
+            busy.next_call(now);
+        }
+        self.effects.rearm = true;
+    }
+
+    /// Cancels what runs of a map, from an index on.
+    fn doom_map(&mut self, map: MapId, from: u64, now: Time, sight: &impl Sight) {
+        for slot in self.busy_slots() {
+            let concerned = self.slots[slot.0]
+                .busy()
+                .is_some_and(|busy| busy.map == map && busy.first + u64::from(busy.limit) > from);
+            if concerned {
+                self.doom(slot, Doom::Cancelled, now, sight, Must::BeRunning(from));
+            }
+        }
+    }
+
+    // ---- Taking back -----------------------------------------------------------------------
+
+    /// Whether a worker has calls that it may not have started.
+    fn has_spare(&self) -> bool {
+        let mut busy = self.slots.iter().filter_map(Slot::busy);
+        busy.any(|busy| busy.doomed().is_none() && busy.limit > busy.reported + 1)
+    }
+
+    /// Takes back calls that a worker has not started, for one that has nothing to do: all of them if
+    /// the call before them takes long, or else half, if there is enough to make it worth while.
+    fn take_back(&mut self, now: Time, sight: &impl Sight) {
+        let mut best: Option<(u32, SlotId, u32)> = None;
+        for slot in self.busy_slots() {
+            let Some(busy) = self.slots[slot.0].busy() else {
+                continue;
+            };
+            if busy.doomed().is_some() || busy.limit <= busy.reported + 1 {
+                continue;
+            }
+            let seen = sight.look(slot);
+            let spare = busy.limit.saturating_sub(seen.started.max(1));
+            let since = match seen.started {
+                0 => busy.since,
+                _ => seen.began.max(busy.since),
+            };
+            let stuck = now.saturating_sub(since) >= STUCK;
+            let pace = self.maps.get(&busy.map).map(|map| map.pace);
+            let worth = pace.is_some_and(|pace| pace.estimate(spare) >= WORTH);
+            if spare > 0 && (stuck || worth) && best.is_none_or(|(most, ..)| spare > most) {
+                let keep = match stuck {
+                    true => 1,
+                    false => busy.limit - spare.div_ceil(2),
+                };
+                best = Some((spare, slot, keep));
+            }
+        }
+        if let Some((_, slot, keep)) = best {
+            let kept = sight.lower(slot, keep);
+            self.retract(slot, kept);
+        }
+    }
+
+    /// A slot's worker keeps only so many calls of its batch: the others wait again.
+    fn retract(&mut self, slot: SlotId, kept: u32) {
+        let Some(busy) = self.slots[slot.0].busy_mut() else {
+            return;
+        };
+        let kept = kept.max(busy.reported).max(busy.heard);
+        let Some(count) = busy.limit.checked_sub(kept).filter(|count| *count > 0) else {
+            return;
+        };
+        busy.limit = kept;
+        let (map, first) = (busy.map, busy.first + u64::from(kept));
+        if self.maps.contains_key(&map) {
+            self.with_map(map, |map| map.give_back(first, count));
+            self.effects.work += count as usize;
+            self.effects.wake.insert(map);
+            self.forget_if_done(map);
+        }
     }
 
     // ---- Counting --------------------------------------------------------------------------
 
     /// How many slots run a call, and how many calls wait for one.
     pub(crate) fn load(&self) -> (usize, usize) {
-        let busy = self.slots.iter().filter(|slot| slot.is_busy()).count();
-        (busy, self.maps.values().map(Map::waiting).sum())
+        let spare = |busy: &Busy| busy.limit.saturating_sub(busy.reported + 1) as usize;
+        let busy: Vec<usize> = self
+            .slots
+            .iter()
+            .filter_map(Slot::busy)
+            .map(spare)
+            .collect();
+        let waiting: usize = self.maps.values().map(Map::waiting).sum();
+        (busy.len(), waiting + busy.iter().sum::<usize>())
     }
 
-    /// The call a slot is running.
-    pub(crate) fn running_on(&self, slot: SlotId) -> Option<(&J, u64, Time)> {
-        let (map, index, since) = self.slots[slot.0].running()?;
-        Some((&self.maps.get(&map)?.spec.job, index, since))
+    /// The call a slot is running, and since when.
+    pub(crate) fn running_on(&self, slot: SlotId, sight: &impl Sight) -> Option<(&J, u64, Time)> {
+        let busy = self.slots[slot.0].busy()?;
+        let seen = sight.look(slot);
+        let (call, since) = match seen.started.min(busy.limit).checked_sub(1) {
+            Some(call) if seen.began > busy.since => (call, seen.began),
+            Some(call) => (call, busy.since),
+            None => (0, busy.since),
+        };
+        let job = &self.maps.get(&busy.map)?.spec.job;
+        Some((job, busy.first + u64::from(call), since))
+    }
+
+    /// Whether workers run calls of a map several at a time: then outputs may wait in a black box.
+    pub(crate) fn is_batching(&self, map: MapId) -> bool {
+        let mut busy = self.slots.iter().filter_map(Slot::busy);
+        busy.any(|busy| busy.map == map && busy.sent > 1)
+    }
+
+    /// The slots that run calls of a map.
+    pub(crate) fn slots_of(&self, map: MapId) -> Vec<SlotId> {
+        let slots = self.busy_slots().into_iter();
+        let of_map = |slot: &SlotId| {
+            self.slots[slot.0]
+                .busy()
+                .is_some_and(|busy| busy.map == map)
+        };
+        slots.filter(of_map).collect()
     }
 
     // ---- Inside ----------------------------------------------------------------------------
@@ -539,30 +869,16 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
         result
     }
 
-    /// The state of a slot that has just sent, or heard of, the calls of `running`.
-    fn busy(&mut self, running: &Running, now: Time) -> Slot {
-        let limits = self.maps.get(&running.map).map(|map| map.spec.limits);
-        let slot = Slot::busy(running, now, limits.unwrap_or_default());
-        self.effects.rearm |= slot.deadline().is_some() || slot.memory_limit().is_some();
-        slot
-    }
-
-    fn doom_of(&self, slot: SlotId) -> Option<Doom> {
-        self.slots[slot.0].doom()
-    }
-
-    /// Decides that running calls end otherwise than by themselves.
-    fn doom_running(&mut self, now: Time, which: impl Fn(MapId, u64) -> bool, doom: Doom) {
-        for (number, slot) in self.slots.iter_mut().enumerate() {
-            let id = SlotId(number);
-            let meant = slot
-                .running()
-                .is_some_and(|(map, index, _)| which(map, index));
-            if meant && let Some(stage) = slot.condemn(doom, now) {
-                self.effects.signals.push((id, stage));
-                self.effects.rearm = true;
-            }
+    fn settled_values(&mut self, id: MapId, first: u64, count: u32, trace: T, bytes: usize) {
+        if !self.maps.contains_key(&id) {
+            return;
         }
+        let settled = self.with_map(id, |map| map.values(first, count, trace, bytes));
+        if settled == (Settled::Ended { visible: true }) {
+            self.effects.wake.insert(id);
+        }
+        self.forget_if_done(id);
+        self.leave_if_drained();
     }
 
     /// An attempt has ended: either the call has, too, or it is tried again.
@@ -571,10 +887,14 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
         id: MapId,
         index: u64,
         result: Result<(), Why>,
-        trace: Option<T>,
+        trace: T,
         bytes: usize,
         now: Time,
+        sight: &impl Sight,
     ) {
+        if !self.maps.contains_key(&id) {
+            return;
+        }
         let settled = self.with_map(id, |map| map.settle(index, result, trace, bytes, now));
         match settled {
             Settled::Again(None) => self.effects.work += 1,
@@ -589,11 +909,7 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
                 }
             }
             Settled::Cut => {
-                self.doom_running(
-                    now,
-                    |map, running| map == id && running > index,
-                    Doom::Cancelled,
-                );
+                self.doom_map(id, index + 1, now, sight);
                 self.effects.wake.insert(id);
             }
         }
@@ -616,7 +932,7 @@ impl<J: Clone, I: Clone, T> Scheduler<J, I, T> {
             }
             self.delayed.pop_first();
             if self.maps.contains_key(&id) {
-                self.with_map(id, |map| map.give_back(index));
+                self.with_map(id, |map| map.backoff_passed(index));
             }
         }
     }

@@ -1,9 +1,9 @@
 //! The state of one slot, and the tokens that stand for it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Limits, MapId, SlotId, Time};
+use crate::error::Why;
 
 /// A worker that has nothing to do. Whoever holds this may ask for calls, once.
 #[derive(Debug)]
@@ -12,41 +12,37 @@ pub(crate) struct Idle {
     pub(super) slot: SlotId,
 }
 
-/// A worker that has been given calls, and those it has not answered for.
+/// A worker that has been given a batch, and has not answered for all of it.
 #[derive(Debug)]
 #[must_use = "the calls would never end"]
 pub(crate) struct Running {
     pub(super) slot: SlotId,
     pub(super) map: MapId,
-    unanswered: VecDeque<u64>,
 }
 
 impl Running {
-    pub(super) fn new(idle: Idle, map: MapId, calls: impl Iterator<Item = u64>) -> Self {
-        Running {
-            slot: idle.slot,
-            map,
-            unanswered: calls.collect(),
-        }
-    }
-
-    /// The call that the worker is running: the first it has not answered for.
-    pub(crate) fn front(&self) -> Option<u64> {
-        self.unanswered.front().copied()
-    }
-
     /// The map its calls belong to.
     pub(crate) fn map(&self) -> MapId {
         self.map
     }
+}
 
-    pub(super) fn answered(&mut self) {
-        self.unanswered.pop_front();
-    }
+/// What can be seen of the workers from outside, whoever talks to them: by their black boxes.
+pub(crate) trait Sight {
+    /// How far a slot's worker has come with its batch.
+    fn look(&self, slot: SlotId) -> Seen;
+    /// Takes back the calls of its batch beyond so many, as far as it has not started them. Returns how
+    /// many it keeps.
+    fn lower(&self, slot: SlotId, to: u32) -> u32;
+}
 
-    pub(super) fn rest(self) -> impl Iterator<Item = u64> {
-        self.unanswered.into_iter()
-    }
+/// How far a worker has come with its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) started: u32,
+    pub(crate) finished: u32,
+    /// When the last that was started began.
+    pub(crate) began: Time,
 }
 
 /// What a worker is told by a signal.
@@ -70,6 +66,17 @@ pub(super) enum Doom {
     Cancelled,
 }
 
+impl Doom {
+    /// What the call ends as.
+    pub(super) fn why(self) -> Why {
+        match self {
+            Doom::TimedOut(limit) => Why::TimedOut(limit),
+            Doom::OutOfMemory(limit) => Why::OutOfMemory { limit },
+            Doom::Cancelled => Why::Cancelled,
+        }
+    }
+}
+
 /// The state of a slot.
 #[derive(Debug)]
 pub(super) enum Slot {
@@ -77,17 +84,33 @@ pub(super) enum Slot {
     Starting,
     /// Its worker waits for calls.
     Idle,
-    /// Its worker runs a call.
-    Busy {
-        map: MapId,
-        index: u64,
-        since: Time,
-        limits: Limits,
-        end: End,
-    },
+    /// Its worker runs a batch.
+    Busy(Busy),
 }
 
-/// What is to become of a running call.
+/// A batch under way. Its calls are counted from 0 here, as on the link.
+#[derive(Debug)]
+pub(super) struct Busy {
+    pub(super) map: MapId,
+    /// The index of its first call.
+    pub(super) first: u64,
+    /// How many calls were sent.
+    pub(super) sent: u32,
+    /// How many of them the worker may run: the others have been taken back.
+    pub(super) limit: u32,
+    /// How many the worker has answered for, or said that it would not run.
+    pub(super) heard: u32,
+    /// How many have ended, as far as the map knows. More than was heard, if their outputs were found
+    /// in the black box.
+    pub(super) reported: u32,
+    pub(super) begun: Time,
+    /// When the call that is running began, as far as one knows.
+    pub(super) since: Time,
+    pub(super) limits: Limits,
+    pub(super) end: End,
+}
+
+/// What is to become of the running call.
 #[derive(Debug)]
 pub(super) enum End {
     /// It may run for as long as it likes.
@@ -95,125 +118,131 @@ pub(super) enum End {
     /// It is killed at this time, for having run this long.
     Limited { at: Time, limit: Duration },
     /// Its worker has had SIGTERM, and gets SIGKILL at this time.
-    Terminated { doom: Doom, kill_at: Time },
+    Terminated { doom: Doomed, kill_at: Time },
     /// Its worker has had SIGKILL.
-    Killed { doom: Doom },
+    Killed { doom: Doomed },
 }
 
-impl Slot {
-    /// The state after the worker has been sent, or has answered for, a call.
-    pub(super) fn busy(running: &Running, now: Time, limits: Limits) -> Slot {
-        let Some(index) = running.front() else {
-            return Slot::Idle;
-        };
-        let end = match limits.timeout {
-            Some(limit) => End::Limited {
-                at: now.saturating_add(limit),
-                limit,
-            },
-            None => End::Open,
-        };
-        Slot::Busy {
-            map: running.map,
-            index,
+/// Which call of the batch it is that is killed, if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Doomed {
+    pub(super) doom: Doom,
+    pub(super) call: Option<u32>,
+}
+
+impl Busy {
+    /// A batch that is about to be sent.
+    pub(super) fn new(map: MapId, first: u64, sent: u32, now: Time, limits: Limits) -> Self {
+        let mut busy = Busy {
+            map,
+            first,
+            sent,
+            limit: sent,
+            heard: 0,
+            reported: 0,
+            begun: now,
             since: now,
             limits,
-            end,
+            end: End::Open,
+        };
+        busy.next_call(now);
+        busy
+    }
+
+    /// Another call has begun.
+    pub(super) fn next_call(&mut self, began: Time) {
+        self.since = began;
+        if self.doomed().is_none() {
+            self.end = match self.limits.timeout {
+                Some(limit) => End::Limited {
+                    at: began.saturating_add(limit),
+                    limit,
+                },
+                None => End::Open,
+            };
         }
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        matches!(self, Slot::Busy { .. })
-    }
-
-    /// The call it runs, and since when.
-    pub(super) fn running(&self) -> Option<(MapId, u64, Time)> {
-        match self {
-            Slot::Busy {
-                map, index, since, ..
-            } => Some((*map, *index, *since)),
-            _ => None,
-        }
-    }
-
-    pub(super) fn doom(&self) -> Option<Doom> {
-        match self {
-            Slot::Busy {
-                end: End::Terminated { doom, .. } | End::Killed { doom },
-                ..
-            } => Some(*doom),
-            _ => None,
+    pub(super) fn doomed(&self) -> Option<Doomed> {
+        match self.end {
+            End::Terminated { doom, .. } | End::Killed { doom } => Some(doom),
+            End::Open | End::Limited { .. } => None,
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        match self {
-            Slot::Busy {
-                end: End::Limited { at, .. },
-                ..
-            } => Some(*at),
-            Slot::Busy {
-                end: End::Terminated { kill_at, .. },
-                ..
-            } => Some(*kill_at),
-            _ => None,
+        match self.end {
+            End::Limited { at, .. } | End::Terminated { kill_at: at, .. } => Some(at),
+            End::Open | End::Killed { .. } => None,
         }
     }
 
-    /// How much memory its worker may have for the call it runs.
-    pub(super) fn memory_limit(&self) -> Option<u64> {
-        match self {
-            Slot::Busy {
-                limits,
-                end: End::Open | End::Limited { .. },
-                ..
-            } => limits.memory,
-            _ => None,
-        }
-    }
-
-    /// Decides that the running call ends as `doom`, unless that is decided already; says what its
-    /// worker is to be sent.
-    pub(super) fn condemn(&mut self, doom: Doom, now: Time) -> Option<Stage> {
-        let Slot::Busy {
-            limits,
-            end: end @ (End::Open | End::Limited { .. }),
-            ..
-        } = self
-        else {
-            return None;
-        };
+    /// Decides how the running call ends, and says what its worker is to be sent.
+    pub(super) fn condemn(&mut self, doom: Doom, call: Option<u32>, now: Time) -> Stage {
+        let doomed = Doomed { doom, call };
         // Memory that runs out can't wait for a worker to tidy up.
-        if limits.grace.is_zero() || matches!(doom, Doom::OutOfMemory(_)) {
-            *end = End::Killed { doom };
-            return Some(Stage::Kill);
+        if self.limits.grace.is_zero() || matches!(doom, Doom::OutOfMemory(_)) {
+            self.end = End::Killed { doom: doomed };
+            return Stage::Kill;
         }
-        let kill_at = now.saturating_add(limits.grace);
-        *end = End::Terminated { doom, kill_at };
-        Some(Stage::Term)
+        let kill_at = now.saturating_add(self.limits.grace);
+        self.end = End::Terminated {
+            doom: doomed,
+            kill_at,
+        };
+        Stage::Term
     }
 
-    /// What is to be sent to the worker if its deadline has passed.
-    pub(super) fn overdue(&mut self, now: Time) -> Option<Stage> {
-        let Slot::Busy { end, .. } = self else {
-            return None;
+    /// What the worker says of the calls from `at` on: which of them the map has not heard of yet.
+    pub(super) fn hear(&mut self, at: u32, count: u32) -> Result<std::ops::Range<u32>, String> {
+        let end = at.checked_add(count).filter(|end| *end <= self.limit);
+        let (Some(end), true) = (end, at == self.heard && count > 0) else {
+            return Err(format!(
+                "a reply to {count} calls from {at} on instead of from {} to {}",
+                self.heard, self.limit
+            ));
         };
-        match *end {
-            End::Limited { at, limit } if at <= now => self.condemn(Doom::TimedOut(limit), now),
-            End::Terminated { doom, kill_at } if kill_at <= now => {
-                *end = End::Killed { doom };
-                Some(Stage::Kill)
-            }
-            _ => None,
+        self.heard = end;
+        // It has been decided that the doomed call ends otherwise. Its worker is about to die.
+        let spared = self.doomed().and_then(|doomed| doomed.call).unwrap_or(end);
+        let news = self.reported.max(at)..end.min(spared);
+        self.reported = self.reported.max(news.end);
+        Ok(news)
+    }
+
+    /// Whether the worker has nothing left to say.
+    pub(super) fn is_answered(&self) -> bool {
+        self.heard >= self.sent
+    }
+}
+
+impl Slot {
+    pub(super) fn busy(&self) -> Option<&Busy> {
+        match self {
+            Slot::Busy(busy) => Some(busy),
+            Slot::Starting | Slot::Idle => None,
         }
+    }
+
+    pub(super) fn busy_mut(&mut self) -> Option<&mut Busy> {
+        match self {
+            Slot::Busy(busy) => Some(busy),
+            Slot::Starting | Slot::Idle => None,
+        }
+    }
+
+    /// How much memory its worker may have for what it runs.
+    pub(super) fn memory_limit(&self) -> Option<u64> {
+        let busy = self.busy().filter(|busy| busy.doomed().is_none())?;
+        busy.limits.memory
     }
 
     /// Moves the deadline, for time that did not count.
     pub(super) fn postpone(&mut self, by: Duration) {
-        if let Slot::Busy {
+        if let Slot::Busy(Busy {
             end: End::Limited { at, .. } | End::Terminated { kill_at: at, .. },
             ..
-        } = self
+        }) = self
         {
             *at = at.saturating_add(by);
         }

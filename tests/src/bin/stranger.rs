@@ -9,10 +9,13 @@ use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 use std::process::Command;
 
+use protocol::black_box::BlackBox;
 use protocol::frame::Caps;
 use protocol::handshake::{self, HandshakeError, TOKEN_VARIABLE};
 use protocol::link::{self, Link, LinkError, Socket};
-use protocol::message::{Batch, Hello, Reply, TaskInfo, ToWorker, Verdict};
+use protocol::message::{
+    Batch, CallReply, Hello, Reply, TaskInfo, ToWorker, Values, Verdict, Welcome,
+};
 
 // Its tasks are what the honest worker runs.
 use tests as _;
@@ -42,7 +45,7 @@ fn main() -> Anything<()> {
         .ok_or("its file's name says how it is to behave")?;
     let start = count_starts(&this)?;
     if way == "all" {
-        return join(place).and_then(|link| converse(link, ALL[start % ALL.len()], &this));
+        return join(place).and_then(|seat| converse(seat, ALL[start % ALL.len()], &this));
     }
     if when.parse() == Ok(start) {
         rude(way, place, &this)?;
@@ -85,7 +88,7 @@ fn rude(way: &str, place: &str, this: &Path) -> Anything<()> {
             Err(HandshakeError::Refused(_)) => std::process::exit(NOT_JOINED),
             other => Err(format!("{other:?}").into()),
         },
-        way => join(place).and_then(|link| converse(link, way, this)),
+        way => join(place).and_then(|seat| converse(seat, way, this)),
     }
 }
 
@@ -112,7 +115,7 @@ fn refused_after_end(place: &str, says: &[u8]) -> Anything<()> {
     std::process::exit(NOT_JOINED)
 }
 
-fn introduce(place: &str, token: &str) -> Result<Link<Socket>, HandshakeError> {
+fn introduce(place: &str, token: &str) -> Result<(Link<Socket>, Welcome), HandshakeError> {
     let stream = link::connect(place.as_ref()).map_err(LinkError::Broken)?;
     let mut link = Link::new(stream);
     let task = |name: &str| TaskInfo {
@@ -125,27 +128,48 @@ fn introduce(place: &str, token: &str) -> Result<Link<Socket>, HandshakeError> {
         pid: std::process::id(),
         tasks: ["echo", "square_but_die"].map(task).into(),
     };
-    handshake::introduce(&mut link, &hello).map(|_| link)
+    handshake::introduce(&mut link, &hello).map(|welcome| (link, welcome))
 }
 
-fn join(place: &str) -> Anything<Link<Socket>> {
-    Ok(introduce(place, &env::var(TOKEN_VARIABLE)?)?)
+/// What it takes to be a worker.
+struct Seat {
+    link: Link<Socket>,
+    black_box: BlackBox,
+}
+
+fn join(place: &str) -> Anything<Seat> {
+    let (mut link, welcome) = introduce(place, &env::var(TOKEN_VARIABLE)?)?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(welcome.black_box)?;
+    let black_box = BlackBox::map(&file)?;
+    handshake::ready(&mut link)?;
+    Ok(Seat { link, black_box })
 }
 
 /// Is rude once, and echoes inputs from then on. Does not return.
-fn converse(mut link: Link<Socket>, way: &str, this: &Path) -> Anything<()> {
+fn converse(seat: Seat, way: &str, this: &Path) -> Anything<()> {
+    let Seat {
+        mut link,
+        black_box,
+    } = seat;
     if way == "early" {
-        link.send(&reply(u64::MAX), &[b"early"])?;
+        link.send(&reply(1, 0), &[b"early"])?;
     }
     if way == "deaf" {
         stay();
     }
-    let (batch, input) = hear(&mut link);
-    let index = batch.calls[0].index;
-    let right = frame(&reply(index), &input);
+    let (batch, inputs) = hear(&mut link, &black_box);
+    let serial = batch.serial;
+    // It is rude about the first call only.
+    let first = batch.lens.first().copied().unwrap_or(0) as usize;
+    let (input, rest) = inputs.split_at(first);
+    let input = input.to_vec();
+    let right = frame(&reply(serial, 0), &input);
     let say = |bytes: &[u8]| link.stream().write_all(bytes);
     match way {
-        "other" => say(&frame(&reply(index + 1), &input))?,
+        "other" => say(&frame(&reply(serial, 1), &input))?,
         "twice" => say(&[right.as_slice(), &right].concat())?,
         "half" => {
             say(&right[..right.len() / 2])?;
@@ -164,7 +188,7 @@ fn converse(mut link: Link<Socket>, way: &str, this: &Path) -> Anything<()> {
         "rubbish" => say(&[&length(20)[..], &length(0), &[9; 20]].concat())?,
         "trailing" => {
             // The header claims one byte of the payload for itself, too.
-            let mut longer = frame(&reply(index), &[0]);
+            let mut longer = frame(&reply(serial, 0), &[0]);
             longer[0] += 1;
             longer[4] -= 1;
             say(&longer)?;
@@ -175,30 +199,54 @@ fn converse(mut link: Link<Socket>, way: &str, this: &Path) -> Anything<()> {
             say(&[0xff; 8])?;
             File::create(this.with_extension("idle"))?;
         }
-        "value" => say(&frame(&reply(index), &[200]))?,
-        "longer" => say(&frame(&reply(index), &[input.as_slice(), &[0]].concat()))?,
+        "value" => say(&frame(&reply(serial, 0), &[200]))?,
+        "longer" => say(&frame(
+            &reply(serial, 0),
+            &[input.as_slice(), &[0]].concat(),
+        ))?,
         "boasts" => {
-            let boast = Reply {
+            let boast = Reply::Call(CallReply {
+                serial,
+                at: 0,
                 nanos: u64::MAX,
                 stdout: u64::MAX,
                 stderr: u64::MAX,
-                ..reply(index)
-            };
+                verdict: Verdict::Value,
+            });
             say(&frame(&boast, &input))?;
         }
         "early" => say(&right)?,
         other => return Err(format!("no such way: {other}").into()),
     }
+    answer(&mut link, &batch, 1, rest)?;
     loop {
-        let (batch, input) = hear(&mut link);
-        link.send(&reply(batch.calls[0].index), &[&input])?;
+        let (batch, inputs) = hear(&mut link, &black_box);
+        answer(&mut link, &batch, 0, &inputs)?;
     }
 }
 
-/// The next batch, which is of one call. Leaves when there is none.
-fn hear(link: &mut Link<Socket>) -> (Batch, Vec<u8>) {
+/// Echoes the calls of a batch from one on.
+fn answer(link: &mut Link<Socket>, batch: &Batch, at: usize, inputs: &[u8]) -> Anything<()> {
+    let lens = batch.lens[at.min(batch.lens.len())..].to_vec();
+    if lens.is_empty() {
+        return Ok(());
+    }
+    let values = Values {
+        serial: batch.serial,
+        at: u32::try_from(at)?,
+        nanos: vec![1; lens.len()],
+        lens,
+    };
+    Ok(link.send(&Reply::Values(values), &[inputs])?)
+}
+
+/// The next batch, begun. Leaves when there is none.
+fn hear(link: &mut Link<Socket>, black_box: &BlackBox) -> (Batch, Vec<u8>) {
     match link.receive(Caps::FULL) {
-        Ok((ToWorker::Batch(batch), input)) => (batch, input.to_vec()),
+        Ok((ToWorker::Batch(batch), input)) => {
+            batch.lens.iter().for_each(|_| _ = black_box.start(0));
+            (batch, input.to_vec())
+        }
         Ok((ToWorker::Exit(code), _)) => std::process::exit(code),
         _ => std::process::exit(0),
     }
@@ -211,14 +259,15 @@ fn stay() -> ! {
     }
 }
 
-fn reply(index: u64) -> Reply {
-    Reply {
-        index,
+fn reply(serial: u32, at: u32) -> Reply {
+    Reply::Call(CallReply {
+        serial,
+        at,
         nanos: 1,
         stdout: 0,
         stderr: 0,
         verdict: Verdict::Value,
-    }
+    })
 }
 
 fn frame(reply: &Reply, payload: &[u8]) -> Vec<u8> {

@@ -1,7 +1,11 @@
 //! The operating system's part of being a worker. The only place that knows which system it is.
 
 #[cfg(unix)]
+mod tail;
+#[cfg(unix)]
 mod unix;
+#[cfg(unix)]
+pub(crate) use tail::Tail;
 #[cfg(unix)]
 pub(crate) use unix::*;
 

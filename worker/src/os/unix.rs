@@ -4,7 +4,7 @@
     reason = "C's standard streams can only be reached through libc"
 )]
 
-use std::os::fd::{AsFd, IntoRawFd};
+use std::os::fd::IntoRawFd;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Result;
@@ -52,19 +52,29 @@ pub(crate) fn flush_c_streams() {
     }
 }
 
-pub(crate) fn stdout_len() -> u64 {
-    file_len(std::io::stdout())
-}
-
-pub(crate) fn stderr_len() -> u64 {
-    file_len(std::io::stderr())
-}
-
-fn file_len(stream: impl AsFd) -> u64 {
-    match rustix::fs::fstat(stream) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-            u64::try_from(stat.st_size).unwrap_or(0)
-        }
-        _ => 0,
+/// As [`flush_c_streams`], for stdout alone, and at next to no cost if there is nothing to write.
+pub(crate) fn flush_c_stdout() {
+    unsafe extern "C" {
+        // Of Solaris once; glibc and musl have it.
+        fn __fpending(stream: *mut libc::FILE) -> libc::size_t;
     }
+    // SAFETY: C's own stream. Looking at how full its buffer is takes no lock, and no other thread of C
+    // code writes while no call runs; if one does, it is seen later.
+    unsafe {
+        if __fpending(stdout) > 0 {
+            libc::fflush(stdout);
+        }
+    }
+}
+
+/// The nanoseconds of the system's monotonic clock, which all processes share.
+pub(crate) fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // It counts from the system's start.
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Opens what another process keeps open for this one.
+pub(crate) fn open_shared(path: &str) -> std::io::Result<std::fs::File> {
+    std::fs::File::options().read(true).write(true).open(path)
 }

@@ -1,0 +1,300 @@
+//! What calls carry: encoded inputs on their way to the workers, and what comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::message::Encoding;
+
+use crate::output::Printed;
+use crate::scheduler;
+
+/// What the calls of a map run.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) task: String,
+    pub(crate) types: Option<String>,
+    pub(crate) encoding: Encoding,
+}
+
+/// The encoded inputs of consecutive calls. Shared, because a call that is tried again needs its input
+/// again.
+#[derive(Debug, Clone)]
+pub(crate) struct Inputs(Arc<Chunk>);
+
+/// How large the inputs of a chunk are, all together, before it is closed.
+const CHUNK: usize = 64 << 10;
+
+/// Inputs being gathered, one after another.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    bytes: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<u32>,
+}
+
+impl Chunk {
+    /// Adds an input by encoding it. One that can't be encoded leaves nothing behind.
+    pub(crate) fn add(
+        &mut self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let start = self.bytes.len();
+        encode(&mut self.bytes)?;
+        match u32::try_from(self.bytes.len()) {
+            Ok(end) => self.ends.push(end),
+            Err(_) => {
+                self.bytes.truncate(start);
+                return Err("the input is too large: it has more than 4 GiB".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= CHUNK
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// What was gathered; the chunk is empty afterwards.
+    pub(crate) fn take(&mut self) -> Inputs {
+        let next = Chunk {
+            bytes: Vec::with_capacity(self.bytes.len().min(CHUNK)),
+            ends: Vec::with_capacity(self.ends.len()),
+        };
+        Inputs(Arc::new(std::mem::replace(self, next)))
+    }
+}
+
+impl From<Vec<u8>> for Inputs {
+    /// One input.
+    fn from(bytes: Vec<u8>) -> Self {
+        let ends = vec![u32::try_from(bytes.len()).unwrap_or(u32::MAX)];
+        Inputs(Arc::new(Chunk { bytes, ends }))
+    }
+}
+
+impl Inputs {
+    fn start(&self, at: u32) -> usize {
+        match at.checked_sub(1) {
+            Some(before) => self.0.ends[before as usize] as usize,
+            None => 0,
+        }
+    }
+
+    /// Some of them, one after another.
+    pub(crate) fn slice(&self, at: u32, count: u32) -> &[u8] {
+        &self.0.bytes[self.start(at)..self.start(at + count)]
+    }
+
+    /// How long each of some of them is.
+    pub(crate) fn lens(&self, at: u32, count: u32) -> impl Iterator<Item = u32> {
+        let mut start = self.start(at) as u32;
+        self.0.ends[at as usize..(at + count) as usize]
+            .iter()
+            .map(move |end| end - std::mem::replace(&mut start, *end))
+    }
+}
+
+impl scheduler::Inputs for Inputs {
+    fn count(&self) -> u32 {
+        // A chunk is closed long before.
+        u32::try_from(self.0.ends.len()).unwrap_or(u32::MAX)
+    }
+
+    fn bytes(&self, from: u32, count: u32) -> usize {
+        self.start(from + count) - self.start(from)
+    }
+}
+
+/// What is left of an attempt, or of consecutive calls that returned values and printed nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Trace {
+    pub(crate) pid: u32,
+    pub(crate) printed: Printed,
+    pub(crate) note: Option<String>,
+    outputs: Outputs,
+}
+
+#[derive(Debug, Clone)]
+enum Outputs {
+    /// Of one call.
+    One {
+        elapsed: Duration,
+        value: Arc<Payload>,
+    },
+    Many(Arc<Values>),
+}
+
+/// Encoded outputs: the part of a frame behind its header.
+#[derive(Debug, Default)]
+pub(crate) struct Payload {
+    pub(crate) frame: Vec<u8>,
+    pub(crate) start: usize,
+}
+
+impl Payload {
+    fn bytes(&self) -> &[u8] {
+        &self.frame[self.start..]
+    }
+}
+
+/// The outputs of consecutive calls.
+#[derive(Debug)]
+pub(crate) struct Values {
+    /// The index of the first.
+    pub(crate) first: u64,
+    pub(crate) nanos: Vec<u32>,
+    /// Where each output ends.
+    ends: Vec<u32>,
+    payload: Payload,
+}
+
+impl Values {
+    /// Fails if the lengths do not add up to the payload.
+    pub(crate) fn new(
+        first: u64,
+        lens: Vec<u32>,
+        nanos: Vec<u32>,
+        payload: Payload,
+    ) -> Result<Self, String> {
+        let mut end = 0_u32;
+        let mut ends = lens;
+        for len in &mut ends {
+            end = end
+                .checked_add(*len)
+                .ok_or("outputs of more than 4 GiB".to_owned())?;
+            *len = end;
+        }
+        if end as usize != payload.bytes().len() || ends.len() != nanos.len() {
+            return Err(format!(
+                "{} outputs of {end} bytes, with {} times, in a payload of {}",
+                ends.len(),
+                nanos.len(),
+                payload.bytes().len()
+            ));
+        }
+        Ok(Values {
+            first,
+            nanos,
+            ends,
+            payload,
+        })
+    }
+
+    /// How large some of them are.
+    pub(crate) fn size(&self, from: u32, to: u32) -> usize {
+        self.end(to) - self.end(from)
+    }
+
+    fn end(&self, count: u32) -> usize {
+        match count.checked_sub(1) {
+            Some(last) => self.ends.get(last as usize).copied().unwrap_or(0) as usize,
+            None => 0,
+        }
+    }
+}
+
+impl Trace {
+    /// Of one call.
+    pub(crate) fn one(pid: u32, elapsed: Duration, printed: Printed, value: Payload) -> Self {
+        Trace {
+            pid,
+            printed,
+            note: None,
+            outputs: Outputs::One {
+                elapsed,
+                value: Arc::new(value),
+            },
+        }
+    }
+
+    /// Of calls that returned values and printed nothing.
+    pub(crate) fn many(pid: u32, values: Arc<Values>) -> Self {
+        Trace {
+            pid,
+            printed: Printed::default(),
+            note: None,
+            outputs: Outputs::Many(values),
+        }
+    }
+
+    /// The encoded output of a call.
+    pub(crate) fn value(&self, index: u64) -> &[u8] {
+        match &self.outputs {
+            Outputs::One { value, .. } => value.bytes(),
+            Outputs::Many(values) => {
+                let at = u32::try_from(index.saturating_sub(values.first)).unwrap_or(u32::MAX);
+                let range = values.end(at)..values.end(at.saturating_add(1));
+                values.payload.bytes().get(range).unwrap_or_default()
+            }
+        }
+    }
+
+    /// How long a call ran.
+    pub(crate) fn elapsed(&self, index: u64) -> Duration {
+        match &self.outputs {
+            Outputs::One { elapsed, .. } => *elapsed,
+            Outputs::Many(values) => {
+                let at = usize::try_from(index.saturating_sub(values.first)).unwrap_or(usize::MAX);
+                let nanos = values.nanos.get(at).copied().unwrap_or(0);
+                Duration::from_nanos(nanos.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+    use crate::scheduler::Inputs as _;
+
+    #[test]
+    fn inputs_stand_one_behind_the_other() {
+        let mut chunk = Chunk::default();
+        for input in [&b"one"[..], b"", b"three"] {
+            chunk
+                .add(|bytes| {
+                    bytes.extend(input);
+                    Ok(())
+                })
+                .unwrap();
+        }
+        assert!(chunk.add(|_| Err("no".to_owned())).is_err());
+        let inputs = chunk.take();
+        assert!(chunk.is_empty());
+        assert_eq!(inputs.count(), 3);
+        assert_eq!(inputs.slice(0, 3), b"onethree");
+        assert_eq!(inputs.slice(2, 1), b"three");
+        assert_eq!(inputs.lens(0, 3).collect::<Vec<_>>(), [3, 0, 5]);
+        assert_eq!(inputs.lens(1, 2).collect::<Vec<_>>(), [0, 5]);
+        assert_eq!(inputs.bytes(1, 2), 5);
+    }
+
+    #[test]
+    fn outputs_are_found_by_index() {
+        let payload = || Payload {
+            frame: b"headoneoutput".to_vec(),
+            start: 4,
+        };
+        let values = Values::new(10, vec![3, 0, 6], vec![1, 2, 3], payload()).unwrap();
+        assert_eq!(values.size(1, 3), 6);
+        let trace = Trace::many(7, Arc::new(values));
+        assert_eq!(trace.value(10), b"one");
+        assert_eq!(trace.value(11), b"");
+        assert_eq!(trace.value(12), b"output");
+        assert_eq!(trace.value(13), b"");
+        assert_eq!(trace.elapsed(12), Duration::from_nanos(3));
+        for (lens, nanos) in [
+            (vec![3, 5], vec![1, 2]),
+            (vec![9], vec![1, 2]),
+            (vec![u32::MAX; 2], vec![1, 2]),
+        ] {
+            assert!(Values::new(0, lens, nanos, payload()).is_err());
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! How many calls to send to a worker together.
+//!
+//! Together, because each message costs as much as thousands of short calls; and not too many, because
+//! whoever waits for the first must not wait for the last, and because near the end each slot is to
+//! have something to do. There is nothing to set: what the calls cost is measured.
+
+use std::time::Duration;
+
+/// How long a batch is to take: some hundred times what it costs to send one.
+const TARGET: Duration = Duration::from_millis(4);
+/// How much larger a batch may be than the one before.
+const GROWTH: u32 = 8;
+
+/// The pace of one map.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pace {
+    /// What a call costs, in nanoseconds; 0 if nobody knows.
+    cost: u64,
+    /// How many calls were in the largest batch so far.
+    largest: u32,
+}
+
+impl Pace {
+    /// So many calls took so long, one after another.
+    pub(super) fn learn(&mut self, calls: u32, took: Duration) {
+        if calls == 0 {
+            return;
+        }
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let cost = (took / u64::from(calls)).max(1);
+        // What came last counts half, so that a single slow call is forgotten after a few batches.
+        self.cost = match self.cost {
+            0 => cost,
+            before => before / 2 + cost / 2 + 1,
+        };
+        self.largest = self.largest.max(calls);
+    }
+
+    /// How many calls to send now, where `ready` wait and `slots` share them.
+    pub(super) fn size(&self, ready: usize, slots: usize) -> u32 {
+        if self.cost == 0 {
+            return 1;
+        }
+        let target = u64::try_from(TARGET.as_nanos()).unwrap_or(u64::MAX);
+        let by_cost = u32::try_from(target / self.cost).unwrap_or(u32::MAX);
+        let by_share = u32::try_from(ready.div_ceil(2 * slots.max(1))).unwrap_or(u32::MAX);
+        by_cost
+            .min(self.largest.saturating_mul(GROWTH))
+            .min(by_share)
+            .clamp(1, super::MOST_CALLS)
+    }
+
+    /// How long so many calls will take, as far as one can tell.
+    pub(super) fn estimate(&self, calls: u32) -> Duration {
+        Duration::from_nanos(self.cost.saturating_mul(calls.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nanos(nanos: u64) -> Duration {
+        Duration::from_nanos(nanos)
+    }
+
+    #[test]
+    fn short_calls_soon_go_in_large_batches_and_long_ones_alone() {
+        let mut pace = Pace::default();
+        let mut rounds = 0;
+        while pace.size(1_000_000, 2) < super::super::MOST_CALLS {
+            let size = pace.size(1_000_000, 2);
+            pace.learn(size, nanos(30_000 + 60 * u64::from(size)));
+            rounds += 1;
+        }
+        assert!(rounds < 10, "{rounds}");
+        for _ in 0..20 {
+            let size = pace.size(1_000_000, 2);
+            pace.learn(size, nanos(10_000_000 * u64::from(size)));
+        }
+        assert_eq!(pace.size(1_000_000, 2), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_is_never_empty_and_leaves_something_for_the_others(
+            costs in prop::collection::vec((1..1000_u32, 0..u64::MAX), 0..20),
+            ready in 1..1_000_000_usize,
+            slots in 1..64_usize,
+        ) {
+            let mut pace = Pace::default();
+            for (calls, took) in costs {
+                pace.learn(calls, nanos(took));
+            }
+            let size = pace.size(ready, slots);
+            prop_assert!(size >= 1 && size <= super::super::MOST_CALLS);
+            prop_assert!(size as usize <= ready.div_ceil(2 * slots));
+        }
+    }
+}

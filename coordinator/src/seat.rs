@@ -1,0 +1,492 @@
+//! A worker and the conversation with it, for whoever holds it: the thread of its slot, or a caller who
+//! has borrowed it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::frame::Caps;
+use protocol::link::LinkError;
+use protocol::message::{CallReply, Reply, ToWorker};
+
+use crate::data::{Inputs, Job, Payload, Trace, Values};
+use crate::error::{Death, Why};
+use crate::launch::Worker;
+use crate::os::{self, GroupSignal, WorkerProcess};
+use crate::output::{Forwarder, Output, Printed, TAIL};
+use crate::scheduler::{Batch, Idle, MOST_CALLS, Next, Running, SlotId};
+use crate::shared::{Config, Post, Shared};
+use crate::talk::{self, LINGER};
+
+/// What Rust's allocator says, among other things, before it aborts.
+const NO_MEMORY: &str = "memory allocation of ";
+
+/// A slot's living worker.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    slot: SlotId,
+    worker: Worker,
+    answered: u64,
+    /// What its memory is limited to.
+    memory: Option<u64>,
+    /// It is to be replaced.
+    worn_out: bool,
+    last_failed: bool,
+    ready_since: Instant,
+}
+
+impl Seat {
+    pub(crate) fn new(slot: SlotId, worker: Worker) -> Self {
+        Seat {
+            slot,
+            worker,
+            answered: 0,
+            memory: None,
+            worn_out: false,
+            last_failed: false,
+            ready_since: Instant::now(),
+        }
+    }
+
+    pub(crate) fn slot(&self) -> SlotId {
+        self.slot
+    }
+
+    /// The worker is ready for calls.
+    pub(crate) fn enter(&mut self, shared: &Shared) -> Idle {
+        let idle = shared.act(|state| {
+            let post = &mut state.posts[self.slot.0];
+            post.socket = Some(self.worker.socket.clone());
+            post.black_box = Some(Arc::clone(&self.worker.black_box));
+            post.pid = Some(self.worker.pid);
+            state.counts.started += 1;
+            if state.tasks.is_none() {
+                state.tasks = Some(std::mem::take(&mut self.worker.tasks).into());
+            }
+            state.jobs.ready(self.slot)
+        });
+        shared.milestone();
+        if self.worker.process.is_some() {
+            shared.wake_supervisor();
+        }
+        idle
+    }
+
+    /// How many calls it may run before it is replaced.
+    pub(crate) fn most(&self, config: &Config) -> u32 {
+        let left = config
+            .recycle_after
+            .map_or(u64::MAX, |limit| limit.saturating_sub(self.answered));
+        u32::try_from(left).unwrap_or(MOST_CALLS)
+    }
+
+    pub(crate) fn is_worn_out(&self) -> bool {
+        self.worn_out
+    }
+
+    /// Prepares the black box for a batch.
+    pub(crate) fn open(&self, batch: &Batch<Arc<Job>, Inputs>) {
+        self.worker.black_box.open(batch.count);
+    }
+
+    /// Has the worker run a batch. On an error the worker is gone, and the scheduler knows.
+    pub(crate) fn converse(
+        &mut self,
+        shared: &Shared,
+        running: Running,
+        batch: Batch<Arc<Job>, Inputs>,
+    ) -> Result<Idle, ()> {
+        self.limit_memory(batch.memory);
+        self.worker.serial = self.worker.serial.wrapping_add(1);
+        let began = Instant::now();
+        let of = (batch.first, batch.attempt);
+        match talk::send(
+            &mut self.worker.link,
+            self.worker.serial,
+            &batch.job,
+            of,
+            &batch.parts,
+        ) {
+            Ok(()) => {}
+            Err(LinkError::TooLarge(what)) => {
+                return self.too_large(shared, running, &batch, &what);
+            }
+            // It died before it had read the calls.
+            Err(error) => {
+                self.lose(shared, running, &error, began);
+                return Err(());
+            }
+        }
+        let first = batch.first;
+        drop(batch);
+        let mut call_began = Instant::now();
+        shared.state().jobs.sent(&running, shared.now());
+        loop {
+            match self.hear(shared, &running, first) {
+                // A call that is being killed stays, whatever its worker still says.
+                Ok(Heard::All) => break,
+                Ok(Heard::News) => call_began = Instant::now(),
+                Ok(Heard::Nothing) => {}
+                Err(error) => {
+                    self.lose(shared, running, &error, call_began);
+                    return Err(());
+                }
+            }
+        }
+        self.worn_out = self.wears_out(&shared.config);
+        let now = shared.now();
+        shared
+            .act(|state| state.jobs.idle_again(running, now))
+            .map_err(|running| {
+                // Nobody else can have changed that: it was answered.
+                let trace = self.trace(Duration::ZERO, Printed::default());
+                self.died(shared, running, 0, Why::Cancelled, trace);
+            })
+    }
+
+    /// The batch can't be sent: it is a single call, with more than a frame holds.
+    fn too_large(
+        &mut self,
+        shared: &Shared,
+        running: Running,
+        batch: &Batch<Arc<Job>, Inputs>,
+        what: &str,
+    ) -> Result<Idle, ()> {
+        let now = shared.now();
+        shared.act(|state| {
+            for call in 0..batch.count {
+                let why = Why::Undecodable(format!("the input is too large: {what}"));
+                let trace = self.trace(Duration::ZERO, Printed::default());
+                let (jobs, sight) = state.jobs_and_sight();
+                // The scheduler has just given us these calls, in this order.
+                let _ = jobs.reply(&running, call, Err(why), trace, 0, now, &sight);
+                state.counts.failed += 1;
+            }
+        });
+        let now = shared.now();
+        let again = shared.act(|state| state.jobs.idle_again(running, now));
+        again.map_err(|running| {
+            // It was cancelled meanwhile, and its worker is being killed.
+            let error = LinkError::Closed;
+            self.lose(shared, running, &error, Instant::now());
+        })
+    }
+
+    /// Receives one message and reports what it says.
+    fn hear(&mut self, shared: &Shared, running: &Running, first: u64) -> Result<Heard, LinkError> {
+        let (reply, frame, start) = self.worker.link.receive_owned::<Reply>(Caps::FULL)?;
+        let payload = Payload { frame, start };
+        let serial = match &reply {
+            Reply::Values(values) => values.serial,
+            Reply::Call(call) => call.serial,
+            Reply::Stopped(stopped) => stopped.serial,
+        };
+        if serial != self.worker.serial {
+            return Err(LinkError::Malformed(format!(
+                "a reply to batch {serial} instead of {}",
+                self.worker.serial
+            )));
+        }
+        match reply {
+            Reply::Values(values) => self.hear_values(shared, running, first, values, payload),
+            Reply::Call(call) => self.hear_call(shared, running, call, payload),
+            Reply::Stopped(stopped) => shared
+                .act(|state| {
+                    state.jobs.stopped(running, stopped.at)?;
+                    Ok(self.heard(state.jobs.is_answered(running), false))
+                })
+                .map_err(LinkError::Malformed),
+        }
+    }
+
+    fn heard(&self, answered: bool, news: bool) -> Heard {
+        match (answered, news) {
+            (true, _) => Heard::All,
+            (false, true) => Heard::News,
+            (false, false) => Heard::Nothing,
+        }
+    }
+
+    fn hear_values(
+        &mut self,
+        shared: &Shared,
+        running: &Running,
+        first: u64,
+        values: protocol::message::Values,
+        payload: Payload,
+    ) -> Result<Heard, LinkError> {
+        let at = values.at;
+        let count = u32::try_from(values.lens.len()).unwrap_or(u32::MAX);
+        let values = Values::new(first + u64::from(at), values.lens, values.nanos, payload)
+            .map(Arc::new)
+            .map_err(LinkError::Malformed)?;
+        let pid = self.worker.pid;
+        let now = shared.now();
+        self.answered += u64::from(count);
+        self.last_failed = false;
+        shared
+            .act(|state| {
+                let mut news = 0;
+                state.jobs.values(running, at, count, now, |fresh| {
+                    news = fresh.end - fresh.start;
+                    let bytes = values.size(fresh.start - at, fresh.end - at);
+                    (Trace::many(pid, values), bytes)
+                })?;
+                state.posts[self.slot.0].calls += u64::from(count);
+                state.counts.succeeded += u64::from(count);
+                Ok(self.heard(state.jobs.is_answered(running), news > 0))
+            })
+            .map_err(LinkError::Malformed)
+    }
+
+    fn hear_call(
+        &mut self,
+        shared: &Shared,
+        running: &Running,
+        reply: CallReply,
+        payload: Payload,
+    ) -> Result<Heard, LinkError> {
+        let why = talk::why(reply.verdict);
+        let value = match why {
+            None => payload,
+            Some(_) => Payload::default(),
+        };
+        let files = self.worker.files.as_mut();
+        let printed = files.map(|files| files.advance(reply.stdout, reply.stderr));
+        let bytes = value.frame.len() - value.start;
+        let elapsed = Duration::from_nanos(reply.nanos);
+        let printed = printed.unwrap_or_default();
+        let trace = Trace::one(self.worker.pid, elapsed, printed, value);
+        let result = why.map_or(Ok(()), Err);
+        self.answered += 1;
+        self.last_failed = result.is_err();
+        let now = shared.now();
+        self.forward_if_detached(shared, running, &trace);
+        shared
+            .act(|state| {
+                let succeeded = result.is_ok();
+                let (jobs, sight) = state.jobs_and_sight();
+                jobs.reply(running, reply.at, result, trace, bytes, now, &sight)?;
+                state.posts[self.slot.0].calls += 1;
+                match succeeded {
+                    true => state.counts.succeeded += 1,
+                    false => state.counts.failed += 1,
+                }
+                Ok(self.heard(state.jobs.is_answered(running), true))
+            })
+            .map_err(LinkError::Malformed)
+    }
+
+    /// The worker died while it had nothing to do.
+    pub(crate) fn lose_idle(&mut self, shared: &Shared, idle: Idle) {
+        let death = self.bury(shared);
+        log::debug!(
+            "slot {}: idle worker {} {death}",
+            self.slot.0 + 1,
+            self.worker.pid
+        );
+        let printed = self.last_words();
+        let trace = self.trace(Duration::ZERO, printed);
+        let now = shared.now();
+        shared.act(|state| {
+            state.counts.died += 1;
+            if shared.config.single.is_none() {
+                return state.jobs.idle_died(idle);
+            }
+            let (jobs, sight) = state.jobs_and_sight();
+            match jobs.next(idle, 1, now, &sight) {
+                Next::Run(running, _) => {
+                    _ = jobs.died(running, 1, Why::Died(death), trace, now, &sight);
+                }
+                Next::Wait(idle, _) => {
+                    jobs.idle_died(idle);
+                    let cause = format!("the process {death} before its function began");
+                    jobs.give_up(&cause);
+                }
+                Next::Leave => {}
+            }
+        });
+    }
+
+    /// What a worker that is dead has printed since its last reply.
+    fn last_words(&mut self) -> Printed {
+        let files = self.worker.files.as_mut();
+        files.map(|files| files.rest()).unwrap_or_default()
+    }
+
+    /// The worker has gone in the middle of a batch, or what it says makes no sense.
+    fn lose(&mut self, shared: &Shared, running: Running, error: &LinkError, began: Instant) {
+        let note = match error {
+            LinkError::Malformed(what) => {
+                log::warn!(
+                    "slot {}: worker {} is killed, because it sent rubbish: {what}",
+                    self.slot.0 + 1,
+                    self.worker.pid
+                );
+                self.kill();
+                Some(format!("it was killed because it sent rubbish: {what}"))
+            }
+            _ => match self.worker.process.as_deref() {
+                Some(process) if !process.wait(Some(LINGER)) => {
+                    self.kill();
+                    Some("it was killed because it closed its link".to_owned())
+                }
+                _ => None,
+            },
+        };
+        if let Some(process) = self.worker.process.as_deref() {
+            process.wait(None);
+        }
+        // From here on its box says how it ended. One that was started by hand may still live; it is not
+        // to start anything more.
+        self.worker.black_box.lower(0);
+        let started = self.worker.black_box.progress().started;
+        // What a worker says that makes no sense, it says in the call that it is running.
+        let rubbish = matches!(error, LinkError::Malformed(_));
+        let started = if rubbish { started.max(1) } else { started };
+        shared.act(|state| state.collect(self.slot));
+        let death = self.bury(shared);
+        let mut trace = self.trace(began.elapsed(), Printed::default());
+        trace.printed = self.last_words();
+        trace.note = note;
+        log::debug!(
+            "slot {}: worker {} {death}",
+            self.slot.0 + 1,
+            self.worker.pid
+        );
+        self.forward_if_detached(shared, &running, &trace);
+        let why = self.why_it_died(death, &trace);
+        let charged = self.died(shared, running, started, why, trace);
+        if !charged && self.answered == 0 {
+            // It never did anything: that is as bad as a start that failed.
+            let cause = format!("a worker {death} before its first call");
+            let now = shared.now();
+            shared.act(|state| state.jobs.start_failed(&cause, now));
+        }
+    }
+
+    /// Tells the scheduler of the worker's death; whether a call was charged.
+    fn died(
+        &self,
+        shared: &Shared,
+        running: Running,
+        started: u32,
+        why: Why,
+        trace: Trace,
+    ) -> bool {
+        let started = match shared.config.single {
+            // The process is the call, whether it had begun or not.
+            Some(_) => started.max(1),
+            None => started,
+        };
+        let now = shared.now();
+        shared.act(|state| {
+            state.counts.died += 1;
+            let (jobs, sight) = state.jobs_and_sight();
+            let charged = jobs.died(running, started, why, trace, now, &sight);
+            state.counts.failed += u64::from(charged);
+            charged
+        })
+    }
+
+    /// A program that is refused memory usually aborts, and says so: that is the limit's doing.
+    fn why_it_died(&self, death: Death, trace: &Trace) -> Why {
+        match self.memory {
+            Some(limit)
+                if death == Death::Signal(os::ABORTED)
+                    && trace.printed.stderr.tail(TAIL * 16).contains(NO_MEMORY) =>
+            {
+                Why::OutOfMemory { limit }
+            }
+            _ => Why::Died(death),
+        }
+    }
+
+    /// Sets how much memory the worker may have for its next calls.
+    fn limit_memory(&mut self, limit: Option<u64>) {
+        if limit == self.memory {
+            return;
+        }
+        self.memory = limit;
+        if let Some(process) = &self.worker.process
+            && let Err(error) = process.limit_memory(limit)
+        {
+            // The supervisor looks at what it uses all the same.
+            log::debug!(
+                "slot {}: the memory of worker {} can't be limited by the kernel: {error}",
+                self.slot.0 + 1,
+                self.worker.pid
+            );
+        }
+    }
+
+    /// What a call prints that nobody waits for has no one else to forward it.
+    fn forward_if_detached(&self, shared: &Shared, running: &Running, trace: &Trace) {
+        if shared.output() == Output::Forward && shared.state().jobs.is_detached(running.map()) {
+            Forwarder::default().forward(&trace.printed);
+        }
+    }
+
+    fn trace(&self, elapsed: Duration, printed: Printed) -> Trace {
+        Trace::one(self.worker.pid, elapsed, printed, Payload::default())
+    }
+
+    fn wears_out(&self, config: &Config) -> bool {
+        let process = self.worker.process.as_ref();
+        config
+            .recycle_after
+            .is_some_and(|limit| self.answered >= limit)
+            || config
+                .recycle_above
+                .is_some_and(|limit| process.is_some_and(|process| process.memory() > limit))
+    }
+
+    /// Lets the worker go. It has the grace to leave by itself.
+    pub(crate) fn dismiss(&mut self, shared: &Shared) {
+        if let Some(least) = shared.config.single {
+            let left = least.saturating_sub(self.ready_since.elapsed());
+            shared.wait_until(Some(left), |state| state.hurry);
+        }
+        let code = i32::from(shared.config.single.is_some() && self.last_failed);
+        // If it does not hear this, it is gone already.
+        let _ = self.worker.link.send(&ToWorker::Exit(code), &[]);
+        if let Some(process) = self.worker.process.as_deref()
+            && !process.wait(Some(shared.config.limits.grace))
+        {
+            log::warn!(
+                "slot {}: worker {} did not leave when asked to, and is killed",
+                self.slot.0 + 1,
+                self.worker.pid
+            );
+            self.kill();
+        }
+        self.bury(shared);
+    }
+
+    fn kill(&self) {
+        if let Some(process) = &self.worker.process {
+            process.signal(GroupSignal::Kill);
+        }
+    }
+
+    /// Waits for the worker's death, and clears its post.
+    fn bury(&self, shared: &Shared) -> Death {
+        let reap = |process: &Arc<WorkerProcess>| process.reap();
+        // What became of one that was started by hand, only its starter knows.
+        let death = self.worker.process.as_ref().map_or(Death::Exit(0), reap);
+        let mut state = shared.state();
+        state.posts[self.slot.0] = Post::default();
+        state.last_death = Some(death);
+        drop(state);
+        shared.milestone();
+        death
+    }
+}
+
+/// What a message from a worker came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// It has answered for all of its calls.
+    All,
+    News,
+    Nothing,
+}

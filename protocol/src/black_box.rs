@@ -1,0 +1,382 @@
+//! The black box: a piece of memory that a worker shares with its coordinator.
+//!
+//! The link stays the way by which everything is said. The box holds what must be known when nobody can
+//! say it any more, or not in time: which call of a batch a worker is running, and the outputs of those
+//! that it has finished and not sent yet. So a worker may send the outputs of many short calls at once,
+//! and still the one call that killed it is charged, and the finished ones are not lost.
+//!
+//! | word | what |
+//! |---|---|
+//! | 0 | the ticket: calls started in the upper half, calls allowed in the lower |
+//! | 1 | how many calls of the batch are finished |
+//! | 2 | how often the outputs have been thrown away, because they were sent |
+//! | 3 | the first finished call whose output is here |
+//! | 4 | when the call that runs began, in nanoseconds of `CLOCK_MONOTONIC` |
+//! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
+//! | … | the outputs, each filled up to whole words |
+//!
+//! Before it starts a call, the worker takes a ticket: in one atomic step the number of calls started
+//! grows by one, if it is below the number allowed. The coordinator may lower the latter at any time, and
+//! so takes back exactly those calls that have not been started.
+//!
+//! Neither side trusts the other: whatever stands here, reading it can't go wrong, only be nonsense.
+#![expect(unsafe_code, reason = "memory that two processes share")]
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use memmap2::MmapRaw;
+
+const TICKET: usize = 0;
+const DONE: usize = 1;
+const EPOCH: usize = 2;
+const BASE: usize = 3;
+const BEGAN: usize = 4;
+const ENTRIES: usize = 8;
+/// The most calls whose outputs the box holds: as many as a batch may have.
+pub const CALLS: usize = 8192;
+const OUTPUTS: usize = ENTRIES + CALLS;
+/// The outputs' words: 128 KiB.
+const OUTPUT_WORDS: usize = 16 << 10;
+const WORDS: usize = OUTPUTS + OUTPUT_WORDS;
+/// The size of a box, in bytes.
+pub const SIZE: usize = WORDS * 8;
+
+/// How far a worker has come with its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// How many calls it has started.
+    pub started: u32,
+    /// How many it may start.
+    pub allowed: u32,
+    /// How many it has finished.
+    pub finished: u32,
+}
+
+/// Finished calls whose outputs were found in a box.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// The lengths of the outputs, in bytes.
+    pub lens: Vec<u32>,
+    /// How long each call ran, in nanoseconds.
+    pub nanos: Vec<u32>,
+    /// The outputs, one after another.
+    pub outputs: Vec<u8>,
+}
+
+/// A black box.
+#[derive(Debug)]
+pub struct BlackBox {
+    memory: MmapRaw,
+}
+
+impl BlackBox {
+    /// Maps a file of [`SIZE`] bytes. It must not shrink: its maker seals it against that.
+    ///
+    /// # Errors
+    ///
+    /// It is too short, or can't be mapped.
+    pub fn map(file: &File) -> io::Result<Self> {
+        let memory = MmapRaw::map_raw(file)?;
+        if memory.len() < SIZE {
+            return Err(io::Error::other("the black box is too short"));
+        }
+        Ok(BlackBox { memory })
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is page-aligned, at least SIZE bytes long (see `map`) and lives as long as
+        // `self`; zeros, or whatever else another process writes, are valid for atomics, and nothing
+        // but atomic operations touches it.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), WORDS) }
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.words()[index]
+    }
+
+    // ---- The coordinator's side ------------------------------------------------------------
+
+    /// Prepares for a batch of so many calls. The worker must not be running one.
+    pub fn open(&self, calls: u32) {
+        self.word(DONE).store(0, Ordering::Relaxed);
+        self.word(BASE).store(0, Ordering::Relaxed);
+        self.word(TICKET).store(u64::from(calls), Ordering::Release);
+    }
+
+    /// How far the worker has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        // This order: what is finished by now has certainly been started by then.
+        let finished = self.word(DONE).load(Ordering::Acquire);
+        let (started, allowed) = halves(self.word(TICKET).load(Ordering::Acquire));
+        Progress {
+            started,
+            allowed,
+            finished: u32::try_from(finished).unwrap_or(u32::MAX).min(started),
+        }
+    }
+
+    /// When the call that runs began, in nanoseconds of `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn began(&self) -> u64 {
+        self.word(BEGAN).load(Ordering::Acquire)
+    }
+
+    /// Allows no more than so many calls, or as many as have been started if those are more. Returns
+    /// how many that are: the others will not be run.
+    pub fn lower(&self, to: u32) -> u32 {
+        let mut ticket = self.word(TICKET).load(Ordering::Acquire);
+        loop {
+            let (started, allowed) = halves(ticket);
+            let lowered = to.max(started).min(allowed);
+            match self.word(TICKET).compare_exchange_weak(
+                ticket,
+                word(started, lowered),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return lowered,
+                Err(now) => ticket = now,
+            }
+        }
+    }
+
+    /// The outputs of the finished calls from `from` on, as far as they are here. They may be gone
+    /// because they have been sent; then there is nothing.
+    #[must_use]
+    pub fn finished(&self, from: u32) -> Found {
+        let epoch = self.word(EPOCH).load(Ordering::Acquire);
+        let base = self.word(BASE).load(Ordering::Acquire);
+        let done = self.word(DONE).load(Ordering::Acquire);
+        let mut found = Found::default();
+        let (Some(count), Some(skip)) = (done.checked_sub(base), u64::from(from).checked_sub(base))
+        else {
+            return found;
+        };
+        let mut at = OUTPUTS;
+        for number in 0..count.min(CALLS as u64) {
+            let (nanos, len) = halves(self.word(ENTRIES + number as usize).load(Ordering::Relaxed));
+            let words = (len as usize).div_ceil(8);
+            let Some(output) = self.words().get(at..at + words) else {
+                return Found::default(); // nonsense
+            };
+            at += words;
+            if number >= skip {
+                let end = found.outputs.len() + len as usize;
+                let bytes = output.iter().map(|word| word.load(Ordering::Relaxed));
+                found.outputs.extend(bytes.flat_map(u64::to_le_bytes));
+                found.outputs.truncate(end);
+                found.lens.push(len);
+                found.nanos.push(nanos);
+            }
+        }
+        fence(Ordering::Acquire);
+        match self.word(EPOCH).load(Ordering::Relaxed) {
+            same if same == epoch => found,
+            // They were thrown away while we read.
+            _ => Found::default(),
+        }
+    }
+
+    // ---- The worker's side -----------------------------------------------------------------
+
+    /// Takes a ticket for the next call, which begins at `now`; `false` if it is not to be run.
+    pub fn start(&self, now: u64) -> bool {
+        self.word(BEGAN).store(now, Ordering::Relaxed);
+        let mut ticket = self.word(TICKET).load(Ordering::Acquire);
+        loop {
+            let (started, allowed) = halves(ticket);
+            if started >= allowed {
+                return false;
+            }
+            match self.word(TICKET).compare_exchange_weak(
+                ticket,
+                word(started + 1, allowed),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return true,
+                Err(now) => ticket = now,
+            }
+        }
+    }
+
+    /// The worker's hand on the box, for one batch.
+    #[must_use]
+    pub fn recorder(&self) -> Recorder<'_> {
+        let mut recorder = Recorder {
+            words: self.words(),
+            done: 0,
+            entries: 0,
+            at: OUTPUTS,
+        };
+        recorder.sent(0);
+        recorder
+    }
+}
+
+/// Writes down what has been finished of one batch.
+#[derive(Debug)]
+pub struct Recorder<'b> {
+    words: &'b [AtomicU64],
+    done: u64,
+    entries: usize,
+    at: usize,
+}
+
+impl Recorder<'_> {
+    /// Writes down that the next call has finished, with its output. `false`, and nothing is written, if
+    /// there is no room: then it is finished when it has been [sent](Self::sent).
+    #[must_use]
+    pub fn finish(&mut self, output: &[u8], nanos: u32) -> bool {
+        let words = output.len().div_ceil(8);
+        let Some(place) = self.words.get(self.at..self.at + words) else {
+            return false;
+        };
+        if self.entries == CALLS {
+            return false;
+        }
+        let mut chunks = output.chunks_exact(8);
+        let mut place = place.iter();
+        for (chunk, to) in chunks.by_ref().zip(place.by_ref()) {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(chunk);
+            to.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        }
+        if let Some(to) = place.next() {
+            let mut bytes = [0; 8];
+            bytes[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
+            to.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        }
+        // It fits into the outputs' part, so it is far below 4 GiB.
+        let entry = word(nanos, output.len() as u32);
+        self.words[ENTRIES + self.entries].store(entry, Ordering::Relaxed);
+        self.at += words;
+        self.entries += 1;
+        self.done += 1;
+        self.words[DONE].store(self.done, Ordering::Release);
+        true
+    }
+
+    /// All outputs up to this call have been sent: they need not be kept.
+    pub fn sent(&mut self, done: u32) {
+        let epoch = self.words[EPOCH].load(Ordering::Relaxed);
+        self.words[EPOCH].store(epoch.wrapping_add(1), Ordering::Relaxed);
+        // Whoever reads what is written from here on also sees that it is another epoch.
+        fence(Ordering::Release);
+        self.done = done.into();
+        self.entries = 0;
+        self.at = OUTPUTS;
+        self.words[BASE].store(self.done, Ordering::Relaxed);
+        self.words[DONE].store(self.done, Ordering::Release);
+    }
+}
+
+fn halves(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
+}
+
+fn word(upper: u32, lower: u32) -> u64 {
+    u64::from(upper) << 32 | u64::from(lower)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+
+    fn new() -> BlackBox {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SIZE as u64).unwrap();
+        BlackBox::map(&file).unwrap()
+    }
+
+    #[test]
+    fn what_was_not_started_can_be_taken_back() {
+        let shared = new();
+        shared.open(5);
+        assert!(shared.start(1) && shared.start(2));
+        assert_eq!(shared.lower(0), 2);
+        assert!(!shared.start(3));
+        let progress = shared.progress();
+        assert_eq!((progress.started, progress.allowed), (2, 2));
+        // It is never raised.
+        assert_eq!(shared.lower(9), 2);
+    }
+
+    #[test]
+    fn tickets_are_exact_whoever_is_faster() {
+        let shared = new();
+        for _ in 0..200 {
+            shared.open(1000);
+            let (taken, left) = std::thread::scope(|scope| {
+                let worker = scope.spawn(|| (0..2000).filter(|_| shared.start(0)).count());
+                let left = (0..10).rev().map(|to| shared.lower(to * 100)).last();
+                (worker.join().unwrap(), left.unwrap())
+            });
+            assert_eq!(taken, left as usize);
+        }
+    }
+
+    #[test]
+    fn what_was_finished_and_not_sent_is_found() {
+        let shared = new();
+        shared.open(10);
+        let mut recorder = shared.recorder();
+        let outputs: [&[u8]; 4] = [b"", b"1", b"12345678", b"1234567890"];
+        for (number, output) in outputs.iter().enumerate() {
+            assert!(shared.start(0) && recorder.finish(output, number as u32));
+        }
+        let found = shared.finished(1);
+        assert_eq!(found.outputs, b"1123456781234567890");
+        assert_eq!((found.lens, found.nanos), (vec![1, 8, 10], vec![1, 2, 3]));
+        recorder.sent(4);
+        assert_eq!(shared.finished(4), Found::default());
+        assert!(shared.start(0) && recorder.finish(b"x", 7));
+        assert_eq!(shared.finished(4).outputs, b"x");
+        // What has been sent already is none of the box's business.
+        assert_eq!(shared.finished(5), Found::default());
+        assert_eq!(shared.finished(3), Found::default());
+        let progress = shared.progress();
+        assert_eq!((progress.started, progress.finished), (5, 5));
+    }
+
+    #[test]
+    fn a_full_box_says_so() {
+        let shared = new();
+        shared.open(3);
+        let mut recorder = shared.recorder();
+        assert!(!recorder.finish(&vec![0; OUTPUT_WORDS * 8 + 1], 0));
+        assert!(recorder.finish(&vec![7; OUTPUT_WORDS * 8], 0));
+        assert!(!recorder.finish(b"1", 0));
+        assert_eq!(shared.finished(0).outputs.len(), OUTPUT_WORDS * 8);
+        recorder.sent(1);
+        for _ in 0..CALLS {
+            assert!(recorder.finish(b"", 0));
+        }
+        assert!(!recorder.finish(b"", 0));
+    }
+
+    #[test]
+    fn nonsense_is_read_as_nothing_worse() {
+        let shared = new();
+        for seed in 0..200_u64 {
+            for (index, word) in shared.words().iter().enumerate().take(OUTPUTS) {
+                let noise = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ index as u64);
+                word.store(
+                    if seed % 2 == 0 { noise } else { noise % 32 },
+                    Ordering::Relaxed,
+                );
+            }
+            let progress = shared.progress();
+            assert!(progress.finished <= progress.started);
+            let found = shared.finished((seed % 8) as u32);
+            assert_eq!(found.lens.len(), found.nanos.len());
+            let total: usize = found.lens.iter().map(|len| *len as usize).sum();
+            assert_eq!(found.outputs.len(), total);
+        }
+    }
+}
