@@ -212,7 +212,7 @@ fn a_worker_has_no_files_of_its_siblings() {
 }
 
 #[test]
-fn the_coordinator_keeps_no_files_and_no_threads() {
+fn the_coordinator_keeps_no_files_no_threads_and_no_zombies() {
     let mut coordinator = Coordinator::start(&["leaks"]);
     assert_eq!(coordinator.end(), ("nothing\n".to_owned(), Some(0)));
 }
