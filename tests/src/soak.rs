@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coordinator::{CallError, Death, Pool, Why};
 use serde::{Deserialize, Serialize};
@@ -236,9 +236,15 @@ pub fn run(calls: u64, directory: &Path) -> Result<String, Box<dyn std::error::E
             wrong.push(format!("call {index}, {:?}, ran {ran} times", deed(index)));
         }
     }
-    let alive = pids.iter().filter(|pid| crate::is_alive(**pid)).count();
-    if alive > 0 {
-        wrong.push(format!("{alive} processes are left"));
+    // What was killed last may take a moment to be gone.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let alive = || pids.iter().filter(|pid| crate::is_alive(**pid)).count();
+    while alive() > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    match alive() {
+        0 => {}
+        alive => wrong.push(format!("{alive} processes are left")),
     }
     match wrong.as_slice() {
         [] => Ok(format!("{calls} calls in {} processes", pids.len())),

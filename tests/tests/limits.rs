@@ -80,6 +80,23 @@ fn workers_that_grew_are_replaced_between_calls() {
 }
 
 #[test]
+fn replacing_workers_that_grew_loses_nothing_also_while_closing() {
+    let pool = builder(2).recycle_above(64 << 20).build().unwrap();
+    let queued: Vec<_> = (0..12).map(|_| pool.submit(hogs::leak, 40 * MIB)).collect();
+    pool.close();
+    pool.join().unwrap();
+    let mut workers: Vec<u32> = queued
+        .into_iter()
+        .map(|call| call.wait().unwrap())
+        .collect();
+    workers.sort_unstable();
+    workers.dedup();
+    // Each can take two of them; the last ones may have had only one.
+    assert!((6..=7).contains(&workers.len()), "{workers:?}");
+    assert_eq!(pool.stats().workers_died, 0);
+}
+
+#[test]
 fn limits_that_make_no_sense_are_refused() {
     for refused in [builder(1).memory_limit(0), builder(1).recycle_above(0)] {
         assert!(matches!(refused.build(), Err(PoolError::Setting(_))));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coordinator::{Builder, CallError, Death, Output, Pool, PoolError, Why};
+use coordinator::{Builder, CallError, Death, Order, Output, Pool, PoolError, Why};
 use tempfile::TempDir;
 use tests::tasks::{self, Fragile};
 use tests::{eventually, is_alive};
@@ -465,6 +465,20 @@ fn maps_share_the_workers_fairly() {
         // A map that came later did not wait for the one before it.
         assert!(done.load(Ordering::Relaxed) < 150);
     });
+}
+
+/// Whichever worker has it, no other call waits behind it.
+#[test]
+fn a_slow_call_holds_nothing_back() {
+    let pool = pool(2);
+    let with = pool.with().order(Order::Completion);
+    let (inputs, reports) = with.open(tasks::sleep_ms);
+    let inputs = inputs.unwrap();
+    inputs.send(100_000).unwrap();
+    (0..200).for_each(|_| inputs.send(0).unwrap());
+    drop(inputs);
+    let others: Vec<_> = reports.take(200).map(|report| report.result).collect();
+    assert_eq!(others, vec![Ok(0); 200]);
 }
 
 #[test]

@@ -183,21 +183,27 @@ fn nested(paths: &[String]) -> Anything {
     Ok(())
 }
 
-/// How many files and threads this program has.
-fn files_and_threads() -> Result<(usize, usize), std::io::Error> {
+/// How many files and threads this program has, and how many children, zombies included.
+fn holdings() -> Result<[usize; 3], std::io::Error> {
     let count = |what| std::fs::read_dir(what).map(Iterator::count);
-    Ok((count("/proc/self/fd")?, count("/proc/self/task")?))
+    let mut children = 0;
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        // One that has just ended has none.
+        let list = std::fs::read_to_string(thread?.path().join("children"));
+        children += list.unwrap_or_default().split_whitespace().count();
+    }
+    Ok([count("/proc/self/fd")?, count("/proc/self/task")?, children])
 }
 
 /// Has workers die, pools end and processes run, and prints what is left of it.
 fn leaks() -> Anything {
-    let before = files_and_threads()?;
+    let before = holdings()?;
     let pool = Pool::builder()
         .workers(2)
         .restart_limit(1000, Duration::from_secs(1))
         .build()?;
     eventually("both are there", || pool.workers().len() == 2);
-    let with_pool = files_and_threads()?;
+    let with_pool = holdings()?;
     for _ in 0..30 {
         assert!(pool.call(tasks::raise, 9).is_err());
         let short = pool.with().timeout(Duration::from_millis(5));
@@ -216,11 +222,11 @@ fn leaks() -> Anything {
     eventually("both are there", || pool.workers().len() == 2);
     // A thread that has ended and was joined may be listed for another moment.
     eventually("no more than before", || {
-        files_and_threads().is_ok_and(|now| now == with_pool)
+        holdings().is_ok_and(|now| now == with_pool)
     });
     drop(pool);
     eventually("no more than at first", || {
-        files_and_threads().is_ok_and(|now| now == before)
+        holdings().is_ok_and(|now| now == before)
     });
     println!("nothing");
     Ok(())
