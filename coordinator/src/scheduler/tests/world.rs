@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{Jobs, jobs, limits, millis, spec};
+use super::{Jobs, Numbers, Workers, jobs, limits, millis, one, spec};
 
 const SLOTS: usize = 3;
 
@@ -16,8 +16,19 @@ enum Post {
     Idle(Idle),
     /// Waits to be woken up, or until a time.
     Asleep(Idle, Option<Time>),
-    Busy(Running, Vec<u64>),
+    Busy(Running, Worker),
     Left,
+}
+
+/// A worker and its batch.
+struct Worker {
+    map: MapId,
+    first: u64,
+    sent: u32,
+    started: u32,
+    finished: u32,
+    /// Finished calls that the coordinator has been told of.
+    told: u32,
 }
 
 /// What the world knows of a map.
@@ -28,8 +39,10 @@ struct Known {
     order: Order,
     sealed: bool,
     retries: u32,
-    /// How often each call was handed out.
-    handed_out: BTreeMap<u64, u32>,
+    /// How often each call was begun.
+    begun: BTreeMap<u64, u32>,
+    /// Workers that were killed before they had begun a call that they had to answer for.
+    unbegun: u32,
     /// Calls whose end has been decided: they must not be handed out again.
     succeeded: BTreeSet<u64>,
     forgotten: bool,
@@ -41,7 +54,7 @@ struct Known {
 impl Known {
     /// An attempt of a call was charged to it and did not succeed.
     fn failed(&mut self, index: u64) {
-        if self.handed_out[&index] > self.retries {
+        if self.begun[&index] > self.retries {
             self.failed = self.failed.min(index);
         }
     }
@@ -49,6 +62,7 @@ impl Known {
 
 struct World {
     jobs: Jobs,
+    workers: Workers,
     now: Time,
     posts: Vec<Post>,
     maps: BTreeMap<MapId, Known>,
@@ -70,13 +84,14 @@ enum Step {
         backoff: u64,
         timeout: Option<u64>,
     },
-    Push(usize),
+    Push(usize, u32),
     PushEnded(usize),
     Seal(usize),
     Take(usize),
     Cancel(usize),
     Forget(usize),
     Slot(usize, Deed),
+    Collect(usize),
     Pass(u64),
     Pause,
     Resume,
@@ -86,23 +101,24 @@ enum Step {
     Terminate,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
     Advance,
+    /// Answers for all that is finished.
+    Tell,
     Fail,
     OutOfTurn,
     Die,
-    DieUnstarted,
     FailToStart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let deed = prop_oneof![
-        12 => Just(Deed::Advance),
+        20 => Just(Deed::Advance),
+        3 => Just(Deed::Tell),
         4 => Just(Deed::Fail),
         1 => Just(Deed::OutOfTurn),
         2 => Just(Deed::Die),
-        1 => Just(Deed::DieUnstarted),
         1 => Just(Deed::FailToStart),
     ];
     let open = (
@@ -122,13 +138,14 @@ fn step() -> impl Strategy<Value = Step> {
             backoff: backoff * 20,
             timeout: limited.then_some(50),
         }),
-        8 => (0..4_usize).prop_map(Step::Push),
+        8 => (0..4_usize, 1..30_u32).prop_map(|(map, count)| Step::Push(map, count)),
         1 => (0..4_usize).prop_map(Step::PushEnded),
         1 => (0..4_usize).prop_map(Step::Seal),
         6 => (0..4_usize).prop_map(Step::Take),
         1 => (0..4_usize).prop_map(Step::Cancel),
         1 => (0..4_usize).prop_map(Step::Forget),
-        30 => (0..SLOTS, deed).prop_map(|(slot, deed)| Step::Slot(slot, deed)),
+        60 => (0..SLOTS, deed).prop_map(|(slot, deed)| Step::Slot(slot, deed)),
+        2 => (0..SLOTS).prop_map(Step::Collect),
         6 => (1..80_u64).prop_map(Step::Pass),
         1 => Just(Step::Pause),
         2 => Just(Step::Resume),
@@ -146,6 +163,7 @@ impl World {
     fn new() -> Self {
         World {
             jobs: jobs(SLOTS),
+            workers: Workers::default(),
             now: Time::ZERO,
             posts: (0..SLOTS).map(|_| Post::Starting).collect(),
             maps: BTreeMap::new(),
@@ -208,7 +226,8 @@ impl World {
                         order,
                         sealed: false,
                         retries,
-                        handed_out: BTreeMap::new(),
+                        begun: BTreeMap::new(),
+                        unbegun: 0,
                         succeeded: BTreeSet::new(),
                         forgotten: false,
                         fail_fast,
@@ -217,8 +236,8 @@ impl World {
                     self.maps.insert(map, known);
                 }
             }
-            Step::Push(n) => self.push(n, false),
-            Step::PushEnded(n) => self.push(n, true),
+            Step::Push(n, count) => self.push(n, Some(count)),
+            Step::PushEnded(n) => self.push(n, None),
             Step::Seal(n) => {
                 if let Some(map) = self.nth(n) {
                     self.jobs.seal(map);
@@ -232,7 +251,7 @@ impl World {
             }
             Step::Cancel(n) => {
                 if let Some(map) = self.nth(n) {
-                    self.jobs.cancel(map, self.now, "cancelled");
+                    self.jobs.cancel(map, self.now, "cancelled", &self.workers);
                     self.known(map).sealed = true;
                 }
             }
@@ -243,9 +262,15 @@ impl World {
                 }
             }
             Step::Slot(slot, deed) => self.slot(slot, deed),
+            Step::Collect(slot) => {
+                if let Post::Busy(_, worker) = &self.posts[slot] {
+                    let finished = worker.finished;
+                    self.collect(slot, finished);
+                }
+            }
             Step::Pass(ms) => {
                 self.now += millis(ms);
-                self.jobs.overdue(self.now);
+                self.jobs.overdue(self.now, &self.workers);
             }
             Step::Pause => {
                 self.jobs.pause(self.now);
@@ -258,7 +283,8 @@ impl World {
             Step::OutOfMemory(slot) => {
                 let limit = self.jobs.memory_limits().find(|(id, _)| id.0 == slot);
                 if let Some((slot, limit)) = limit {
-                    self.jobs.out_of_memory(slot, limit, self.now);
+                    self.jobs
+                        .out_of_memory(slot, limit, self.now, &self.workers);
                 }
             }
             Step::Stop => {
@@ -270,7 +296,7 @@ impl World {
                 self.closed = true;
             }
             Step::Terminate => {
-                self.jobs.terminate(self.now, "terminated");
+                self.jobs.terminate(self.now, "terminated", &self.workers);
                 self.closed = true;
             }
         }
@@ -288,6 +314,11 @@ impl World {
                 before != Some(Stage::Kill) && before != Some(stage),
                 "the same signal twice"
             );
+            if let Post::Busy(_, worker) = &self.posts[slot.0]
+                && worker.started == worker.finished
+            {
+                self.maps.get_mut(&worker.map).unwrap().unbegun += 1;
+            }
         }
         for map in self.maps_with_result().difference(&with_result) {
             // A map that is new, or that was just looked at, needs no waking.
@@ -347,22 +378,23 @@ impl World {
             .collect()
     }
 
-    fn push(&mut self, n: usize, ended: bool) {
+    fn push(&mut self, n: usize, count: Option<u32>) {
         let Some(map) = self.nth(n) else { return };
         if !self.jobs.has_room(map) || self.known(map).sealed {
             return;
         }
-        let expected = self.known(map).pushed;
-        let index = match ended {
-            true => self
+        let first = self.known(map).pushed;
+        let index = match count {
+            None => self
                 .jobs
                 .push_ended(map, Why::Undecodable("bad".to_owned())),
-            false => self.jobs.push(map, expected, 10),
+            Some(1) => self.jobs.push(map, one(first)),
+            Some(count) => self.jobs.push(map, Numbers { first, count }),
         };
-        assert_eq!(index, expected);
+        assert_eq!(index, first);
         let known = self.known(map);
-        known.pushed += 1;
-        if ended {
+        known.pushed += u64::from(count.unwrap_or(1));
+        if count.is_none() {
             known.failed = known.failed.min(index);
         }
     }
@@ -370,15 +402,18 @@ impl World {
     fn take(&mut self, map: MapId) -> bool {
         let ready = self.jobs.has_result(map);
         match self.jobs.take(map) {
-            Take::Ready(index, ended) => {
-                assert!(ready);
+            Take::Ready(first, count, ended) => {
+                assert!(ready && count > 0);
                 let known = self.known(map);
-                if known.order == Order::Input {
-                    assert_eq!(index, known.taken.len() as u64, "out of order");
-                }
-                assert!(index < known.pushed);
                 assert!(ended.attempts <= known.retries + 1, "too many attempts");
-                assert!(known.taken.insert(index, ended).is_none(), "ended twice");
+                for index in first..first + u64::from(count) {
+                    if known.order == Order::Input {
+                        assert_eq!(index, known.taken.len() as u64, "out of order");
+                    }
+                    assert!(index < known.pushed);
+                    let before = known.taken.insert(index, ended.clone());
+                    assert!(before.is_none(), "ended twice");
+                }
                 true
             }
             Take::Pending => {
@@ -413,7 +448,7 @@ impl World {
             }
             (Post::Idle(idle), _) => self.next(idle),
             (asleep @ Post::Asleep(..), _) => asleep,
-            (Post::Busy(running, calls), deed) => self.busy(slot, running, calls, deed),
+            (Post::Busy(running, worker), deed) => self.busy(slot, running, worker, deed),
         };
         if !matches!(self.posts[slot], Post::Busy(..)) {
             self.signalled.remove(&slot);
@@ -421,34 +456,44 @@ impl World {
     }
 
     fn next(&mut self, idle: Idle) -> Post {
-        let (_, waiting) = self.jobs.load();
-        match self.jobs.next(idle, self.now) {
+        let ready = !self.jobs.ready.is_empty();
+        let slot = idle.slot.0;
+        match self.jobs.next(idle, MOST_CALLS, self.now, &self.workers) {
             Next::Run(running, batch) => {
-                assert!(!batch.calls.is_empty());
+                assert!(batch.count > 0);
+                let parts: u32 = batch.parts.iter().map(|part| part.count).sum();
+                assert_eq!(parts, batch.count);
+                let mut index = batch.first;
+                for part in &batch.parts {
+                    assert_eq!(
+                        part.inputs.first + u64::from(part.at),
+                        index,
+                        "another's input"
+                    );
+                    index += u64::from(part.count);
+                }
                 let map = running.map();
                 let known = self.known(map);
-                for call in &batch.calls {
-                    assert!(!known.taken.contains_key(&call.index), "runs after its end");
-                    assert!(
-                        !known.succeeded.contains(&call.index),
-                        "runs after its success"
-                    );
-                    assert!(call.attempt <= known.retries + 1);
-                    let cut = known.fail_fast && known.failed < call.index;
-                    assert!(!cut, "runs after the failure of an earlier call");
-                    assert_eq!(call.input, call.index);
-                    *known.handed_out.entry(call.index).or_default() += 1;
-                }
-                let calls = batch.calls.iter().map(|call| call.index).collect();
-                Post::Busy(running, calls)
+                assert!(batch.attempt <= known.retries + 1);
+                let last = batch.first + u64::from(batch.count) - 1;
+                let cut = known.fail_fast && known.failed < last;
+                assert!(!cut, "runs after the failure of an earlier call");
+                self.workers.open(slot, batch.count);
+                self.jobs.sent(&running, self.now);
+                Post::Busy(
+                    running,
+                    Worker {
+                        map,
+                        first: batch.first,
+                        sent: batch.count,
+                        started: 0,
+                        finished: 0,
+                        told: 0,
+                    },
+                )
             }
             Next::Wait(idle, until) => {
-                assert!(
-                    waiting == 0
-                        || self.jobs.paused.is_some()
-                        || until.is_some_and(|until| until > self.now),
-                    "no progress"
-                );
+                assert!(!ready || self.jobs.paused.is_some(), "no progress");
                 Post::Asleep(idle, until)
             }
             Next::Leave => {
@@ -458,50 +503,113 @@ impl World {
         }
     }
 
-    fn busy(&mut self, slot: usize, mut running: Running, calls: Vec<u64>, deed: Deed) -> Post {
-        let index = running.front().unwrap();
-        assert!(calls.contains(&index));
+    fn busy(&mut self, slot: usize, running: Running, mut worker: Worker, deed: Deed) -> Post {
         // A worker that was told to end does.
         let deed = if self.signalled.contains_key(&slot) {
             Deed::Die
         } else {
             deed
         };
-        let result = match deed {
-            Deed::Advance | Deed::FailToStart => Ok(()),
-            Deed::Fail => Err(Why::Failed("no".to_owned())),
+        match deed {
+            Deed::Die => {
+                // What it has finished and not told is found, all of it.
+                self.posts[slot] = Post::Starting;
+                self.collect(slot, worker.finished);
+                if worker.started > worker.finished {
+                    let index = worker.first + u64::from(worker.finished);
+                    self.known(worker.map).failed(index);
+                }
+                let why = Why::Died(crate::Death::Signal(9));
+                let started = worker.started;
+                self.jobs
+                    .died(running, started, why, 0, self.now, &self.workers);
+                return Post::Starting;
+            }
             Deed::OutOfTurn => {
+                let at = worker.told + 1;
                 let wrong = self
                     .jobs
-                    .reply(&mut running, index + 1, Ok(()), 0, 0, self.now);
+                    .reply(&running, at, Ok(()), 0, 0, self.now, &self.workers);
                 assert!(wrong.is_err());
-                return Post::Busy(running, calls);
             }
-            Deed::Die => {
-                let why = Why::Died(crate::Death::Signal(9));
-                let map = running.map();
-                self.known(map).failed(index);
-                self.jobs.died(running, why, 0, self.now);
-                return Post::Starting;
+            Deed::Tell => self.tell(&running, &mut worker),
+            Deed::Advance | Deed::Fail | Deed::FailToStart => {
+                if !self.advance(slot, &running, &mut worker, deed) {
+                    return self.finish_batch(running, worker);
+                }
             }
-            Deed::DieUnstarted => {
-                let map = running.map();
-                *self.known(map).handed_out.get_mut(&index).unwrap() -= 1;
-                self.jobs.died_unstarted(running, 0, self.now);
-                return Post::Starting;
-            }
-        };
-        let map = running.map();
-        match result {
-            Ok(()) => _ = self.known(map).succeeded.insert(index),
-            Err(_) => self.known(map).failed(index),
         }
-        self.jobs
-            .reply(&mut running, index, result, 0, 5, self.now)
-            .unwrap();
-        match self.jobs.idle_again(running) {
+        if worker.told == worker.sent {
+            return self.finish_batch(running, worker);
+        }
+        Post::Busy(running, worker)
+    }
+
+    /// A worker starts a call, or ends the one it has started; whether it could.
+    fn advance(&mut self, slot: usize, running: &Running, worker: &mut Worker, deed: Deed) -> bool {
+        let index = worker.first + u64::from(worker.finished);
+        let known = self.maps.get_mut(&worker.map).unwrap();
+        if worker.started == worker.finished {
+            if worker.started == worker.sent || !self.workers.start(slot, self.now) {
+                return false;
+            }
+            worker.started += 1;
+            assert!(!known.taken.contains_key(&index), "runs after its end");
+            assert!(!known.succeeded.contains(&index), "runs after its success");
+            *known.begun.entry(index).or_default() += 1;
+            return true;
+        }
+        worker.finished += 1;
+        self.workers.finish(slot);
+        if deed == Deed::Fail {
+            known.failed(index);
+            worker.finished -= 1;
+            self.tell(running, worker);
+            worker.finished += 1;
+            let at = worker.told;
+            worker.told += 1;
+            let result = Err(Why::Failed("no".to_owned()));
+            self.jobs
+                .reply(running, at, result, 0, 5, self.now, &self.workers)
+                .unwrap();
+        } else {
+            known.succeeded.insert(index);
+        }
+        true
+    }
+
+    /// A worker answers for what it has finished.
+    fn tell(&mut self, running: &Running, worker: &mut Worker) {
+        let count = worker.finished - worker.told;
+        if count > 0 {
+            self.jobs
+                .values(running, worker.told, count, self.now, |news| {
+                    (0, 5 * news.len())
+                })
+                .unwrap();
+            worker.told = worker.finished;
+        }
+    }
+
+    /// What is in a black box is found.
+    fn collect(&mut self, slot: usize, finished: u32) {
+        if let Some((_, reported)) = self.jobs.unreported(SlotId(slot))
+            && finished > reported
+        {
+            let count = finished - reported;
+            self.jobs.found(SlotId(slot), count, 0, 5 * count as usize);
+        }
+    }
+
+    fn finish_batch(&mut self, running: Running, mut worker: Worker) -> Post {
+        self.tell(&running, &mut worker);
+        if worker.started < worker.sent {
+            self.jobs.stopped(&running, worker.started).unwrap();
+        }
+        match self.jobs.idle_again(running, self.now) {
             Ok(idle) => Post::Idle(idle),
-            Err(running) => Post::Busy(running, calls),
+            // It is about to be killed.
+            Err(running) => Post::Busy(running, worker),
         }
     }
 
@@ -518,7 +626,7 @@ impl World {
         }
         self.step(&Step::Resume);
         self.step(&Step::Close);
-        for _ in 0..2000 {
+        for _ in 0..4000 {
             (0..SLOTS).for_each(|slot| self.step(&Step::Slot(slot, Deed::Advance)));
             for map in &maps {
                 while self.take(*map) {}
@@ -537,11 +645,18 @@ impl World {
             let known = &self.maps[&map];
             assert_eq!(known.taken.len() as u64, known.pushed);
             for (index, ended) in &known.taken {
-                let handed_out = known.handed_out.get(index).copied().unwrap_or(0);
-                assert_eq!(
-                    ended.attempts, handed_out,
+                let begun = known.begun.get(index).copied().unwrap_or(0);
+                assert!(
+                    begun <= ended.attempts,
+                    "it ran more often than it was charged"
+                );
+                assert!(
+                    ended.attempts <= begun + known.unbegun,
                     "charged for what it did not run"
                 );
+                if known.succeeded.contains(index) && known.unbegun == 0 {
+                    assert_eq!(ended.result, Ok(()), "a value was lost");
+                }
                 assert!(ended.result.is_err() || ended.attempts > 0);
             }
         }
