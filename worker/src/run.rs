@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::backtrace::Backtrace;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
 use protocol::message::{Panic, Verdict};
@@ -58,21 +58,23 @@ fn undecodable_input<T: Task>(why: &str) -> Verdict {
 }
 
 thread_local! {
-    /// `Some` while this thread runs a call: the hook puts there what a panic said.
-    static CAUGHT: RefCell<Option<Option<Panic>>> = const { RefCell::new(None) };
+    /// Whether this thread runs a call.
+    static IN_CALL: Cell<bool> = const { Cell::new(false) };
+    /// What the last panic in a call said.
+    static CAUGHT: RefCell<Option<Panic>> = const { RefCell::new(None) };
 }
 
 /// Runs a call so that a panic in it, also while decoding and encoding, becomes a verdict.
 pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Vec<u8>) -> Verdict {
-    CAUGHT.set(Some(None));
+    IN_CALL.set(true);
     let start = output.len();
     let result = panic::catch_unwind(AssertUnwindSafe(|| runner(input, output)));
-    let caught = CAUGHT.take().flatten();
+    IN_CALL.set(false);
     result.unwrap_or_else(|payload| {
         output.truncate(start);
         let message = message_of(payload.as_ref());
         // `resume_unwind` unwinds without calling the hook, which may have seen an earlier panic.
-        let caught = caught.filter(|panic| panic.message == message);
+        let caught = CAUGHT.take().filter(|panic| panic.message == message);
         Verdict::Panicked(caught.unwrap_or_else(|| Panic {
             message,
             location: String::new(),
@@ -86,14 +88,9 @@ pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Vec<u8>) -> Ver
 pub(crate) fn install_panic_hook() {
     let next = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        let in_call = CAUGHT.with_borrow_mut(|caught| match caught {
-            Some(caught) => {
-                *caught = Some(panic_of(info));
-                true
-            }
-            None => false,
-        });
-        if !in_call {
+        if IN_CALL.get() {
+            CAUGHT.set(Some(panic_of(info)));
+        } else {
             next(info);
         }
     }));

@@ -132,7 +132,7 @@ impl<'p> With<'p> {
         }
         let mut feed = Feed::new(inputs, opened);
         std::iter::from_fn(|| feed.next())
-            .map(|report| report.result)
+            .map(|(_, result)| result)
             .collect()
     }
 
@@ -251,8 +251,8 @@ fn collect<T: Task>(
     let inputs = inputs.into_iter();
     let mut outputs = Vec::with_capacity(inputs.size_hint().0.min(1 << 16));
     let mut feed = Feed::new(inputs, opened);
-    while let Some(report) = feed.next() {
-        outputs.push(report.result?);
+    while let Some((_, result)) = feed.next() {
+        outputs.push(result?);
     }
     Ok(outputs)
 }
