@@ -16,7 +16,6 @@ use protocol::black_box::{self, BlackBox};
 use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE, Token};
 use protocol::link::{self, Link, Socket};
 use protocol::message::{Hello, TaskInfo, Welcome};
-use tempfile::TempDir;
 
 use crate::error::PoolError;
 use crate::os::{self, WorkerProcess};
@@ -85,16 +84,28 @@ pub(crate) struct MeetingPlace {
     listener: Listener,
     name: PathBuf,
     /// `None` once nothing of it is left to be seen.
-    directory: Option<TempDir>,
+    directory: Option<Directory>,
     /// What `name` stands for then.
     _door: Option<OwnedFd>,
     token: Token,
 }
 
+/// A directory that holds at most a socket. It can be removed without a descriptor to spare.
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // The listener may have removed its socket already. What can't be removed stays.
+        let _ = std::fs::remove_file(self.0.join("link"));
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
 impl MeetingPlace {
     fn new() -> io::Result<Self> {
-        let directory = os::private_directory()?;
-        let name = directory.path().join("link");
+        let directory = Directory(os::private_directory()?.keep());
+        let name = directory.0.join("link");
         let listener = link::listen(name.as_os_str())?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -346,6 +357,10 @@ fn greet(
     handshake::admit(&mut link, welcome)?;
     // The worker has opened it by its name.
     drop(file);
+    if link.has_unread() {
+        let what = "something that it was not asked for".to_owned();
+        return Err(HandshakeError::Link(link::LinkError::Malformed(what)));
+    }
     socket.send_without_limit().map_err(broken)?;
     Ok((socket, hello, memory))
 }

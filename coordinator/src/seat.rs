@@ -9,12 +9,13 @@ use protocol::link::LinkError;
 use protocol::message::{CallReply, Reply, ToWorker};
 
 use crate::data::{Inputs, Job, Payload, Trace, Values};
-use crate::error::{Death, Why};
+use crate::error::{Death, PoolError, Why};
 use crate::launch::Worker;
 use crate::os::{self, GroupSignal, WorkerProcess};
 use crate::output::{Forwarder, Output, Printed, TAIL};
 use crate::scheduler::{Batch, Idle, MOST_CALLS, Next, Running, SlotId};
 use crate::shared::{Config, Post, Shared};
+use crate::start;
 use crate::talk::{self, LINGER};
 
 /// What Rust's allocator says, among other things, before it aborts.
@@ -158,7 +159,7 @@ impl Seat {
                 let trace = self.trace(Duration::ZERO, Printed::default());
                 let (jobs, sight) = state.jobs_and_sight();
                 // The scheduler has just given us these calls, in this order.
-                let _ = jobs.reply(&running, call, Err(why), trace, 0, now, &sight);
+                let _ = jobs.reply(&running, call, Err(why), (trace, 0), now, &sight);
                 state.counts.failed += 1;
             }
         });
@@ -265,7 +266,7 @@ impl Seat {
             .act(|state| {
                 let succeeded = result.is_ok();
                 let (jobs, sight) = state.jobs_and_sight();
-                jobs.reply(running, reply.at, result, trace, bytes, now, &sight)?;
+                jobs.reply(running, reply.at, result, (trace, bytes), now, &sight)?;
                 state.posts[self.slot.0].calls += 1;
                 match succeeded {
                     true => state.counts.succeeded += 1,
@@ -358,9 +359,11 @@ impl Seat {
         let charged = self.died(shared, running, started, why, trace);
         if !charged && self.answered == 0 {
             // It never did anything: that is as bad as a start that failed.
-            let cause = format!("a worker {death} before its first call");
-            let now = shared.now();
-            shared.act(|state| state.jobs.start_failed(&cause, now));
+            let error = PoolError::CannotStart {
+                program: shared.config.launcher.program.clone(),
+                cause: format!("it {death} before its first call"),
+            };
+            start::failed(shared, error);
         }
     }
 

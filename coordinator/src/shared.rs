@@ -81,6 +81,8 @@ pub(crate) struct State {
     parked: Vec<Parked>,
     /// As [`Shared::began`].
     began: u64,
+    /// Since when the supervisor is wanted for a deadline, if it has not looked yet.
+    pub(crate) rearmed: Option<Time>,
     /// Closed to make [`Shared::stop`] readable.
     stop_writer: Option<PipeWriter>,
 }
@@ -206,6 +208,7 @@ impl Shared {
             last_death: None,
             counts: Counts::default(),
             hurry: false,
+            rearmed: None,
             sleeping: Vec::new(),
             parked: (0..config.slots).map(|_| Parked::InUse).collect(),
             began,
@@ -288,6 +291,7 @@ impl Shared {
             self.signal(state, slot, stage);
         }
         if rearm {
+            state.rearmed.get_or_insert_with(|| self.now());
             self.wake_supervisor();
         }
         wakers

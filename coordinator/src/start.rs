@@ -86,11 +86,14 @@ fn initialize(
         Ok((Reply::Call(reply), _)) if reply.serial == worker.serial => {
             match talk::why(reply.verdict) {
                 None => return Ok(worker),
-                Some(why) => why.to_string(),
+                Some(why) => PoolError::Initializer(why.to_string()),
             }
         }
-        Ok((other, _)) => format!("got a reply that was none: {other:?}"),
-        Err(error) => lost(shared, &mut worker, &error),
+        Ok((other, _)) => cannot_start(shared, format!("it answered with {other:?}")),
+        Err(error) => {
+            let why = lost(shared, &mut worker, &error);
+            cannot_start(shared, format!("its initializer {why}"))
+        }
     };
     if let Some(process) = &worker.process {
         if !shared.state().jobs.wants_worker() {
@@ -100,7 +103,14 @@ fn initialize(
         process.signal(GroupSignal::Kill);
         process.reap();
     }
-    Err(PoolError::Initializer(why))
+    Err(why)
+}
+
+fn cannot_start(shared: &Shared, cause: String) -> PoolError {
+    PoolError::CannotStart {
+        program: shared.config.launcher.program.clone(),
+        cause,
+    }
 }
 
 /// What there is to say of a worker that did not answer for its initializer.

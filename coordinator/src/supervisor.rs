@@ -46,8 +46,13 @@ pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
             let _ = wake.read(&mut [0; 256]);
         }
         shared.act(|state| {
-            let overslept = limit.map(|limit| slept.saturating_sub(limit));
-            if let Some(overslept) = overslept.filter(|overslept| *overslept > TICK) {
+            let rearmed = state.rearmed.take();
+            let overslept = match limit {
+                Some(limit) => slept.saturating_sub(limit),
+                // There was no deadline when it fell asleep, but there is one since then.
+                None => rearmed.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
+            };
+            if overslept > TICK {
                 log::debug!("{overslept:.1?} that this program was stopped for do not count");
                 state.jobs.postpone(overslept);
             }

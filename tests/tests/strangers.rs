@@ -101,7 +101,12 @@ fn a_worker_that_answers_wrongly_costs_the_call_it_was_running() {
 fn what_nobody_asked_for_is_no_answer() {
     for way in ["early-1", "twice-1"] {
         let stranger = Stranger::new(way);
-        let pool = stranger.pool();
+        let pool = match stranger.builder().build() {
+            Ok(pool) => pool,
+            // It was heard before it was let in, and a pool whose first worker is that rude has none.
+            Err(PoolError::CannotStart { .. }) if way == "early-1" => continue,
+            Err(error) => panic!("{way}: {error}"),
+        };
         let outcomes = pool.map_each(tasks::echo, inputs(5));
         inputs(5).zip(&outcomes).for_each(right_or_lost);
         let lost = outcomes.iter().filter(|outcome| outcome.is_err());

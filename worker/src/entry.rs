@@ -113,6 +113,11 @@ fn work(name: &OsStr) -> Result<i32, String> {
     handshake::ready(&mut link).map_err(|error| error.to_string())?;
     run::install_panic_hook();
     match serve::serve(&mut link, welcome.slot, &black_box) {
+        // The coordinator takes this for what it is: a limit that was reached.
+        Err(LinkError::Broken(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
+            eprintln!("memory allocation of a batch of calls failed");
+            std::process::abort();
+        }
         // The coordinator is gone, and with it whoever would want to hear of it.
         Err(LinkError::Closed | LinkError::Broken(_)) => Ok(0),
         served => served.map_err(|error| error.to_string()),

@@ -135,7 +135,8 @@ fn pool(map: &Map) -> Result<Pool, Trouble> {
             let _ = io::stderr().write_all(format!("{}\n", line(worker)).as_bytes());
         });
     }
-    Ok(builder.build()?)
+    // Whoever interrupts it must not have to wait for a worker.
+    Ok(builder.build_now()?)
 }
 
 /// The line that starts a worker by hand, as a shell takes it.

@@ -42,6 +42,8 @@ impl Cause {
     }
 }
 
+/// How long a run whose workers are gone has to end by itself.
+const LEAVE: std::time::Duration = std::time::Duration::from_millis(500);
 /// Exit code of a run that was interrupted by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 /// Exit code of a run that was told to end, or lost its terminal.
@@ -126,7 +128,7 @@ impl Interruption {
             }
             (Some(_), Some(pool)) => {
                 complain(&"interrupted again: the workers are being stopped");
-                pool.terminate();
+                self.end(&pool);
             }
             (None, None) => complain(&"interrupted"),
             // Nothing runs yet. What has been started ends with this process.
@@ -134,11 +136,19 @@ impl Interruption {
         }
     }
 
+    /// Ends the workers, and then this program, if it does not do so by itself: it may be about to print
+    /// results that nobody reads.
+    fn end(&self, pool: &Pool) {
+        pool.terminate();
+        thread::sleep(LEAVE);
+        std::process::exit(self.code().unwrap_or(TERMINATED).into());
+    }
+
     fn terminate(&self) {
         match self.note(Cause::Terminate) {
             (_, Some(pool)) => {
                 complain(&"told to end: the workers are being stopped");
-                pool.terminate();
+                self.end(&pool);
             }
             (None, None) => complain(&"told to end"),
             (Some(cause), None) => std::process::exit(cause.code().into()),

@@ -204,7 +204,7 @@ pub(crate) const ABORTED: i32 = libc::SIGABRT;
 
 /// The name of a signal: `SIGKILL`.
 pub(crate) fn signal_name(number: i32) -> Option<&'static str> {
-    const NAMES: [(i32, &str); 17] = [
+    const NAMES: [(i32, &str); 26] = [
         (libc::SIGHUP, "SIGHUP"),
         (libc::SIGINT, "SIGINT"),
         (libc::SIGQUIT, "SIGQUIT"),
@@ -222,6 +222,15 @@ pub(crate) fn signal_name(number: i32) -> Option<&'static str> {
         (libc::SIGTERM, "SIGTERM"),
         (libc::SIGXCPU, "SIGXCPU"),
         (libc::SIGSYS, "SIGSYS"),
+        (libc::SIGXFSZ, "SIGXFSZ"),
+        (libc::SIGVTALRM, "SIGVTALRM"),
+        (libc::SIGPROF, "SIGPROF"),
+        (libc::SIGIO, "SIGIO"),
+        (libc::SIGPWR, "SIGPWR"),
+        (libc::SIGSTKFLT, "SIGSTKFLT"),
+        (libc::SIGSTOP, "SIGSTOP"),
+        (libc::SIGTSTP, "SIGTSTP"),
+        (libc::SIGCONT, "SIGCONT"),
     ];
     NAMES
         .iter()

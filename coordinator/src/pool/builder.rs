@@ -176,6 +176,19 @@ impl Builder {
     /// There is no worker executable, no worker could be started, its initializer failed, or a
     /// setting makes no sense.
     pub fn build(self) -> Result<Pool, PoolError> {
+        let pool = self.build_now()?;
+        pool.wait_for_worker()?;
+        Ok(pool)
+    }
+
+    /// As [`build`](Self::build), but does not wait for a worker: for who must be able to end a pool
+    /// whose workers never get ready. What keeps them from it is what calls, [`Pool::tasks`] and
+    /// [`Pool::join`] end with.
+    ///
+    /// # Errors
+    ///
+    /// There is no worker executable, or a setting makes no sense.
+    pub fn build_now(self) -> Result<Pool, PoolError> {
         let setting = |why: &str| Err(PoolError::Setting(why.to_owned()));
         let slots = self.workers.unwrap_or_else(crate::available_workers);
         if slots == 0 {

@@ -81,9 +81,22 @@ impl Pool {
         Builder::default()
     }
 
-    /// Starts the threads; waits for the first worker, unless workers are started by hand.
+    /// Waits for the first worker, unless workers are started by hand.
+    fn wait_for_worker(&self) -> Result<(), PoolError> {
+        if self.shared.config.launcher.manual.is_some() {
+            return Ok(());
+        }
+        self.shared.wait_until(None, |state| {
+            state.counts.started > 0 || state.failure.is_some()
+        });
+        match self.shared.state().failure.clone() {
+            None => Ok(()),
+            Some(failure) => Err(failure),
+        }
+    }
+
+    /// Starts the threads.
     fn start(config: Config, restart_limit: RestartLimit) -> Result<Pool, PoolError> {
-        let by_hand = config.launcher.manual.is_some();
         let slots = config.slots;
         let jobs = Scheduler::new(slots, restart_limit);
         let refused = |what: &str, error: std::io::Error| {
@@ -117,14 +130,6 @@ impl Pool {
         );
         pool.threads()
             .push(thread.map_err(|error| refused("a thread", error))?);
-        if !by_hand {
-            shared.wait_until(None, |state| {
-                state.counts.started > 0 || state.failure.is_some()
-            });
-            if let Some(failure) = shared.state().failure.clone() {
-                return Err(failure);
-            }
-        }
         Ok(pool)
     }
 

@@ -78,6 +78,8 @@ pub(crate) struct Ended<T> {
     pub(crate) note: Option<String>,
 }
 
+/// How often a batch may come back unbegun, because its worker died, before its first call is charged.
+const UNBEGUN: u32 = 2;
 /// How many bytes of inputs go into a batch, unless a single call has more.
 const MOST_BYTES: usize = 256 << 10;
 
@@ -163,6 +165,8 @@ pub(super) struct Map<J, I, T> {
     bytes: usize,
     /// Ended and not taken, as they ended: only for [`Order::Completion`].
     completed: VecDeque<u64>,
+    /// How often workers have died before they had begun a batch, by its first call.
+    unbegun: BTreeMap<u64, u32>,
     sealed: bool,
     cut: Option<Cut>,
     pub(super) detached: bool,
@@ -186,6 +190,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             untaken: 0,
             bytes: 0,
             completed: VecDeque::new(),
+            unbegun: BTreeMap::new(),
             sealed: false,
             cut: None,
             detached: false,
@@ -438,6 +443,14 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             at: place,
             count,
         })
+    }
+
+    /// Another worker died before it had begun a batch that starts with this call: whether that is the
+    /// call's doing by now.
+    pub(super) fn is_deadly(&mut self, first: u64) -> bool {
+        let times = self.unbegun.entry(first).or_default();
+        *times += 1;
+        *times > UNBEGUN
     }
 
     /// A slot has done with its batch.

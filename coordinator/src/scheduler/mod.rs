@@ -475,14 +475,13 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         Ok(())
     }
 
-    /// One call has ended, by the worker's word.
+    /// One call has ended, by the worker's word; what is left of it has so many bytes.
     pub(crate) fn reply(
         &mut self,
         running: &Running,
         at: u32,
         result: Result<(), Why>,
-        trace: T,
-        bytes: usize,
+        (trace, bytes): (T, usize),
         now: Time,
         sight: &impl Sight,
     ) -> Result<(), String> {
@@ -492,7 +491,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         busy.next_call(now);
         let (map, index) = (busy.map, busy.first + u64::from(at));
         if !news.is_empty() {
-            self.settle(map, index, result, trace, bytes, now, sight);
+            self.settle((map, index), result, trace, bytes, now, sight);
         }
         Ok(())
     }
@@ -587,6 +586,11 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             .max(started)
             .clamp(busy.reported, busy.limit);
         let index = |call: u32| busy.first + u64::from(call);
+        // A call that no worker survives reading is charged in the end, or it would go round for ever.
+        let behind = match behind == 0 && busy.limit > 0 && self.is_deadly(busy.map, busy.first) {
+            true => 1,
+            false => behind,
+        };
         if behind < busy.limit && self.maps.contains_key(&busy.map) {
             let count = busy.limit - behind;
             self.with_map(busy.map, |map| map.give_back(index(behind), count));
@@ -598,8 +602,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
                 None => why.clone(),
             };
             self.settle(
-                busy.map,
-                index(call),
+                (busy.map, index(call)),
                 Err(why),
                 trace.clone(),
                 0,
@@ -611,6 +614,13 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         self.released(busy.map, |_| ());
         self.leave_if_drained();
         behind > busy.reported || doomed.is_some()
+    }
+
+    /// Whether workers have died several times before they had begun a batch that starts with this call.
+    fn is_deadly(&mut self, map: MapId, first: u64) -> bool {
+        self.maps
+            .get_mut(&map)
+            .is_some_and(|map| map.is_deadly(first))
     }
 
     /// The worker died, or was let go, while it had nothing to do.
@@ -884,8 +894,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     /// An attempt has ended: either the call has, too, or it is tried again.
     fn settle(
         &mut self,
-        id: MapId,
-        index: u64,
+        (id, index): (MapId, u64),
         result: Result<(), Why>,
         trace: T,
         bytes: usize,

@@ -146,7 +146,8 @@ fn answer(
     now: Time,
 ) -> Idle {
     workers.finish(running.slot.0);
-    jobs.reply(&running, 0, result, 0, 0, now, workers).unwrap();
+    jobs.reply(&running, 0, result, (0, 0), now, workers)
+        .unwrap();
     jobs.idle_again(running, now).unwrap()
 }
 

@@ -521,6 +521,10 @@ impl World {
                 }
                 let why = Why::Died(crate::Death::Signal(9));
                 let started = worker.started;
+                if started == 0 {
+                    // The first call may have to answer for it.
+                    self.known(worker.map).unbegun += 1;
+                }
                 self.jobs
                     .died(running, started, why, 0, self.now, &self.workers);
                 return Post::Starting;
@@ -529,7 +533,7 @@ impl World {
                 let at = worker.told + 1;
                 let wrong = self
                     .jobs
-                    .reply(&running, at, Ok(()), 0, 0, self.now, &self.workers);
+                    .reply(&running, at, Ok(()), (0, 0), self.now, &self.workers);
                 assert!(wrong.is_err());
             }
             Deed::Tell => self.tell(&running, &mut worker),
@@ -570,7 +574,7 @@ impl World {
             worker.told += 1;
             let result = Err(Why::Failed("no".to_owned()));
             self.jobs
-                .reply(running, at, result, 0, 5, self.now, &self.workers)
+                .reply(running, at, result, (0, 5), self.now, &self.workers)
                 .unwrap();
         } else {
             known.succeeded.insert(index);
