@@ -218,15 +218,22 @@ fn converse(seat: Seat, way: &str, this: &Path) -> Anything<()> {
         "early" => say(&right)?,
         other => return Err(format!("no such way: {other}").into()),
     }
-    answer(&mut link, &batch, 1, rest)?;
+    answer(&mut link, &black_box, &batch, 1, rest)?;
     loop {
         let (batch, inputs) = hear(&mut link, &black_box);
-        answer(&mut link, &batch, 0, &inputs)?;
+        answer(&mut link, &black_box, &batch, 0, &inputs)?;
     }
 }
 
-/// Echoes the calls of a batch from one on.
-fn answer(link: &mut Link<Socket>, batch: &Batch, at: usize, inputs: &[u8]) -> Anything<()> {
+/// Echoes the calls of a batch from one on. The first has begun already.
+fn answer(
+    link: &mut Link<Socket>,
+    black_box: &BlackBox,
+    batch: &Batch,
+    at: usize,
+    inputs: &[u8],
+) -> Anything<()> {
+    (1..batch.lens.len()).for_each(|_| _ = black_box.start(0));
     let lens = batch.lens[at.min(batch.lens.len())..].to_vec();
     if lens.is_empty() {
         return Ok(());
@@ -244,7 +251,7 @@ fn answer(link: &mut Link<Socket>, batch: &Batch, at: usize, inputs: &[u8]) -> A
 fn hear(link: &mut Link<Socket>, black_box: &BlackBox) -> (Batch, Vec<u8>) {
     match link.receive(Caps::FULL) {
         Ok((ToWorker::Batch(batch), input)) => {
-            batch.lens.iter().for_each(|_| _ = black_box.start(0));
+            black_box.start(0);
             (batch, input.to_vec())
         }
         Ok((ToWorker::Exit(code), _)) => std::process::exit(code),
