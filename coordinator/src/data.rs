@@ -1,9 +1,11 @@
 //! What calls carry: encoded inputs on their way to the workers, and what comes back.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::message::Encoding;
+use worker::private::Kept;
 
 use crate::output::Printed;
 use crate::scheduler;
@@ -25,11 +27,21 @@ pub(crate) struct Inputs(Arc<Chunk>);
 const CHUNK: usize = 64 << 10;
 
 /// Inputs being gathered, one after another.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Chunk {
     bytes: Vec<u8>,
     /// Where each of them ends.
     ends: Vec<u32>,
+    /// What they refer to.
+    kept: Vec<Kept>,
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk")
+            .field("ends", &self.ends)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Chunk {
@@ -39,7 +51,18 @@ impl Chunk {
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
     ) -> Result<(), String> {
         let start = self.bytes.len();
-        encode(&mut self.bytes)?;
+        let encoded = encode(&mut self.bytes);
+        worker::private::take_kept(|kept| {
+            // Calls side by side usually refer to the same.
+            if self
+                .kept
+                .last()
+                .is_none_or(|last| !Arc::ptr_eq(last, &kept))
+            {
+                self.kept.push(kept);
+            }
+        });
+        encoded?;
         match u32::try_from(self.bytes.len()) {
             Ok(end) => self.ends.push(end),
             Err(_) => {
@@ -63,6 +86,7 @@ impl Chunk {
         let next = Chunk {
             bytes: Vec::with_capacity(self.bytes.len().min(CHUNK)),
             ends: Vec::with_capacity(self.ends.len()),
+            kept: Vec::new(),
         };
         Inputs(Arc::new(std::mem::replace(self, next)))
     }
@@ -72,7 +96,8 @@ impl From<Vec<u8>> for Inputs {
     /// One input.
     fn from(bytes: Vec<u8>) -> Self {
         let ends = vec![u32::try_from(bytes.len()).unwrap_or(u32::MAX)];
-        Inputs(Arc::new(Chunk { bytes, ends }))
+        let kept = Vec::new();
+        Inputs(Arc::new(Chunk { bytes, ends, kept }))
     }
 }
 

@@ -47,6 +47,7 @@ pub use pool::{
 };
 pub use process::{Child, Process};
 pub use protocol::message::TaskInfo;
+pub use worker::Shared;
 
 /// How many workers a pool has by default: the processors that this process may use, by its
 /// affinity and its control group's quota.

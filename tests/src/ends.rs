@@ -42,7 +42,7 @@ impl End {
                 End::CExit(code) => libc::_exit(code),
                 End::CloseLink => close_sockets(),
                 End::Rubbish => {
-                    talk_rubbish();
+                    let () = talk_rubbish();
                     // Or another call would be running when it is found out.
                     loop {
                         std::thread::park();

@@ -4,6 +4,7 @@ pub mod ends;
 pub mod hogs;
 pub mod processes;
 pub mod run;
+pub mod sharing;
 pub mod soak;
 pub mod tasks;
 

@@ -35,18 +35,21 @@ mod output;
 mod registry;
 mod run;
 mod serve;
+mod shared;
 mod task;
 pub mod text;
 
 pub use current::{Current, current};
 pub use entry::{init, is_initialized, main};
+pub use shared::Shared;
 pub use task::Task;
 pub use worker_macros::task;
 
-/// What the expansion of `#[task]` needs. Not for use by hand.
+/// What the expansion of `#[task]` and the coordinator need. Not for use by hand.
 #[doc(hidden)]
 pub mod private {
     pub use crate::registry::Entry;
+    pub use crate::shared::{Kept, take_kept, take_why};
     pub use crate::task::Fallible;
     pub use inventory;
 }

@@ -8,6 +8,7 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use protocol::message::{Panic, Verdict};
 
 use crate::registry::Runner;
+use crate::shared;
 use crate::task::Task;
 use crate::text;
 
@@ -18,7 +19,10 @@ pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Vec<u8>) -> Verdict {
             protocol::encode(value, output).map_err(|error| error.to_string())
         }),
         Ok((_, rest)) => undecodable_input::<T>(&format!("{} bytes too many", rest.len())),
-        Err(error) => undecodable_input::<T>(&error.to_string()),
+        Err(error) => {
+            let why = shared::take_why().unwrap_or_else(|| error.to_string());
+            undecodable_input::<T>(&why)
+        }
     }
 }
 

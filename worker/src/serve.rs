@@ -12,6 +12,7 @@ use crate::os;
 use crate::output::{Printed, Watch};
 use crate::registry::{self, Entry};
 use crate::run;
+use crate::shared;
 
 /// How long outputs are gathered at most before they are sent, in nanoseconds, unless a call takes
 /// longer. A coordinator that needs them sooner finds them in the black box.
@@ -31,6 +32,7 @@ pub(crate) fn serve<S: Read + Write>(
         match link.receive_to_answer(Caps::FULL) {
             Ok((ToWorker::Batch(batch), payload, answer)) => {
                 add_up(&batch, payload)?;
+                shared::forget_dropped();
                 Run::new(&batch, slot, black_box, &mut watch, answer).run(payload)?;
             }
             Ok((ToWorker::Exit(code), ..)) => return Ok(code),

@@ -52,8 +52,10 @@ impl<T: Task> Codec for Typed<T> {
     }
 
     fn encode(&self, input: T::Input, to: &mut Vec<u8>) -> Result<(), String> {
-        protocol::encode(&input, to)
-            .map_err(|error| format!("the input of `{}` could not be encoded: {error}", T::NAME))
+        protocol::encode(&input, to).map_err(|error| {
+            let why = worker::private::take_why().unwrap_or_else(|| error.to_string());
+            format!("the input of `{}` could not be encoded: {why}", T::NAME)
+        })
     }
 
     fn decode(output: &[u8]) -> Result<T::Output, String> {

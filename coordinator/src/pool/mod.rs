@@ -17,6 +17,8 @@ pub use pending::Pending;
 pub use with::{Order, With};
 
 use protocol::message::TaskInfo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use worker::Task;
 
 use crate::error::{CallError, PoolError};
@@ -206,6 +208,33 @@ impl Pool {
     /// Runs the task on one input, and does not wait.
     pub fn submit<T: Task>(&self, task: T, input: T::Input) -> Pending<T::Output> {
         self.with().submit(task, input)
+    }
+
+    /// Writes a large value down once, for all calls that need it: their inputs then hold no more than a
+    /// reference, and each worker decodes it once.
+    ///
+    /// ```standalone_crate
+    /// use coordinator::{Pool, Shared};
+    /// use worker::task;
+    ///
+    /// #[task]
+    /// fn nth(table: Shared<Vec<u64>>, n: usize) -> u64 {
+    ///     table[n]
+    /// }
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     worker::init();
+    ///     let pool = Pool::new(2)?;
+    ///     let table = pool.share((0..1_000_000).collect::<Vec<u64>>());
+    ///     let numbers = pool.map(nth, (0..100).map(|n| (table.clone(), n * 1000)))?;
+    ///     assert_eq!(numbers[7], 7000);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// See [`Shared`](worker::Shared) for how long it lives.
+    pub fn share<T: Serialize + DeserializeOwned>(&self, value: T) -> worker::Shared<T> {
+        worker::Shared::new(value)
     }
 
     /// Takes no further calls. Those that were submitted are finished; a stream reads no further

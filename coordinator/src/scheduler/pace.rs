@@ -95,7 +95,7 @@ mod tests {
                 pace.learn(calls, nanos(took));
             }
             let size = pace.size(ready, slots);
-            prop_assert!(size >= 1 && size <= super::super::MOST_CALLS);
+            prop_assert!((1..=super::super::MOST_CALLS).contains(&size));
             prop_assert!(size as usize <= ready.div_ceil(2 * slots));
         }
     }

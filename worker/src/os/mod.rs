@@ -1,9 +1,13 @@
 //! The operating system's part of being a worker. The only place that knows which system it is.
 
 #[cfg(unix)]
+mod shared;
+#[cfg(unix)]
 mod tail;
 #[cfg(unix)]
 mod unix;
+#[cfg(unix)]
+pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
 #[cfg(unix)]
 pub(crate) use tail::Tail;
 #[cfg(unix)]

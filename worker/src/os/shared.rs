@@ -1,0 +1,105 @@
+//! Memory that another process has written, or will read.
+#![expect(unsafe_code, reason = "memory that two processes share")]
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::{Mmap, MmapOptions, MmapRaw};
+use rustix::fs::{MemfdFlags, SealFlags};
+
+/// A new file in memory, and the name by which other processes of this user find it as long as it is open.
+pub(crate) fn shared_file() -> io::Result<(File, String)> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(rustix::fs::memfd_create("shared", flags)?);
+    let name = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Ok((file, name))
+}
+
+/// Nobody can change the file's length from now on, nor, but by what is mapped already, its contents.
+pub(crate) fn seal(file: &File) -> io::Result<()> {
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
+    Ok(rustix::fs::fcntl_add_seals(file, seals)?)
+}
+
+/// Hands memory that was freed back to the system.
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: looks at the allocator's own books, under its own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// A number that nobody guesses.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // Seeded by the system for each process, and stepped for each value.
+    RandomState::new().hash_one(super::now())
+}
+
+/// A few words at the beginning of a shared file, which may change.
+#[derive(Debug)]
+pub(crate) struct Words(MmapRaw);
+
+impl Words {
+    /// How much room they take, in bytes.
+    pub(crate) const SIZE: usize = 64;
+
+    /// Maps them: to be written, if the file may be.
+    pub(crate) fn map(file: &File) -> io::Result<Self> {
+        if file.metadata()?.len() < Self::SIZE as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut options = MmapOptions::new();
+        options.len(Self::SIZE);
+        let map = options
+            .map_raw(file)
+            .or_else(|_| options.map_raw_read_only(file))?;
+        Ok(Words(map))
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        assert!(index < Self::SIZE / 8);
+        // SAFETY: within the mapping, which is page-aligned, as long as `self`, and never shorter than
+        // SIZE, because the file is sealed. Whatever stands there is a number.
+        unsafe { &*self.0.as_ptr().cast::<AtomicU64>().add(index) }
+    }
+
+    pub(crate) fn load(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::Acquire)
+    }
+
+    /// Only for who has made the file: others can't write it.
+    pub(crate) fn store(&self, index: usize, value: u64) {
+        self.word(index).store(value, Ordering::Release);
+    }
+}
+
+/// What stands behind the words of a shared file.
+pub(crate) struct Bytes(Mmap);
+
+impl Bytes {
+    pub(crate) fn map(file: &File, len: u64) -> io::Result<Self> {
+        let end = len.saturating_add(Words::SIZE as u64);
+        let seals = rustix::fs::fcntl_get_seals(file)?;
+        let needed = SealFlags::SHRINK | SealFlags::FUTURE_WRITE;
+        if file.metadata()?.len() < end || !seals.contains(needed) {
+            return Err(io::Error::other("this is no shared value"));
+        }
+        let end = usize::try_from(end).map_err(io::Error::other)?;
+        // SAFETY: the file is sealed against becoming shorter, and against being written but through
+        // the mapping of its maker, who writes to the words alone.
+        Ok(Bytes(unsafe { MmapOptions::new().len(end).map(file) }?))
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0[Words::SIZE..]
+    }
+}
