@@ -1,0 +1,67 @@
+"""Python's multiprocessing.Pool."""
+
+import multiprocessing
+import sys
+import time
+
+from common import (
+    WORKERS, check, die_with_parent, echo, median_of, pick, report, report_idle, report_map,
+    report_payload, square, work,
+)
+
+
+def warm():
+    pool = multiprocessing.Pool(WORKERS, initializer=die_with_parent)
+    pool.map(square, range(1000))
+    return pool
+
+
+def start(method):
+    context = multiprocessing.get_context(method)
+
+    def run():
+        pool = context.Pool(4)
+        check(pool.map(square, range(1, 9)) == [1, 4, 9, 16, 25, 36, 49, 64])
+        pool.close()
+        pool.join()
+
+    report(time=median_of(pick(20, 3), run))
+
+
+def straggler(chunk):
+    long, calls = 50, 10_000
+    inputs = [(index, 2 if index == long else 0) for index in range(calls)]
+    with warm() as pool:
+        started = time.perf_counter()
+        others = 0
+        for index in pool.imap_unordered(work, inputs, chunk):
+            if index != long:
+                others = time.perf_counter() - started
+        report(others=others, whole=time.perf_counter() - started)
+
+
+def main():
+    measure, *rest = sys.argv[2:]
+    if measure == "start":
+        return start(*rest)
+    if measure == "straggler":
+        return straggler(int(rest[0]))
+    with warm() as pool:
+        if measure == "map":
+            report_map(pick(1_000_000, 100_000), lambda inputs: pool.map(square, inputs))
+        elif measure == "each":
+            report_map(pick(30_000, 2000), lambda inputs: pool.map(square, inputs, 1))
+        elif measure == "imap":
+            report_map(pick(30_000, 2000), lambda inputs: list(pool.imap(square, inputs)))
+        elif measure == "call":
+            report(time=median_of(pick(3000, 300), lambda: check(pool.apply(square, (7,)) == 49)))
+        elif measure == "payload":
+            report_payload(lambda inputs: pool.map(echo, inputs, 1))
+        elif measure == "idle":
+            report_idle([child.pid for child in multiprocessing.active_children()])
+        else:
+            sys.exit(f"pool.py measures no {measure}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,382 @@
+//! What is measured: each measure, its sides, and what ours is to reach.
+
+use crate::Problem;
+use crate::sides::{Setting, Values, floor, kills, life, ours, processes, spawned, threads};
+
+/// Something that is measured, by one side or several.
+pub(crate) struct Measure {
+    /// What `--only` calls it.
+    pub(crate) name: &'static str,
+    /// What it is, in a line.
+    pub(crate) title: &'static str,
+    /// One round is enough: it takes long, and what it shows is no matter of luck.
+    pub(crate) once: bool,
+    pub(crate) quantities: &'static [Quantity],
+    /// The first is ours.
+    pub(crate) sides: &'static [Side],
+}
+
+/// What each side's run says: a name and a number.
+pub(crate) struct Quantity {
+    pub(crate) name: &'static str,
+    pub(crate) label: &'static str,
+    pub(crate) unit: Unit,
+    /// The most that ours may be.
+    pub(crate) limit: Option<f64>,
+    /// Whether the picture shows it.
+    pub(crate) pictured: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Seconds,
+    Bytes,
+    Count,
+}
+
+/// Who is measured, and how.
+pub(crate) struct Side {
+    pub(crate) name: &'static str,
+    pub(crate) runner: Runner,
+    pub(crate) comparison: Comparison,
+    /// What the comparison is to come to.
+    pub(crate) target: Option<f64>,
+}
+
+pub(crate) enum Runner {
+    /// A function of this program.
+    Here(fn(&Setting) -> Result<Values, Problem>),
+    /// A script in `peers/`, and what it is told.
+    Python(&'static str, &'static [&'static str]),
+}
+
+/// How ours is compared with another side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// How many times as fast: theirs / ours, at least.
+    TimesAsFast,
+    /// How many times as long it takes: ours / theirs, at most.
+    TimesAsLong,
+    /// What share of its throughput is left: theirs / ours, at least.
+    Share,
+}
+
+const OURS: &str = "ours";
+
+const fn ours(run: fn(&Setting) -> Result<Values, Problem>) -> Side {
+    Side {
+        name: OURS,
+        runner: Runner::Here(run),
+        comparison: Comparison::TimesAsFast,
+        target: None,
+    }
+}
+
+const fn rust(
+    name: &'static str,
+    run: fn(&Setting) -> Result<Values, Problem>,
+    comparison: Comparison,
+) -> Side {
+    Side {
+        name,
+        runner: Runner::Here(run),
+        comparison,
+        target: None,
+    }
+}
+
+const fn python(
+    name: &'static str,
+    script: &'static str,
+    arguments: &'static [&'static str],
+) -> Side {
+    Side {
+        name,
+        runner: Runner::Python(script, arguments),
+        comparison: Comparison::TimesAsFast,
+        target: None,
+    }
+}
+
+impl Side {
+    /// What the comparison is to come to.
+    const fn target(self, target: f64) -> Side {
+        Side {
+            target: Some(target),
+            ..self
+        }
+    }
+}
+
+const fn seconds(label: &'static str) -> Quantity {
+    Quantity {
+        name: "time",
+        label,
+        unit: Unit::Seconds,
+        limit: None,
+        pictured: true,
+    }
+}
+
+const fn limited(name: &'static str, label: &'static str, unit: Unit, limit: f64) -> Quantity {
+    Quantity {
+        name,
+        label,
+        unit,
+        limit: Some(limit),
+        pictured: false,
+    }
+}
+
+const fn counted(name: &'static str, label: &'static str) -> Quantity {
+    Quantity {
+        name,
+        label,
+        unit: Unit::Count,
+        limit: None,
+        pictured: false,
+    }
+}
+
+const MIB: f64 = 1_048_576.0;
+const STREAM_MEMORY: &[Quantity] = &[
+    limited(
+        "peak",
+        "the coordinator's peak above its start",
+        Unit::Bytes,
+        64.0 * MIB,
+    ),
+    // A page more here and there is the allocator's; what grows with the stream grows by far more.
+    limited("growth", "of that, after the first tenth", Unit::Bytes, MIB),
+];
+
+use Comparison::{Share, TimesAsFast, TimesAsLong};
+
+/// All measures. Two workers, if nothing else is said.
+pub(crate) static MEASURES: &[Measure] = &[
+    Measure {
+        name: "map",
+        title: "a map of a million squares; peers send them in large chunks",
+        once: false,
+        quantities: &[seconds("time a call")],
+        sides: &[
+            ours(ours::map),
+            python("Python Pool.map", "pool.py", &["map"]).target(4.0),
+            python("ProcessPoolExecutor", "executor.py", &["map", "futures"]),
+            python("loky", "executor.py", &["map", "loky"]),
+        ],
+    },
+    Measure {
+        name: "each",
+        title: "the same; peers track each call by itself, as ours always does",
+        once: false,
+        quantities: &[seconds("time a call")],
+        sides: &[
+            ours(ours::map),
+            python("Python Pool.map", "pool.py", &["each"]).target(100.0),
+            python("Python Pool.imap", "pool.py", &["imap"]),
+            python("ProcessPoolExecutor", "executor.py", &["each", "futures"]),
+            python("loky", "executor.py", &["each", "loky"]),
+            rust("procspawn", spawned::each, TimesAsFast).target(100.0),
+        ],
+    },
+    Measure {
+        name: "call",
+        title: "one call, there and back",
+        once: false,
+        quantities: &[seconds("time a call")],
+        sides: &[
+            ours(ours::call),
+            rust("bare ping-pong, 16 B", floor::ping_pong, TimesAsLong).target(1.5),
+            python("Python Pool.apply", "pool.py", &["call"]),
+            python("ProcessPoolExecutor", "executor.py", &["call", "futures"]),
+            python("loky", "executor.py", &["call", "loky"]),
+            rust("procspawn", spawned::call, TimesAsFast),
+        ],
+    },
+    Measure {
+        name: "payload-map",
+        title: "1 MiB in and out, by map",
+        once: false,
+        quantities: &[seconds("time a call")],
+        sides: &[
+            ours(ours::payload_map),
+            rust("bare echo, 2 processes", floor::payloads, Share).target(0.5),
+            python("Python Pool.map", "pool.py", &["payload"]),
+            python(
+                "ProcessPoolExecutor",
+                "executor.py",
+                &["payload", "futures"],
+            ),
+            python("loky", "executor.py", &["payload", "loky"]),
+        ],
+    },
+    Measure {
+        name: "payload-calls",
+        title: "1 MiB in and out, by single calls from two threads",
+        once: false,
+        quantities: &[Quantity {
+            pictured: false,
+            ..seconds("time a call")
+        }],
+        sides: &[
+            ours(ours::payload_calls),
+            rust("bare echo, 2 processes", floor::payloads, Share).target(0.5),
+        ],
+    },
+    Measure {
+        name: "payload-call",
+        title: "1 MiB in and out, by single calls one after another",
+        once: false,
+        quantities: &[Quantity {
+            pictured: false,
+            ..seconds("time a call")
+        }],
+        sides: &[
+            ours(ours::payload_call),
+            rust("bare echo, 1 process", floor::payload, Share).target(0.5),
+        ],
+    },
+    Measure {
+        name: "start",
+        title: "a pool of four, a map of eight, and its end",
+        once: false,
+        quantities: &[seconds("from nothing to nothing")],
+        sides: &[
+            ours(ours::start),
+            rust("4 bare processes", floor::start, TimesAsLong).target(2.0),
+            python("Python Pool, fork", "pool.py", &["start", "fork"]),
+            python("Python Pool, spawn", "pool.py", &["start", "spawn"]),
+            python("ProcessPoolExecutor", "executor.py", &["start", "futures"]),
+            python("loky", "executor.py", &["start", "loky"]),
+            rust("procspawn", spawned::start, TimesAsFast),
+        ],
+    },
+    Measure {
+        name: "process",
+        title: "a process for each call, two at a time",
+        once: false,
+        quantities: &[Quantity {
+            pictured: false,
+            ..seconds("time a call")
+        }],
+        sides: &[
+            ours(ours::process),
+            rust("xargs -P2, bare processes", processes::xargs, TimesAsLong),
+        ],
+    },
+    Measure {
+        name: "cpu",
+        title: "calls of 100 µs of pure work",
+        once: false,
+        quantities: &[seconds("time a call, two at once")],
+        sides: &[
+            ours(ours::cpu),
+            rust("rayon, 2 threads", threads::cpu, Share).target(0.95),
+            rust("procspawn", spawned::cpu, TimesAsFast),
+        ],
+    },
+    Measure {
+        name: "straggler",
+        title: "10,000 calls of 10 µs, one of the first 100 takes 2 s",
+        once: false,
+        quantities: &[
+            Quantity {
+                pictured: true,
+                ..limited("others", "until all others are done", Unit::Seconds, 0.3)
+            },
+            limited("whole", "until the end", Unit::Seconds, 2.2),
+        ],
+        sides: &[
+            ours(ours::straggler),
+            python(
+                "imap_unordered, chunks of 100",
+                "pool.py",
+                &["straggler", "100"],
+            ),
+            python(
+                "imap_unordered, chunks of 1",
+                "pool.py",
+                &["straggler", "1"],
+            ),
+        ],
+    },
+    Measure {
+        name: "memory",
+        title: "a stream of ten million small inputs",
+        once: true,
+        quantities: STREAM_MEMORY,
+        sides: &[ours(life::stream_small)],
+    },
+    Measure {
+        name: "memory-1k",
+        title: "a stream of a million inputs and outputs of 1 KiB",
+        once: true,
+        quantities: STREAM_MEMORY,
+        sides: &[ours(life::stream_kib)],
+    },
+    Measure {
+        name: "idle",
+        title: "a pool at rest for 10 s",
+        once: true,
+        quantities: &[
+            limited("cpu", "processor time, all threads", Unit::Seconds, 0.0),
+            limited("switches", "voluntary context switches", Unit::Count, 0.0),
+        ],
+        sides: &[
+            ours(life::idle),
+            python("Python Pool", "pool.py", &["idle"]),
+            python("ProcessPoolExecutor", "executor.py", &["idle", "futures"]),
+            python("loky", "executor.py", &["idle", "loky"]),
+        ],
+    },
+    Measure {
+        name: "worker",
+        title: "one worker",
+        once: false,
+        quantities: &[
+            limited("ready", "from exec to ready", Unit::Seconds, 0.002),
+            limited("memory", "resident at rest", Unit::Bytes, 4.0 * MIB),
+        ],
+        sides: &[ours(life::worker)],
+    },
+    Measure {
+        name: "kills",
+        title: "a million calls with an effect; 20 times a worker is killed from outside",
+        once: true,
+        quantities: &[
+            Quantity {
+                pictured: false,
+                ..seconds("time a call")
+            },
+            counted("kills", "kills"),
+            counted("charged", "calls charged with them"),
+            limited("most", "most calls charged with one kill", Unit::Count, 1.0),
+            limited("twice", "calls that ran twice", Unit::Count, 0.0),
+            limited("lost", "results of calls that never ran", Unit::Count, 0.0),
+        ],
+        sides: &[ours(kills::killed)],
+    },
+    Measure {
+        name: "deaths",
+        title: "the same; 20 of the calls kill their own worker",
+        once: true,
+        quantities: &[
+            Quantity {
+                pictured: false,
+                ..seconds("time a call")
+            },
+            counted("kills", "deaths"),
+            counted("charged", "calls charged with them"),
+            limited(
+                "wrong",
+                "wrongly charged, or wrongly spared",
+                Unit::Count,
+                0.0,
+            ),
+            limited("twice", "calls that ran twice", Unit::Count, 0.0),
+            limited("lost", "results of calls that never ran", Unit::Count, 0.0),
+        ],
+        sides: &[ours(kills::died)],
+    },
+];

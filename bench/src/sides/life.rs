@@ -1,0 +1,113 @@
+//! What a pool takes of the machine: memory, a processor at rest, the start of a worker.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use coordinator::Pool;
+use serde_bytes::ByteBuf;
+
+use super::ours::{warm, warm_up};
+use super::{Setting, Values, WORKERS, check, median, values};
+use crate::Problem;
+use crate::proc;
+use crate::tasks::{echo, square};
+
+/// How much more memory than the empty pool a stream has ever taken in this process, and how much of
+/// that only after its first tenth.
+struct Growth {
+    before: f64,
+    tenth: u64,
+    seen: u64,
+    after_tenth: f64,
+}
+
+impl Growth {
+    fn start(calls: u64) -> Result<Self, Problem> {
+        Ok(Growth {
+            before: peak()?,
+            tenth: calls / 10,
+            seen: 0,
+            after_tenth: 0.0,
+        })
+    }
+
+    fn result_taken(&mut self) -> Result<(), Problem> {
+        self.seen += 1;
+        if self.seen == self.tenth {
+            self.after_tenth = peak()?;
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<Values, Problem> {
+        let peak = peak()?;
+        Ok(values([
+            ("peak", peak - self.before),
+            // The kernel's figure is right to some pages only, and may seem to shrink.
+            ("growth", (peak - self.after_tenth).max(0.0)),
+        ]))
+    }
+}
+
+fn peak() -> Result<f64, Problem> {
+    proc::memory("self", "VmHWM")
+}
+
+/// A long stream of small inputs.
+pub(crate) fn stream_small(setting: &Setting) -> Result<Values, Problem> {
+    let calls = setting.pick(10_000_000, 200_000);
+    let pool = warm(WORKERS)?;
+    let mut growth = Growth::start(calls)?;
+    for (x, result) in (0..).zip(pool.stream(square, 0..calls.cast_signed())) {
+        check(result? == x * x)?;
+        growth.result_taken()?;
+    }
+    check(growth.seen == calls)?;
+    growth.end()
+}
+
+/// A long stream of inputs and outputs of 1 KiB.
+pub(crate) fn stream_kib(setting: &Setting) -> Result<Values, Problem> {
+    let calls = setting.pick(1_000_000, 20_000);
+    let pool = warm(WORKERS)?;
+    let mut growth = Growth::start(calls)?;
+    let inputs = (0..calls).map(|_| ByteBuf::from(vec![7; 1024]));
+    for result in pool.stream(echo, inputs) {
+        check(result?.len() == 1024)?;
+        growth.result_taken()?;
+    }
+    check(growth.seen == calls)?;
+    growth.end()
+}
+
+/// A pool that has nothing to do.
+pub(crate) fn idle(setting: &Setting) -> Result<Values, Problem> {
+    let pool = warm(WORKERS)?;
+    let pids: Vec<u32> = pool.workers().iter().map(|worker| worker.pid).collect();
+    check(pids.len() == WORKERS)?;
+    // What follows the last call is no rest yet.
+    thread::sleep(Duration::from_millis(500));
+    let before = proc::activity(&pids)?;
+    thread::sleep(Duration::from_secs(setting.pick(10, 2)));
+    let during = proc::activity(&pids)? - before;
+    Ok(values([("cpu", during.cpu), ("switches", during.switches)]))
+}
+
+/// A worker: how soon it is ready, and what it takes at rest.
+pub(crate) fn worker(setting: &Setting) -> Result<Values, Problem> {
+    let mut times = Vec::new();
+    for _ in 0..setting.pick(100, 10) {
+        let started = Instant::now();
+        let pool = Pool::new(1)?;
+        times.push(started.elapsed().as_secs_f64());
+        drop(pool);
+    }
+    let pool = Pool::new(WORKERS)?;
+    warm_up(&pool, WORKERS)?;
+    thread::sleep(Duration::from_millis(200));
+    let mut most = 0.0_f64;
+    for worker in pool.workers() {
+        most = most.max(proc::memory(&worker.pid.to_string(), "VmRSS")?);
+    }
+    Ok(values([("ready", median(&mut times)), ("memory", most)]))
+}

@@ -1,0 +1,89 @@
+//! What the workers run. The floors and the threads that we compare with call the same functions.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_bytes::ByteBuf;
+use worker::task;
+
+/// Squares a number: next to nothing, so what is measured is the way there and back.
+#[task]
+pub(crate) fn square(x: i64) -> i64 {
+    x * x
+}
+
+/// Returns what it was given.
+#[task]
+pub(crate) fn echo(bytes: ByteBuf) -> ByteBuf {
+    bytes
+}
+
+/// Keeps a processor busy, for a time that [`calibrate`] knows.
+#[task]
+pub(crate) fn spin(rounds: u64) -> u64 {
+    // Each step needs the one before it, so neither compiler nor processor can skip ahead.
+    let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..rounds {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+    }
+    x
+}
+
+/// Spins, or sleeps if it is told for how long.
+#[task]
+pub(crate) fn work(rounds: u64, sleep: Option<Duration>) -> u64 {
+    if let Some(sleep) = sleep {
+        // It holds a worker, not a processor: a machine with two of them has one to spare.
+        std::thread::sleep(sleep);
+    }
+    spin(rounds)
+}
+
+/// Where [`leave_mark`] leaves its marks; one open file for each worker.
+static MARKS: OnceLock<File> = OnceLock::new();
+
+/// Opens the file for [`leave_mark`].
+#[task]
+pub(crate) fn open_marks(path: PathBuf) -> Result<(), std::io::Error> {
+    let file = File::options().append(true).open(path)?;
+    MARKS.get_or_init(|| file);
+    Ok(())
+}
+
+/// Appends its input to the file, in one write, and squares it: a call with an effect that can be
+/// counted. A deadly one then kills its worker.
+#[task]
+pub(crate) fn leave_mark(x: u64, deadly: bool) -> Result<u64, String> {
+    let mut marks = MARKS.get().ok_or("open_marks has not run")?;
+    let written = marks.write(&x.to_le_bytes());
+    match written {
+        Ok(8) if deadly => {
+            let own = rustix::process::getpid();
+            let sent = rustix::process::kill_process(own, rustix::process::Signal::KILL);
+            Err(format!("it survived SIGKILL: {sent:?}"))
+        }
+        Ok(8) => Ok(x.wrapping_mul(x)),
+        Ok(short) => Err(format!("only {short} of 8 bytes were written")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// How many rounds [`spin`] makes in a microsecond, at this machine's best.
+pub(crate) fn calibrate() -> f64 {
+    const ROUNDS: u64 = 500_000;
+    let best = (0..20)
+        .map(|_| {
+            let started = Instant::now();
+            black_box(spin(black_box(ROUNDS)));
+            started.elapsed()
+        })
+        .min()
+        .unwrap_or(Duration::from_millis(1));
+    ROUNDS as f64 / (best.as_secs_f64() * 1e6)
+}
