@@ -216,8 +216,16 @@ impl Seat {
         payload: Payload,
     ) -> Result<Heard, LinkError> {
         let at = values.at;
-        let count = u32::try_from(values.lens.len()).unwrap_or(u32::MAX);
-        let values = Values::new(first + u64::from(at), values.lens, values.nanos, payload)
+        let count = values.lens.count();
+        let count = u32::try_from(count)
+            .ok()
+            .filter(|count| *count <= MOST_CALLS);
+        let count = count.filter(|count| u64::from(*count) == values.nanos.count());
+        let count = count.ok_or_else(|| {
+            LinkError::Malformed("a reply to more calls than a batch has".to_owned())
+        })?;
+        let (lens, nanos) = (values.lens.iter().collect(), values.nanos.iter().collect());
+        let values = Values::new(first + u64::from(at), lens, nanos, payload)
             .map(Arc::new)
             .map_err(LinkError::Malformed)?;
         let pid = self.worker.pid;

@@ -26,6 +26,9 @@ pub fn encode<V: Serialize + ?Sized>(
     encoded
 }
 
+/// As many bytes as the longest number of 64 bits.
+const FEW: usize = 10;
+
 struct Append<'b>(&'b mut Vec<u8>);
 
 impl postcard::ser_flavors::Flavor for Append<'_> {
@@ -37,7 +40,12 @@ impl postcard::ser_flavors::Flavor for Append<'_> {
     }
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
+        // Numbers come as a few bytes: a call to copy them would take longer than the copying.
+        if bytes.len() <= FEW {
+            bytes.iter().for_each(|byte| self.0.push(*byte));
+        } else {
+            self.0.extend_from_slice(bytes);
+        }
         Ok(())
     }
 

@@ -176,7 +176,8 @@ impl<S: Write> Answer<'_, S> {
     pub fn send(&mut self, message: &impl Serialize, payload: &[&[u8]]) -> Result<(), LinkError> {
         let mut buffer = std::mem::take(self.header);
         buffer.clear();
-        *self.header = postcard::to_extend(message, buffer).map_err(LinkError::malformed)?;
+        crate::encode(message, &mut buffer).map_err(LinkError::malformed)?;
+        *self.header = buffer;
         send_raw(self.stream, self.header, payload)
     }
 }

@@ -71,7 +71,67 @@ pub struct Batch {
     /// Which try of the calls this is, from 1.
     pub attempt: u32,
     /// The lengths of the inputs in the payload, in bytes: one for each call.
-    pub lens: Vec<u32>,
+    pub lens: Runs,
+}
+
+/// Numbers, of which neighbours are often the same: each with how often it comes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Runs(Vec<(u32, u32)>);
+
+impl Runs {
+    /// Adds a number.
+    pub fn push(&mut self, number: u32) {
+        match self.0.last_mut() {
+            Some((last, times)) if *last == number && *times < u32::MAX => *times += 1,
+            _ => self.0.push((number, 1)),
+        }
+    }
+
+    /// How many numbers these are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|(_, times)| u64::from(*times)).sum()
+    }
+
+    /// Their sum.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        let products = self
+            .0
+            .iter()
+            .map(|(number, times)| u64::from(*number) * u64::from(*times));
+        products.fold(0, u64::saturating_add)
+    }
+
+    /// Each of them, one after another. Whoever keeps them looks at [`count`](Self::count) first: it costs
+    /// the other side nothing to claim a great many.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        let runs = self.0.iter();
+        runs.flat_map(|(number, times)| std::iter::repeat_n(*number, *times as usize))
+    }
+
+    /// Takes the last one away.
+    pub fn pop(&mut self) {
+        if let Some((_, times)) = self.0.last_mut() {
+            *times = times.saturating_sub(1);
+            if *times == 0 {
+                self.0.pop();
+            }
+        }
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl FromIterator<u32> for Runs {
+    fn from_iter<I: IntoIterator<Item = u32>>(numbers: I) -> Self {
+        let mut runs = Runs::default();
+        numbers.into_iter().for_each(|number| runs.push(number));
+        runs
+    }
 }
 
 /// How a payload is encoded.
@@ -102,9 +162,9 @@ pub struct Values {
     /// The place of the first in its batch, from 0.
     pub at: u32,
     /// How long the outputs in the payload are, in bytes: one for each call.
-    pub lens: Vec<u32>,
+    pub lens: Runs,
     /// How long each call ran, in nanoseconds; `u32::MAX` stands for anything longer.
-    pub nanos: Vec<u32>,
+    pub nanos: Runs,
 }
 
 /// One call. A [`Verdict::Value`] has its output in the payload.

@@ -17,6 +17,8 @@ pub(crate) struct Printed {
 pub(crate) struct Watch {
     stdout: Tail,
     stderr: Tail,
+    /// Something was ever printed.
+    has_printed: bool,
 }
 
 impl Watch {
@@ -24,14 +26,28 @@ impl Watch {
         Watch {
             stdout: Tail::new(std::io::stdout()),
             stderr: Tail::new(std::io::stderr()),
+            has_printed: false,
         }
     }
 
     /// How long the files are, if a call has printed anything since the last time. Brings what was
     /// printed into the files first, whoever printed it.
-    pub(crate) fn look(&mut self) -> Option<Printed> {
+    ///
+    /// With `in_passing` it leaves in Rust's buffer what has not come to the end of a line: looking there
+    /// takes a lock, which costs as much as a very short call. Then the part of a line is found with a
+    /// later call, after which nothing is done in passing any more.
+    pub(crate) fn look(&mut self, in_passing: bool) -> Option<Printed> {
+        if !in_passing || self.has_printed {
+            flush();
+        } else {
+            os::flush_c_stdout();
+        }
+        if !self.stdout.has_grown() && !self.stderr.has_grown() {
+            return None;
+        }
         flush();
-        (self.stdout.has_grown() || self.stderr.has_grown()).then(|| self.measure())
+        self.has_printed = true;
+        Some(self.measure())
     }
 
     /// As [`look`](Self::look), and sees everything, where a look may miss output that begins with
@@ -41,7 +57,9 @@ impl Watch {
         os::flush_c_streams();
         let before = (self.stdout.len(), self.stderr.len());
         let now = self.measure();
-        (before != (now.stdout, now.stderr)).then_some(now)
+        let grown = before != (now.stdout, now.stderr);
+        self.has_printed |= grown;
+        grown.then_some(now)
     }
 
     /// How long the files are.

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use protocol::black_box::{BlackBox, Recorder};
+use protocol::black_box::{BlackBox, CALLS, Recorder};
 use protocol::frame::Caps;
 use protocol::link::{Answer, Link, LinkError};
 use protocol::message::{Batch, CallReply, Encoding, Reply, Stopped, ToWorker, Values, Verdict};
@@ -17,6 +17,8 @@ use crate::shared;
 /// How long outputs are gathered at most before they are sent, in nanoseconds, unless a call takes
 /// longer. A coordinator that needs them sooner finds them in the black box.
 const GATHER: u64 = 2_000_000;
+/// The most calls in a batch.
+const MOST_CALLS: u64 = CALLS as u64;
 /// How many bytes of outputs are gathered at most.
 const GATHERED: usize = 64 << 10;
 
@@ -45,13 +47,12 @@ pub(crate) fn serve<S: Read + Write>(
 
 /// Checks that the inputs fill the payload, before any call runs: one that has run can't be undone.
 fn add_up(batch: &Batch, payload: &[u8]) -> Result<(), LinkError> {
-    let total: u64 = batch.lens.iter().map(|len| u64::from(*len)).sum();
-    if total == payload.len() as u64 {
+    let (total, calls) = (batch.lens.sum(), batch.lens.count());
+    if total == payload.len() as u64 && calls <= MOST_CALLS {
         return Ok(());
     }
     Err(LinkError::Malformed(format!(
-        "a batch of {} calls whose inputs are {total} bytes, in a payload of {}",
-        batch.lens.len(),
+        "a batch of {calls} calls whose inputs are {total} bytes, in a payload of {}",
         payload.len()
     )))
 }
@@ -64,7 +65,13 @@ struct Run<'b, 'l, S> {
     recorder: Recorder<'b>,
     watch: &'b mut Watch,
     answer: Answer<'l, S>,
+    /// How many calls it has.
+    calls: u32,
     gathered: Values,
+    /// How many calls that are.
+    many: u32,
+    /// The length and the time of the last of them.
+    last: (u32, u32),
     /// The gathered outputs, one after another.
     outputs: Vec<u8>,
     /// When the oldest of them was gathered.
@@ -96,20 +103,26 @@ impl Clock {
         }
     }
 
-    /// A call has ended: says how long it took. `gathered` are the times of those before it.
-    fn tick(&mut self, gathered: &mut [u32]) -> u64 {
+    /// Whether the call that ends now is one of those that are not timed by themselves.
+    fn skips(&self) -> bool {
+        self.pace < SHORT && self.unread + 1 < TOGETHER
+    }
+
+    /// A call has ended: says how long it took.
+    fn tick(&mut self) -> u64 {
+        let skips = self.skips();
         self.unread += 1;
-        if self.pace < SHORT && self.unread < TOGETHER {
+        if skips {
             return self.pace;
         }
         let before = std::mem::replace(&mut self.now, os::now());
-        self.pace = self.now.saturating_sub(before) / u64::from(self.unread);
-        let together = gathered.len().min(self.unread as usize - 1);
-        let brief = u32::try_from(self.pace).unwrap_or(u32::MAX);
-        let from = gathered.len() - together;
-        gathered[from..].fill(brief);
+        let took = self.now.saturating_sub(before);
+        let others = self.pace * u64::from(self.unread - 1);
+        self.pace = took / u64::from(self.unread);
         self.unread = 0;
-        self.pace
+        // The others were taken to be as short as those before them. If they were not all so short, it
+        // was most likely this one: reading the clock after each call begins with the first long one.
+        took.saturating_sub(others)
     }
 }
 
@@ -132,7 +145,10 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             recorder: black_box.recorder(),
             watch,
             answer,
+            calls: u32::try_from(batch.lens.count()).unwrap_or(u32::MAX),
             gathered,
+            many: 0,
+            last: (0, 0),
             outputs: Vec::new(),
             since: 0,
             clock: Clock::new(),
@@ -142,8 +158,8 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
     fn run(mut self, payload: &[u8]) -> Result<(), LinkError> {
         let task = find(self.batch);
         let mut rest = payload;
-        for (at, len) in (0..).zip(&self.batch.lens) {
-            let (input, behind) = rest.split_at_checked(*len as usize).unwrap_or_default();
+        for (at, len) in (0..).zip(self.batch.lens.iter()) {
+            let (input, behind) = rest.split_at_checked(len as usize).unwrap_or_default();
             rest = behind;
             if !self.black_box.start(self.clock.now) {
                 current::set(None);
@@ -165,7 +181,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
                 }
                 Err(why) => Verdict::Undecodable(why.clone()),
             };
-            let printed = self.watch.look();
+            let printed = self.watch.look(self.clock.skips());
             self.ended(at, verdict, printed, start)?;
         }
         current::set(None);
@@ -180,23 +196,24 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         printed: Option<Printed>,
         start: usize,
     ) -> Result<(), LinkError> {
-        let nanos = self.clock.tick(&mut self.gathered.nanos);
+        let nanos = self.clock.tick();
         let output = &self.outputs[start..];
         if verdict != Verdict::Value || printed.is_some() || output.len() >= GATHERED {
             return self.send_call(at, verdict, printed, start, nanos);
         }
-        if self.gathered.lens.is_empty() {
+        if self.many == 0 {
             self.gathered.at = at;
             self.since = self.clock.now;
         }
+        self.many += 1;
         let brief = u32::try_from(nanos).unwrap_or(u32::MAX);
         // Above, it was shorter than what is gathered at most.
         let len = output.len() as u32;
         let kept = self.recorder.finish(output, brief);
         self.gathered.lens.push(len);
         self.gathered.nanos.push(brief);
-        let is_last = at as usize + 1 == self.batch.lens.len();
-        if is_last {
+        self.last = (len, brief);
+        if at + 1 == self.calls {
             return Ok(()); // `close` sends it
         }
         if !kept
@@ -210,7 +227,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
 
     /// Sends what was gathered of the calls before `done`.
     fn send_gathered(&mut self, done: u32) -> Result<(), LinkError> {
-        if self.gathered.lens.is_empty() {
+        if self.many == 0 {
             return Ok(());
         }
         let values = Reply::Values(std::mem::take(&mut self.gathered));
@@ -220,6 +237,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         }
         self.gathered.lens.clear();
         self.gathered.nanos.clear();
+        self.many = 0;
         self.outputs.clear();
         self.recorder.sent(done);
         Ok(())
@@ -273,17 +291,19 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
 
     /// Sends what is left at the end. What the looks after each call have missed is the last one's.
     fn close(mut self) -> Result<(), LinkError> {
-        let done = u32::try_from(self.batch.lens.len()).unwrap_or(u32::MAX);
-        if self.gathered.lens.is_empty() {
+        if self.many == 0 {
             return Ok(());
         }
         let Some(printed) = self.watch.look_closely() else {
-            return self.send_gathered(done);
+            return self.send_gathered(self.calls);
         };
-        let len = self.gathered.lens.pop().unwrap_or(0) as usize;
-        let nanos = self.gathered.nanos.pop().unwrap_or(0);
-        let start = self.outputs.len() - len;
-        self.send_call(done - 1, Verdict::Value, Some(printed), start, nanos.into())
+        let (len, nanos) = self.last;
+        self.gathered.lens.pop();
+        self.gathered.nanos.pop();
+        self.many -= 1;
+        let start = self.outputs.len() - len as usize;
+        let last = self.calls - 1;
+        self.send_call(last, Verdict::Value, Some(printed), start, nanos.into())
     }
 }
 

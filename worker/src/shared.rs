@@ -1,7 +1,7 @@
 //! Large values that many calls need: written once, read by each worker once.
 
 use std::any::{Any, TypeId};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -162,6 +162,8 @@ impl<'de, T: DeserializeOwned + Send + Sync + 'static> Deserialize<'de> for Shar
 pub type Kept = Arc<dyn Any + Send + Sync>;
 
 thread_local! {
+    /// Whether there is anything in `KEPT`: most inputs refer to nothing, and asking is to cost nothing.
+    static KEEPS: Cell<bool> = const { Cell::new(false) };
     /// What the inputs encoded on this thread refer to.
     static KEPT: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
     /// Why a value could not be encoded or decoded: postcard's errors have no words of their own.
@@ -170,11 +172,14 @@ thread_local! {
 
 fn keep(region: &Arc<Region>) {
     KEPT.with_borrow_mut(|kept| kept.push(Arc::clone(region) as Kept));
+    KEEPS.set(true);
 }
 
 /// Takes what the inputs refer to that were encoded on this thread since the last time.
 pub fn take_kept(mut each: impl FnMut(Kept)) {
-    KEPT.with_borrow_mut(|kept| kept.drain(..).for_each(&mut each));
+    if KEEPS.replace(false) {
+        KEPT.take().into_iter().for_each(&mut each);
+    }
 }
 
 fn explain(why: &str) {

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 /// How long a batch is to take: some hundred times what it costs to send one.
 const TARGET: Duration = Duration::from_millis(4);
+/// What a batch takes at least, if there are calls enough: sharing less than that out costs more than it
+/// saves.
+const LEAST: Duration = Duration::from_micros(150);
 /// How much larger a batch may be than the one before.
 const GROWTH: u32 = 8;
 
@@ -41,12 +44,14 @@ impl Pace {
         if self.cost == 0 {
             return 1;
         }
-        let target = u64::try_from(TARGET.as_nanos()).unwrap_or(u64::MAX);
-        let by_cost = u32::try_from(target / self.cost).unwrap_or(u32::MAX);
+        let calls = |time: Duration| {
+            let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            u32::try_from(nanos / self.cost).unwrap_or(u32::MAX)
+        };
         let by_share = u32::try_from(ready.div_ceil(2 * slots.max(1))).unwrap_or(u32::MAX);
-        by_cost
+        calls(TARGET)
             .min(self.largest.saturating_mul(GROWTH))
-            .min(by_share)
+            .min(by_share.max(calls(LEAST)))
             .clamp(1, super::MOST_CALLS)
     }
 
@@ -96,7 +101,8 @@ mod tests {
             }
             let size = pace.size(ready, slots);
             prop_assert!((1..=super::super::MOST_CALLS).contains(&size));
-            prop_assert!(size as usize <= ready.div_ceil(2 * slots));
+            let least = pace.estimate(size) <= 2 * LEAST;
+            prop_assert!(least || size as usize <= ready.div_ceil(2 * slots));
         }
     }
 }

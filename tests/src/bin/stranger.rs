@@ -14,7 +14,7 @@ use protocol::frame::Caps;
 use protocol::handshake::{self, HandshakeError, TOKEN_VARIABLE};
 use protocol::link::{self, Link, LinkError, Socket};
 use protocol::message::{
-    Batch, CallReply, Hello, Reply, TaskInfo, ToWorker, Values, Verdict, Welcome,
+    Batch, CallReply, Hello, Reply, Runs, TaskInfo, ToWorker, Values, Verdict, Welcome,
 };
 
 // Its tasks are what the honest worker runs.
@@ -163,7 +163,7 @@ fn converse(seat: Seat, way: &str, this: &Path) -> Anything<()> {
     let (batch, inputs) = hear(&mut link, &black_box);
     let serial = batch.serial;
     // It is rude about the first call only.
-    let first = batch.lens.first().copied().unwrap_or(0) as usize;
+    let first = batch.lens.iter().next().unwrap_or(0) as usize;
     let (input, rest) = inputs.split_at(first);
     let input = input.to_vec();
     let right = frame(&reply(serial, 0), &input);
@@ -233,15 +233,15 @@ fn answer(
     at: usize,
     inputs: &[u8],
 ) -> Anything<()> {
-    (1..batch.lens.len()).for_each(|_| _ = black_box.start(0));
-    let lens = batch.lens[at.min(batch.lens.len())..].to_vec();
-    if lens.is_empty() {
+    (1..batch.lens.count()).for_each(|_| _ = black_box.start(0));
+    let lens: Runs = batch.lens.iter().skip(at).collect();
+    if lens.count() == 0 {
         return Ok(());
     }
     let values = Values {
         serial: batch.serial,
         at: u32::try_from(at)?,
-        nanos: vec![1; lens.len()],
+        nanos: lens.iter().map(|_| 1).collect(),
         lens,
     };
     Ok(link.send(&Reply::Values(values), &[inputs])?)
