@@ -1,7 +1,17 @@
-//! What a coordinator reads of a worker it has let in: replies.
+//! What a coordinator reads of a worker it lets in: that it is ready, and replies.
 #![no_main]
 
+use fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
-use protocol::message::Reply;
+use protocol::Link;
+use protocol::handshake;
+use protocol::message::{Reply, Welcome};
 
-fuzz_target!(|data: &[u8]| fuzz::read_all::<Reply>(data));
+fuzz_target!(|data: &[u8]| {
+    let welcome = Welcome {
+        slot: 1,
+        black_box: String::new(),
+    };
+    let _ = handshake::admit(&mut Link::new(Pieces::new(data)), welcome);
+    fuzz::read_all::<Reply>(data);
+});

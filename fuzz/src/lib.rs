@@ -53,7 +53,8 @@ impl Write for Pieces<'_> {
     }
 }
 
-/// Reads messages to the end. Whatever decodes must mean the same after another journey.
+/// Reads messages to the end. Whatever decodes must mean the same after another journey, and handed
+/// over with its frame.
 ///
 /// # Panics
 ///
@@ -64,17 +65,25 @@ where
 {
     let most = data.len();
     let mut link = Link::new(Pieces::new(data));
+    let mut owned = Link::new(Pieces::new(data));
     let mut received = 0;
     loop {
+        let handed_over = owned.receive_owned::<M>(Caps::FULL);
         match link.receive::<M>(Caps::FULL) {
             Ok((message, payload)) => {
+                let (same, frame, start) = handed_over.unwrap();
+                assert_eq!((&same, &frame[start..]), (&message, payload));
                 received += 8 + payload.len();
                 assert!(received <= most, "more than was sent");
                 let bytes = postcard::to_stdvec(&message).unwrap();
                 assert_eq!(postcard::from_bytes::<M>(&bytes).unwrap(), message);
             }
             Err(LinkError::TooLarge(why)) => panic!("nothing was sent: {why}"),
-            Err(_) => return,
+            Err(error) => {
+                let same = handed_over.map(|_| ()).unwrap_err();
+                assert_eq!(format!("{error:?}"), format!("{same:?}"));
+                return;
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use protocol::frame::{Caps, Reader};
 use protocol::handshake::{self, HandshakeError, Token};
 use protocol::message::{
-    Batch, CallHeader, Encoding, Hello, Panic, Reply, TaskInfo, ToWorker, Verdict, Welcome,
+    Batch, CallReply, Encoding, Hello, Panic, Reply, Stopped, TaskInfo, ToWorker, Values, Verdict,
+    Welcome,
 };
 use protocol::{Link, LinkError};
 
@@ -122,40 +123,66 @@ fn hello() -> Hello {
     }
 }
 
-/// The inputs of each batch.
-const BATCHES: [&[&[u8]]; 3] = [&[b"one"], &[], &[b"", b"another", b"last"]];
+fn welcome() -> Welcome {
+    Welcome {
+        slot: 3,
+        black_box: "/proc/7/fd/8".to_owned(),
+    }
+}
 
-fn batch(inputs: &[&[u8]]) -> ToWorker {
-    let call = |(index, input): (u64, &&[u8])| CallHeader {
-        index,
-        attempt: 1,
-        len: u32::try_from(input.len()).unwrap(),
-    };
+/// The inputs of each batch.
+const BATCHES: [&[&[u8]]; 4] = [
+    &[b"one"],
+    &[],
+    &[b"", b"another", b"third"],
+    &[b"1", b"22", b"333", b"4444", b"never run"],
+];
+
+fn batch(serial: u32, inputs: &[&[u8]]) -> ToWorker {
+    let len = |input: &&[u8]| u32::try_from(input.len()).unwrap();
     ToWorker::Batch(Batch {
+        serial,
         task: "square".to_owned(),
         types: Some("(i64) -> i64".to_owned()),
         encoding: Encoding::Postcard,
-        calls: (0..).zip(inputs).map(call).collect(),
+        first: 1 << 33,
+        attempt: 1,
+        lens: inputs.iter().map(len).collect(),
     })
 }
 
-/// The reply to one call of a batch: of every kind.
-fn reply(index: u64) -> Reply {
+/// The reply to what comes at this place of a batch, and how many calls it is about: of every kind.
+fn reply(serial: u32, at: u32) -> (Reply, usize) {
+    let call = |verdict| {
+        Reply::Call(CallReply {
+            serial,
+            at,
+            nanos: 1 << 40,
+            stdout: 300,
+            stderr: 0,
+            verdict,
+        })
+    };
     let panic = Panic {
         message: "out of cheese".to_owned(),
         location: "src/lib.rs:10:5".to_owned(),
         backtrace: String::new(),
     };
-    Reply {
-        index,
-        nanos: 1 << 40,
-        stdout: 300,
-        stderr: 0,
-        verdict: match index {
-            0 => Verdict::Value,
-            1 => Verdict::Failed("no".to_owned()),
-            _ => Verdict::Panicked(panic),
-        },
+    match at {
+        0 => (call(Verdict::Value), 1),
+        1 => (call(Verdict::Failed("no".to_owned())), 1),
+        // In the last batch two more calls go together, and one is not run.
+        2 if serial == 3 => {
+            let values = Values {
+                serial,
+                at,
+                lens: vec![6, 8],
+                nanos: vec![7, u32::MAX],
+            };
+            (Reply::Values(values), 2)
+        }
+        2 => (call(Verdict::Panicked(panic)), 1),
+        _ => (Reply::Stopped(Stopped { serial, at }), 1),
     }
 }
 
@@ -166,12 +193,20 @@ type Heard = Vec<String>;
 fn coordinate(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), HandshakeError> {
     let hello = handshake::receive(link, &token())?;
     heard.push(format!("{hello:?}"));
-    handshake::admit(link, Welcome { slot: 3 })?;
-    for inputs in BATCHES {
-        link.send(&batch(inputs), inputs)?;
-        for _ in inputs {
-            let (reply, output) = link.receive::<Reply>(Caps::FULL)?;
-            heard.push(format!("{reply:?} {output:?}"));
+    handshake::admit(link, welcome())?;
+    heard.push("ready".to_owned());
+    for (serial, inputs) in (0..).zip(BATCHES) {
+        link.send(&batch(serial, inputs), inputs)?;
+        let mut done = 0;
+        while done < inputs.len() {
+            let (reply, frame, start) = link.receive_owned::<Reply>(Caps::FULL)?;
+            heard.push(format!("{reply:?} {:?}", &frame[start..]));
+            done += match reply {
+                // What was changed on its way may claim anything, and must not keep us here.
+                Reply::Values(values) => values.lens.len().max(1),
+                Reply::Call(_) => 1,
+                Reply::Stopped(_) => inputs.len(),
+            };
         }
     }
     Ok(link.send(&ToWorker::Exit(5), &[])?)
@@ -181,19 +216,24 @@ fn coordinate(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), Handshak
 fn work(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), HandshakeError> {
     let welcome = handshake::introduce(link, &hello())?;
     heard.push(format!("{welcome:?}"));
+    handshake::ready(link)?;
     loop {
         let (message, payload, mut answer) = link.receive_to_answer::<ToWorker>(Caps::FULL)?;
         heard.push(format!("{message:?} {payload:?}"));
         let ToWorker::Batch(batch) = message else {
             return Ok(());
         };
-        let mut rest = payload;
-        for call in &batch.calls {
+        let (mut rest, mut at) = (payload, 0);
+        while at < batch.lens.len() {
+            let (reply, calls) = reply(batch.serial, at as u32);
+            let lens = batch.lens[at..].iter().take(calls);
+            at += calls;
             // What was changed on its way need not add up.
-            let cut = rest.split_at_checked(call.len as usize);
+            let len = lens.map(|len| *len as usize).sum();
+            let cut = rest.split_at_checked(len);
             let (input, behind) = cut.ok_or(HandshakeError::NotAWorker)?;
             rest = behind;
-            answer.send(&reply(call.index), &[input, input])?;
+            answer.send(&reply, &[input, input])?;
         }
     }
 }
@@ -221,9 +261,9 @@ fn course(side: Side, arrives: &[u8], reading: Way, writing: Way) -> Course {
 /// Both sides, each with all that the other says.
 fn sides() -> [(Side, Vec<u8>); 2] {
     let mut to_worker = Link::new(Stream::new(&[], Way::whole(), Way::whole()));
-    handshake::admit(&mut to_worker, Welcome { slot: 3 }).unwrap();
-    for inputs in BATCHES {
-        to_worker.send(&batch(inputs), inputs).unwrap();
+    to_worker.send(&ToWorker::Welcome(welcome()), &[]).unwrap();
+    for (serial, inputs) in (0..).zip(BATCHES) {
+        to_worker.send(&batch(serial, inputs), inputs).unwrap();
     }
     to_worker.send(&ToWorker::Exit(5), &[]).unwrap();
     let to_worker = to_worker.stream().sent.clone();
@@ -269,8 +309,9 @@ fn both_sides_understand_each_other() {
     let worker = whole(work, &to_worker);
     assert_eq!(coordinator.said, to_worker);
     assert_eq!(worker.said, from_worker);
+    // Two calls of the last batch came together; the one that was not run has a word of its own.
     let calls: usize = BATCHES.iter().map(|inputs| inputs.len()).sum();
-    assert_eq!(coordinator.heard.len(), 1 + calls);
+    assert_eq!(coordinator.heard.len(), 2 + calls - 1);
     assert_eq!(worker.heard.len(), 1 + BATCHES.len() + 1);
 }
 

@@ -6,7 +6,9 @@ use std::io::{self, Read, Write};
 
 use proptest::prelude::*;
 use protocol::frame::{Caps, MAX_HEADER, MAX_PAYLOAD};
-use protocol::message::{Batch, CallHeader, Encoding, Panic, Reply, ToWorker, Verdict, Welcome};
+use protocol::message::{
+    Batch, CallReply, Encoding, Panic, Reply, Stopped, ToWorker, Values, Verdict, Welcome,
+};
 use protocol::{Link, LinkError};
 
 /// A stream in memory. Reads and writes go through in pieces, with interruptions between them.
@@ -71,26 +73,24 @@ fn sizes() -> impl Strategy<Value = Vec<usize>> {
 }
 
 fn message() -> impl Strategy<Value = ToWorker> {
-    let call = (any::<u64>(), any::<u32>(), any::<u32>());
-    let calls = prop::collection::vec(call, 0..5);
     let encoding = prop_oneof![Just(Encoding::Postcard), Just(Encoding::Text)];
+    let numbers = any::<(u32, u64, u32)>();
+    let lens = prop::collection::vec(any::<u32>(), 0..5);
     prop_oneof![
-        any::<u32>().prop_map(|slot| ToWorker::Welcome(Welcome { slot })),
+        any::<(u32, String)>()
+            .prop_map(|(slot, black_box)| ToWorker::Welcome(Welcome { slot, black_box })),
         any::<String>().prop_map(ToWorker::Refused),
         any::<i32>().prop_map(ToWorker::Exit),
-        (any::<String>(), any::<Option<String>>(), encoding, calls).prop_map(
-            |(task, types, encoding, calls)| {
-                let call = |(index, attempt, len)| CallHeader {
-                    index,
-                    attempt,
-                    len,
-                };
-                let calls = calls.into_iter().map(call).collect();
+        (any::<(String, Option<String>)>(), encoding, numbers, lens).prop_map(
+            |((task, types), encoding, (serial, first, attempt), lens)| {
                 ToWorker::Batch(Batch {
+                    serial,
                     task,
                     types,
                     encoding,
-                    calls,
+                    first,
+                    attempt,
+                    lens,
                 })
             }
         ),
@@ -110,15 +110,30 @@ fn reply() -> impl Strategy<Value = Reply> {
             })
         }),
     ];
-    (any::<(u64, u64, u64, u64)>(), verdict).prop_map(
-        |((index, nanos, stdout, stderr), verdict)| Reply {
-            index,
-            nanos,
-            stdout,
-            stderr,
-            verdict,
+    let call = (any::<(u32, u32, u64, u64, u64)>(), verdict).prop_map(
+        |((serial, at, nanos, stdout, stderr), verdict)| {
+            Reply::Call(CallReply {
+                serial,
+                at,
+                nanos,
+                stdout,
+                stderr,
+                verdict,
+            })
         },
-    )
+    );
+    let lens = || prop::collection::vec(any::<u32>(), 0..5);
+    let values = (any::<(u32, u32)>(), lens(), lens()).prop_map(|((serial, at), lens, nanos)| {
+        Reply::Values(Values {
+            serial,
+            at,
+            lens,
+            nanos,
+        })
+    });
+    let stopped =
+        any::<(u32, u32)>().prop_map(|(serial, at)| Reply::Stopped(Stopped { serial, at }));
+    prop_oneof![call, values, stopped]
 }
 
 type Traffic = Vec<(ToWorker, Vec<u8>)>;
@@ -167,7 +182,30 @@ proptest! {
         let mut link = Link::new(Pieces::default());
         link.send(&reply, &[&output]).unwrap();
         let (got, payload) = link.receive::<Reply>(Caps::FULL).unwrap();
-        prop_assert_eq!((got, payload), (reply, output.as_slice()));
+        prop_assert_eq!((&got, payload), (&reply, output.as_slice()));
+    }
+
+    #[test]
+    fn what_is_handed_over_is_the_same_and_what_follows_too(
+        sent in prop::collection::vec((reply(), 0..40_000_usize), 1..5),
+        together: bool,
+    ) {
+        let mut link = Link::new(Pieces::new([], match together {
+            // All that has been sent arrives at once, as far as the reader asks for it.
+            true => Vec::new(),
+            false => vec![1000, 3, 0],
+        }));
+        for (at, (reply, len)) in sent.iter().enumerate() {
+            link.send(reply, &[&vec![at as u8; *len]]).unwrap();
+        }
+        for (at, (reply, len)) in sent.into_iter().enumerate() {
+            let (got, frame, start) = link.receive_owned::<Reply>(Caps::FULL).unwrap();
+            prop_assert_eq!(got, reply);
+            prop_assert!(frame[start..] == vec![at as u8; len]);
+        }
+        prop_assert!(!link.has_unread());
+        let end = link.receive_owned::<Reply>(Caps::FULL).unwrap_err();
+        prop_assert!(matches!(end, LinkError::Closed));
     }
 
     #[test]

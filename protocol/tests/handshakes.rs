@@ -25,6 +25,13 @@ fn token() -> Token {
     Token::from_random([0xab; 16])
 }
 
+fn welcome() -> Welcome {
+    Welcome {
+        slot: 3,
+        black_box: "/proc/7/fd/8".to_owned(),
+    }
+}
+
 fn links() -> (Link<UnixStream>, Link<UnixStream>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     (Link::new(ours), Link::new(theirs))
@@ -40,10 +47,14 @@ fn meet(
     let (mut coordinator, mut worker) = links();
     let hello = hello(presented);
     std::thread::scope(|scope| {
-        let worker = scope.spawn(move || handshake::introduce(&mut worker, &hello));
+        let worker = scope.spawn(move || {
+            let welcome = handshake::introduce(&mut worker, &hello)?;
+            handshake::ready(&mut worker)?;
+            Ok(welcome)
+        });
         let received = handshake::receive(&mut coordinator, &token());
         match &received {
-            Ok(_) => handshake::admit(&mut coordinator, Welcome { slot: 3 }).unwrap(),
+            Ok(_) => handshake::admit(&mut coordinator, welcome()).unwrap(),
             Err(why) => handshake::refuse(&mut coordinator, why),
         }
         (received, worker.join().unwrap())
@@ -62,7 +73,24 @@ fn receive(bytes: &[u8]) -> HandshakeError {
 fn the_right_token_is_let_in() {
     let (received, told) = meet(&"ab".repeat(16));
     assert_eq!(received.unwrap(), hello(&"ab".repeat(16)));
-    assert_eq!(told.unwrap(), Welcome { slot: 3 });
+    assert_eq!(told.unwrap(), welcome());
+}
+
+#[test]
+fn one_that_is_let_in_and_is_not_ready_is_no_worker() {
+    // It leaves, or says something else.
+    for says in [None, Some(vec![1, 0, 0, 0, 0, 0, 0, 0, 9])] {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        if let Some(bytes) = &says {
+            theirs.write_all(bytes).unwrap();
+        }
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        let error = handshake::admit(&mut Link::new(ours), welcome()).unwrap_err();
+        match says {
+            None => assert!(matches!(error, LinkError::Closed), "{error}"),
+            Some(_) => assert!(matches!(error, LinkError::Malformed(_)), "{error}"),
+        }
+    }
 }
 
 #[test]

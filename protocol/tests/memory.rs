@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use protocol::frame::{self, Caps, MAX_HEADER, MAX_PAYLOAD, Reader};
-use protocol::message::ToWorker;
+use protocol::message::{Reply, ToWorker};
 use protocol::{Link, LinkError};
+use serde::de::DeserializeOwned;
 
 /// How much is allocated, and the most that ever was.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -58,17 +59,33 @@ fn a_claimed_length_costs_what_is_sent() {
     assert!(most < 4 << 20, "{most} bytes");
 }
 
+/// What becomes of a message with this header.
+fn claimed<M: DeserializeOwned>(header: &[&[u8]]) -> &'static str {
+    let mut bytes = Vec::new();
+    frame::write(&mut bytes, &header.concat(), &[]).unwrap();
+    match Link::new(std::io::Cursor::new(bytes)).receive::<M>(Caps::FULL) {
+        Ok(_) => "decoded",
+        Err(LinkError::Malformed(_)) => "malformed",
+        Err(_) => "broken",
+    }
+}
+
 #[test]
 fn a_claimed_number_of_calls_costs_what_is_sent() {
     let (_one, before) = start();
-    // A batch of task "", with no types, in postcard, of 2^63 calls.
-    let calls = [[0xff; 9].as_slice(), &[0x01]].concat();
-    let header = [[2, 0, 0, 0].as_slice(), &calls].concat();
-    let mut bytes = Vec::new();
-    frame::write(&mut bytes, &header, &[]).unwrap();
-    let mut link = Link::new(std::io::Cursor::new(bytes));
-    let error = link.receive::<ToWorker>(Caps::FULL).unwrap_err();
-    assert!(matches!(error, LinkError::Malformed(_)), "{error}");
+    let many = [[0xff; 9].as_slice(), &[0x01]].concat();
+    // A batch of task "", with no types, in postcard, of 2^64 - 1 calls: ToWorker, serial, task, types,
+    // encoding, first, attempt.
+    let batch = [2, 0, 0, 0, 0, 0, 1].as_slice();
+    assert_eq!(claimed::<ToWorker>(&[batch, &many]), "malformed");
+    // As many outputs, and then as many times: Reply, serial, at.
+    let (outputs, times) = ([0, 0, 0].as_slice(), [0, 0, 0, 1, 7].as_slice());
+    assert_eq!(claimed::<Reply>(&[outputs, &many]), "malformed");
+    assert_eq!(claimed::<Reply>(&[times, &many]), "malformed");
+    // With none instead they decode: they are what they are meant to be.
+    assert_eq!(claimed::<ToWorker>(&[batch, &[0]]), "decoded");
+    assert_eq!(claimed::<Reply>(&[outputs, &[0], &[0]]), "decoded");
+    assert_eq!(claimed::<Reply>(&[times, &[0]]), "decoded");
     let most = MOST.load(Ordering::Relaxed).saturating_sub(before);
     assert!(most < 4 << 20, "{most} bytes");
 }

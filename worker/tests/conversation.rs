@@ -8,15 +8,30 @@
 mod support;
 
 use std::io::{Read, Seek};
+use std::path::Path;
 
+use protocol::LinkError;
 use protocol::frame::Caps;
 use protocol::handshake::{self, HandshakeError, Token};
-use protocol::message::{Batch, CallHeader, Encoding, Reply, ToWorker, Verdict, Welcome};
+use protocol::message::{Batch, Encoding, Reply, ToWorker, Verdict};
 
-use support::{Place, SLOT, Worker, complaint, ended, worker};
+use support::{Place, Worker, complaint, ended, welcome, worker};
 
 fn square_of(x: i64) -> Vec<u8> {
     postcard::to_stdvec(&x).unwrap()
+}
+
+/// A batch of calls with inputs of these lengths.
+fn batch(task: &str, encoding: Encoding, lens: &[u32]) -> Batch {
+    Batch {
+        serial: 0,
+        task: task.to_owned(),
+        types: None,
+        encoding,
+        first: 0,
+        attempt: 1,
+        lens: lens.to_vec(),
+    }
 }
 
 fn value(output: &[u8]) -> i64 {
@@ -45,12 +60,11 @@ fn calls_are_answered_in_order_batch_after_batch() {
         let inputs: Vec<_> = (0..count).map(square_of).collect();
         let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
         worker.send("square", Encoding::Postcard, first, &inputs);
-        for (index, x) in (first..).zip(0..count) {
-            let (reply, output) = worker.reply();
-            assert_eq!((reply.index, reply.verdict), (index, Verdict::Value));
-            assert_eq!(value(&output), x * x);
+        let answers = worker.answers();
+        for (x, call) in (0..count).zip(answers.calls) {
+            assert_eq!(call.verdict, Verdict::Value);
+            assert_eq!(value(&call.output), x * x);
         }
-        assert!(!worker.link.has_unread());
     }
 }
 
@@ -67,19 +81,15 @@ fn a_call_that_fails_or_cannot_be_read_costs_itself() {
     ];
     let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
     worker.send("square", Encoding::Postcard, 0, &inputs);
-    let mut replies: Vec<_> = inputs.iter().map(|_| worker.reply()).collect();
-    assert!(replies.iter().map(|(reply, _)| reply.index).eq(0..5));
-    let (last, output) = replies.pop().unwrap();
-    assert_eq!((last.verdict, value(&output)), (Verdict::Value, 9));
-    let said: Vec<_> = replies[1..]
+    let mut calls = worker.answers().calls;
+    let last = calls.pop().unwrap();
+    assert_eq!((last.verdict, value(&last.output)), (Verdict::Value, 9));
+    let said: Vec<_> = calls[1..]
         .iter()
-        .map(|(reply, output)| {
-            assert!(output.is_empty());
-            match &reply.verdict {
-                Verdict::Failed(why) => format!("failed: {why}"),
-                Verdict::Undecodable(why) => format!("undecodable: {why}"),
-                other => panic!("{other:?}"),
-            }
+        .map(|call| match &call.verdict {
+            Verdict::Failed(why) => format!("failed: {why}"),
+            Verdict::Undecodable(why) => format!("undecodable: {why}"),
+            other => panic!("{other:?}"),
         })
         .collect();
     let no_input = "undecodable: this is no input for `fn square(x: i64) -> Result<i64, String>`: ";
@@ -95,11 +105,11 @@ fn a_call_that_fails_or_cannot_be_read_costs_itself() {
 fn an_unknown_task_is_answered_call_by_call() {
     let mut worker = Worker::start(worker());
     worker.send("cube", Encoding::Postcard, 4, &[&[1], &[2]]);
-    for index in [4, 5] {
-        let (reply, _) = worker.reply();
-        assert_eq!(reply.index, index);
-        let Verdict::Undecodable(why) = reply.verdict else {
-            panic!("{:?}", reply.verdict);
+    let answers = worker.answers();
+    assert_eq!(answers.calls.len(), 2);
+    for call in answers.calls {
+        let Verdict::Undecodable(why) = call.verdict else {
+            panic!("{:?}", call.verdict);
         };
         assert!(
             why.starts_with("this worker has no task named `cube`; it has "),
@@ -118,22 +128,10 @@ fn types_that_do_not_match_are_found_before_anything_is_misread() {
     let mut worker = Worker::start(worker());
     let mut verdict = |types: &str| {
         let input = square_of(7);
-        let call = CallHeader {
-            index: 0,
-            attempt: 1,
-            len: u32::try_from(input.len()).unwrap(),
-        };
-        let batch = Batch {
-            task: "square".to_owned(),
-            types: Some(types.to_owned()),
-            encoding: Encoding::Postcard,
-            calls: vec![call],
-        };
-        worker
-            .link
-            .send(&ToWorker::Batch(batch), &[&input])
-            .unwrap();
-        worker.reply().0.verdict
+        let batch = batch("square", Encoding::Postcard, &[input.len() as u32]);
+        let types = Some(types.to_owned());
+        worker.send_batch(Batch { types, ..batch }, &[&input]);
+        worker.answer().verdict
     };
     assert_eq!(verdict("(i64) -> Result<i64, String>"), Verdict::Value);
     let Verdict::Undecodable(why) = verdict("(u64) -> u64") else {
@@ -178,10 +176,7 @@ fn replies_say_how_much_has_been_printed() {
     let stdout = file.try_clone().unwrap();
     let mut worker = Worker::start_with(worker(), |command| command.stdout(stdout));
     worker.send("print_number", Encoding::Text, 0, &[b"1", b"x", b"23"]);
-    let lengths: Vec<_> = (0..3)
-        .map(|_| worker.reply().0)
-        .map(|reply| (reply.stdout, reply.stderr))
-        .collect();
+    let lengths = worker.answers().printed();
     let (first, second) = (
         "Process 1: My number is 1\n",
         "Process 23: My number is 23\n",
@@ -189,7 +184,7 @@ fn replies_say_how_much_has_been_printed() {
     let one = first.len() as u64;
     let both = one + second.len() as u64;
     // Stderr is a pipe here, whose length says nothing.
-    assert_eq!(lengths, [(one, 0), (one, 0), (both, 0)]);
+    assert_eq!(lengths, [(0, (one, 0)), (1, (one, 0)), (2, (both, 0))]);
     worker.hang_up();
     let mut printed = String::new();
     file.rewind().unwrap();
@@ -227,7 +222,7 @@ fn one_that_is_not_let_in_says_why() {
     type Presented = fn(&mut std::process::Command) -> &mut std::process::Command;
     let wrong_token: Presented = |command| command.env("COORDINATOR_TOKEN", "07");
     let right_token: Presented = |command| command;
-    let version = HandshakeError::Version { theirs: 1 };
+    let version = HandshakeError::Version { theirs: 99 };
     let cases = [
         (
             wrong_token,
@@ -265,7 +260,7 @@ fn a_coordinator_that_sends_rubbish_ends_it() {
         worker.link.send(&message, &[payload]).unwrap();
         complaint(&ended(worker.child))
     };
-    let again = said(ToWorker::Welcome(Welcome { slot: SLOT }), &[]);
+    let again = said(ToWorker::Welcome(welcome(Path::new("box"))), &[]);
     assert!(again.contains("out of turn"), "{again}");
     let place = Place::new();
     let child = place.command(worker()).spawn().unwrap();
@@ -278,31 +273,56 @@ fn a_coordinator_that_sends_rubbish_ends_it() {
 #[test]
 fn a_batch_that_does_not_add_up_is_refused_before_its_first_call() {
     for (lengths, says) in [
-        ([1, 10].as_slice(), "11 bytes long, and its payload 2"),
-        (&[1], "1 bytes long, and its payload 2"),
-        (&[], "0 bytes long, and its payload 2"),
+        ([1, 10].as_slice(), "2 calls whose inputs are 11 bytes"),
+        (&[1], "1 calls whose inputs are 1 bytes"),
+        (&[], "0 calls whose inputs are 0 bytes"),
         // In 32 bits these add up.
         (
             &[1, u32::MAX, 2],
-            "4294967298 bytes long, and its payload 2",
+            "3 calls whose inputs are 4294967298 bytes",
         ),
     ] {
         let mut worker = Worker::start(worker());
-        let call = |(index, len): (u64, &u32)| CallHeader {
-            index,
-            attempt: 1,
-            len: *len,
-        };
-        let batch = Batch {
-            task: "square".to_owned(),
-            types: None,
-            encoding: Encoding::Text,
-            calls: (0..).zip(lengths).map(call).collect(),
-        };
-        worker.link.send(&ToWorker::Batch(batch), &[b"77"]).unwrap();
+        worker.send_batch(batch("square", Encoding::Text, lengths), &[b"77"]);
         let heard = worker.link.receive::<Reply>(Caps::FULL);
         assert!(heard.is_err(), "a call ran: {heard:?}");
+        assert_eq!(worker.black_box.progress().started, 0);
         let said = complaint(&ended(worker.child));
+        let says = format!("a batch of {says}, in a payload of 2");
+        assert!(said.ends_with(&says), "{said}");
+    }
+}
+
+#[test]
+fn without_its_black_box_a_worker_runs_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let short = directory.path().join("short");
+    std::fs::write(&short, "short").unwrap();
+    let empty = directory.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    for (path, says) in [
+        (directory.path().join("none"), "No such file"),
+        (directory.path().to_owned(), "Is a directory"),
+        (short, "the black box is too short"),
+        (empty, "the black box is too short"),
+        (Path::new("").to_owned(), "No such file"),
+    ] {
+        let place = Place::new();
+        let name = place.name();
+        let child = place.command(worker()).spawn().unwrap();
+        let token = place.token.clone();
+        let (mut link, _directory) = place.accept();
+        handshake::receive(&mut link, &token).unwrap();
+        // It never says that it is ready.
+        let heard = handshake::admit(&mut link, welcome(&path));
+        assert!(matches!(heard, Err(LinkError::Closed)), "{heard:?}");
+        let said = complaint(&ended(child));
+        let begins = format!(
+            "cannot work for {}: the black box {}: ",
+            name.display(),
+            path.display()
+        );
+        assert!(said.starts_with(&begins), "{said}");
         assert!(said.contains(says), "{said}");
     }
 }

@@ -206,20 +206,18 @@ fn unfinished_lines_are_counted() {
         0,
         &[b"false", b"true", b"false"],
     );
-    let lengths: Vec<_> = (0..3)
-        .map(|_| worker.reply().0)
-        .map(|reply| (reply.stdout, reply.stderr))
-        .collect();
-    assert_eq!(lengths, [(4, 3), (17, 6), (21, 9)]);
+    let lengths = worker.answers().printed();
+    assert_eq!(lengths, [(0, (4, 3)), (1, (17, 6)), (2, (21, 9))]);
 }
 
 fn a_call_knows_itself() {
     let mut worker = Worker::start(this_program());
     worker.send("who_am_i", Encoding::Text, 5, &[b"", b"null"]);
-    for index in [5, 6] {
-        let (_, output) = worker.reply();
-        assert_eq!(output, format!("[{SLOT},{index},1]").into_bytes());
-    }
+    let outputs: Vec<_> = [5, 6].map(|index| format!("[{SLOT},{index},1]")).into();
+    assert_eq!(
+        worker.answers().outputs(),
+        [outputs[0].as_bytes(), outputs[1].as_bytes()]
+    );
     assert_eq!(worker::current(), None, "this is no worker");
 }
 
@@ -236,13 +234,14 @@ fn what_cannot_be_encoded_costs_its_call() {
     assert_eq!(output, "");
     for encoding in [Encoding::Text, Encoding::Postcard] {
         worker.send("half", encoding, 0, &[b""]);
-        let (reply, output) = worker.reply();
-        assert_eq!(panic_of(reply.verdict).message, "half way");
-        assert!(output.is_empty());
+        assert_eq!(panic_of(worker.answer().verdict).message, "half way");
     }
     worker.send("keyed", Encoding::Postcard, 0, &[b""]);
-    let (reply, output) = worker.reply();
-    assert_eq!((reply.verdict, output), (Verdict::Value, vec![1, 1, 2, 3]));
+    let answer = worker.answer();
+    assert_eq!(
+        (answer.verdict, answer.output),
+        (Verdict::Value, vec![1, 1, 2, 3])
+    );
 }
 
 fn payloads_of_every_size_come_back() {
@@ -261,9 +260,9 @@ fn payloads_of_every_size_come_back() {
         let bytes: Vec<u8> = (0..size).map(|at: usize| (at % 251) as u8).collect();
         let input = postcard::to_stdvec(&bytes).unwrap();
         worker.send("echo", Encoding::Postcard, 0, &[&input]);
-        let (reply, output) = worker.reply();
-        assert_eq!(reply.verdict, Verdict::Value);
-        assert!(output == input, "{size} bytes came back as others");
+        let answer = worker.answer();
+        assert_eq!(answer.verdict, Verdict::Value);
+        assert!(answer.output == input, "{size} bytes came back as others");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Plays the coordinator for a real worker process. Nothing here waits longer than [`LIMIT`].
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::sync::mpsc;
@@ -8,10 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use protocol::Link;
+use protocol::black_box::{self, BlackBox};
 use protocol::frame::Caps;
 use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE, Token};
 use protocol::link::{self, Socket};
-use protocol::message::{Batch, CallHeader, Encoding, Hello, Reply, ToWorker, Verdict, Welcome};
+use protocol::message::{Batch, Encoding, Hello, Reply, ToWorker, Verdict, Welcome};
 use tempfile::TempDir;
 
 /// Longer than anything takes; a test that waits for it has failed.
@@ -80,7 +82,9 @@ pub(crate) fn ended(child: Child) -> Output {
     })
 }
 
-fn within_limit<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(crate) fn within_limit<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (done, result) = mpsc::channel();
     thread::spawn(move || done.send(work()));
     result.recv_timeout(LIMIT).ok()
@@ -121,6 +125,19 @@ impl Place {
         self.directory.path().join("link")
     }
 
+    /// A black box, and the welcome that names it.
+    pub(crate) fn black_box(&self) -> (BlackBox, Welcome) {
+        let path = self.directory.path().join("box");
+        let options = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path);
+        let file = options.unwrap();
+        file.set_len(black_box::SIZE as u64).unwrap();
+        (BlackBox::map(&file).unwrap(), welcome(&path))
+    }
+
     /// The command of a worker that comes here.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = command(program);
@@ -142,11 +159,58 @@ impl Place {
     }
 }
 
+/// What a worker is told whose black box is there.
+pub(crate) fn welcome(black_box: &Path) -> Welcome {
+    Welcome {
+        slot: SLOT,
+        black_box: black_box.to_str().unwrap().to_owned(),
+    }
+}
+
+/// One call, as a worker has answered for it.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) verdict: Verdict,
+    pub(crate) output: Vec<u8>,
+    pub(crate) nanos: u64,
+    /// How long stdout and stderr are, if that was said.
+    pub(crate) printed: Option<(u64, u64)>,
+}
+
+/// What a worker has said of a batch.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) calls: Vec<Answered>,
+    /// How many calls each of its messages was about.
+    pub(crate) frames: Vec<usize>,
+    /// It was cut short.
+    pub(crate) stopped: bool,
+}
+
+impl Answers {
+    /// What has been said of how much is printed: by which call, and how much.
+    pub(crate) fn printed(&self) -> Vec<(usize, (u64, u64))> {
+        let calls = self.calls.iter().enumerate();
+        calls
+            .filter_map(|(at, call)| Some((at, call.printed?)))
+            .collect()
+    }
+
+    pub(crate) fn outputs(&self) -> Vec<&[u8]> {
+        self.calls.iter().map(|call| &*call.output).collect()
+    }
+}
+
 /// A worker that has been let in.
 pub(crate) struct Worker {
     pub(crate) link: Link<Socket>,
     pub(crate) hello: Hello,
     pub(crate) child: Child,
+    pub(crate) black_box: BlackBox,
+    /// The number of the last batch.
+    pub(crate) serial: u32,
+    /// How many calls it had.
+    sent: u32,
     _directory: TempDir,
 }
 
@@ -160,45 +224,115 @@ impl Worker {
         change: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Self {
         let place = Place::new();
+        let (black_box, welcome) = place.black_box();
         let child = change(&mut place.command(program)).spawn().unwrap();
         let token = place.token.clone();
         let (mut link, directory) = place.accept();
         let hello = handshake::receive(&mut link, &token).unwrap();
-        handshake::admit(&mut link, Welcome { slot: SLOT }).unwrap();
+        handshake::admit(&mut link, welcome).unwrap();
         Worker {
             link,
             hello,
             child,
+            black_box,
+            // Far from 0, so that a worker that forgets it is found out, also when it wraps.
+            serial: u32::MAX - 3,
+            sent: 0,
             _directory: directory,
         }
     }
 
     /// Sends a batch of calls whose indices count from `first`.
     pub(crate) fn send(&mut self, task: &str, encoding: Encoding, first: u64, inputs: &[&[u8]]) {
-        let call = |(index, input): (u64, &&[u8])| CallHeader {
-            index,
-            attempt: 1,
-            len: u32::try_from(input.len()).unwrap(),
-        };
         let batch = Batch {
+            serial: self.serial,
             task: task.to_owned(),
             types: None,
             encoding,
-            calls: (first..).zip(inputs).map(call).collect(),
+            first,
+            attempt: 1,
+            lens: inputs.iter().map(|input| input.len() as u32).collect(),
         };
-        self.link.send(&ToWorker::Batch(batch), inputs).unwrap();
+        self.send_batch(batch, inputs);
     }
 
-    pub(crate) fn reply(&mut self) -> (Reply, Vec<u8>) {
+    /// Sends a batch, under the next number, whatever it says.
+    pub(crate) fn send_batch(&mut self, mut batch: Batch, payload: &[&[u8]]) {
+        self.serial = self.serial.wrapping_add(1);
+        batch.serial = self.serial;
+        self.sent = u32::try_from(batch.lens.len()).unwrap();
+        self.black_box.open(self.sent);
+        self.link.send(&ToWorker::Batch(batch), payload).unwrap();
+    }
+
+    /// All that the worker says of the last batch. It must say it of every call, in order, once.
+    pub(crate) fn answers(&mut self) -> Answers {
+        let mut answers = Answers {
+            calls: Vec::new(),
+            frames: Vec::new(),
+            stopped: false,
+        };
+        while answers.calls.len() < self.sent as usize && !answers.stopped {
+            self.hear(&mut answers);
+        }
+        assert!(!self.link.has_unread(), "it speaks out of turn");
+        answers
+    }
+
+    fn hear(&mut self, answers: &mut Answers) {
         let (reply, payload) = self.link.receive::<Reply>(Caps::FULL).unwrap();
-        (reply, payload.to_vec())
+        let (serial, at) = match &reply {
+            Reply::Values(values) => (values.serial, values.at),
+            Reply::Call(call) => (call.serial, call.at),
+            Reply::Stopped(stopped) => (stopped.serial, stopped.at),
+        };
+        assert_eq!((serial, at as usize), (self.serial, answers.calls.len()));
+        match reply {
+            Reply::Values(values) => {
+                assert!(!values.lens.is_empty(), "of no calls");
+                assert_eq!(values.lens.len(), values.nanos.len());
+                answers.frames.push(values.lens.len());
+                let mut rest = payload;
+                for (len, nanos) in values.lens.into_iter().zip(values.nanos) {
+                    let (output, behind) = rest.split_at(len as usize);
+                    rest = behind;
+                    answers.calls.push(Answered {
+                        verdict: Verdict::Value,
+                        output: output.to_vec(),
+                        nanos: nanos.into(),
+                        printed: None,
+                    });
+                }
+                assert!(rest.is_empty(), "{} bytes of no call", rest.len());
+            }
+            Reply::Call(call) => {
+                let has_output = call.verdict == Verdict::Value;
+                assert!(has_output || payload.is_empty(), "an output of a failure");
+                answers.frames.push(1);
+                answers.calls.push(Answered {
+                    verdict: call.verdict,
+                    output: payload.to_vec(),
+                    nanos: call.nanos,
+                    printed: Some((call.stdout, call.stderr)),
+                });
+            }
+            Reply::Stopped(_) => answers.stopped = true,
+        }
+    }
+
+    /// The answer to a batch of one call.
+    pub(crate) fn answer(&mut self) -> Answered {
+        assert_eq!(self.sent, 1);
+        let mut answers = self.answers();
+        assert!(!answers.stopped);
+        answers.calls.pop().unwrap()
     }
 
     /// The verdict on one call in the text encoding, and its output.
     pub(crate) fn call(&mut self, task: &str, input: &str) -> (Verdict, String) {
         self.send(task, Encoding::Text, 0, &[input.as_bytes()]);
-        let (reply, output) = self.reply();
-        (reply.verdict, String::from_utf8(output).unwrap())
+        let answer = self.answer();
+        (answer.verdict, String::from_utf8(answer.output).unwrap())
     }
 
     /// Closes the link and waits for the worker to leave.
