@@ -430,9 +430,10 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         Next::Run(running, batch)
     }
 
-    /// Whether there is, or will be, something that nobody may have been woken up for.
+    /// Whether there is, or will be, something that nobody may have been woken up for: a call that is
+    /// ready, or waits for its time, or may be taken back in a moment.
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.delayed.is_empty()
+        !self.ready.is_empty() || !self.delayed.is_empty() || self.has_spare()
     }
 
     /// A call that somebody was to be woken up for runs already.
