@@ -241,7 +241,8 @@ impl Seat {
                     (Trace::many(pid, values), bytes)
                 })?;
                 state.posts[self.slot.0].calls += u64::from(count);
-                state.counts.succeeded += u64::from(count);
+                // What was found in its black box before has been counted.
+                state.counts.succeeded += u64::from(news);
                 Ok(self.heard(state.jobs.is_answered(running), news > 0))
             })
             .map_err(LinkError::Malformed)
@@ -274,11 +275,11 @@ impl Seat {
             .act(|state| {
                 let succeeded = result.is_ok();
                 let (jobs, sight) = state.jobs_and_sight();
-                jobs.reply(running, reply.at, result, (trace, bytes), now, &sight)?;
+                let news = jobs.reply(running, reply.at, result, (trace, bytes), now, &sight)?;
                 state.posts[self.slot.0].calls += 1;
                 match succeeded {
-                    true => state.counts.succeeded += 1,
-                    false => state.counts.failed += 1,
+                    true => state.counts.succeeded += u64::from(news),
+                    false => state.counts.failed += u64::from(news),
                 }
                 Ok(self.heard(state.jobs.is_answered(running), true))
             })

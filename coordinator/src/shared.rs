@@ -149,8 +149,9 @@ impl State {
         // What makes no sense is not there.
         if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
             let bytes = values.size(0, count);
-            self.jobs
-                .found(slot, count, Trace::many(pid, Arc::new(values)), bytes);
+            let trace = Trace::many(pid, Arc::new(values));
+            let news = self.jobs.found(slot, count, trace, bytes);
+            self.counts.succeeded += u64::from(news);
         }
     }
 }

@@ -430,9 +430,10 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         Next::Run(running, batch)
     }
 
-    /// Whether there is, or will be, something that nobody may have been woken up for.
+    /// Whether there is, or will be, something that nobody may have been woken up for: a call that is
+    /// ready, or waits for its time, or may be taken back in a moment.
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.delayed.is_empty()
+        !self.ready.is_empty() || !self.delayed.is_empty() || self.has_spare()
     }
 
     /// A call that somebody was to be woken up for runs already.
@@ -476,6 +477,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     }
 
     /// One call has ended, by the worker's word; what is left of it has so many bytes.
+    /// Says whether that was news.
     pub(crate) fn reply(
         &mut self,
         running: &Running,
@@ -484,16 +486,17 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         (trace, bytes): (T, usize),
         now: Time,
         sight: &impl Sight,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let busy = self.slots[running.slot.0].busy_mut();
         let busy = busy.ok_or("a reply, where nothing was running")?;
         let news = busy.hear(at, 1)?;
         busy.next_call(now);
         let (map, index) = (busy.map, busy.first + u64::from(at));
-        if !news.is_empty() {
+        let is_new = !news.is_empty();
+        if is_new {
             self.settle((map, index), result, trace, bytes, now, sight);
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// The worker will run no more than so many calls of its batch.
@@ -518,18 +521,20 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         (busy.reported < end).then_some((busy.first, busy.reported))
     }
 
-    /// Calls have returned values that were found in the black box.
-    pub(crate) fn found(&mut self, slot: SlotId, count: u32, trace: T, bytes: usize) {
+    /// Calls have returned values that were found in the black box. Says how many of them are news.
+    pub(crate) fn found(&mut self, slot: SlotId, count: u32, trace: T, bytes: usize) -> u32 {
         let Some(busy) = self.slots[slot.0].busy_mut() else {
-            return;
+            return 0;
         };
         let (map, first) = (busy.map, busy.first + u64::from(busy.reported));
         let spared = busy.doomed().and_then(|doomed| doomed.call);
         let end = spared.unwrap_or(busy.limit).min(busy.limit);
-        if count > 0 && busy.reported.saturating_add(count) <= end {
-            busy.reported += count;
-            self.settled_values(map, first, count, trace, bytes);
+        if count == 0 || busy.reported.saturating_add(count) > end {
+            return 0;
         }
+        busy.reported += count;
+        self.settled_values(map, first, count, trace, bytes);
+        count
     }
 
     /// Whether the worker has answered for all of its calls, and may go on living.
