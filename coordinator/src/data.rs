@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::frame::Owned;
 use protocol::message::Encoding;
 use worker::private::Kept;
 
+use crate::buffers;
 use crate::output::Printed;
 use crate::scheduler;
 
@@ -34,6 +36,12 @@ pub(crate) struct Chunk {
     ends: Vec<u32>,
     /// What they refer to.
     kept: Vec<Kept>,
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl fmt::Debug for Chunk {
@@ -83,8 +91,13 @@ impl Chunk {
 
     /// What was gathered; the chunk is empty afterwards.
     pub(crate) fn take(&mut self) -> Inputs {
+        let mut bytes = match self.bytes.len() {
+            0..CHUNK => Vec::with_capacity(self.bytes.len()),
+            _ => buffers::take(),
+        };
+        bytes.clear();
         let next = Chunk {
-            bytes: Vec::with_capacity(self.bytes.len().min(CHUNK)),
+            bytes,
             ends: Vec::with_capacity(self.ends.len()),
             kept: Vec::new(),
         };
@@ -153,16 +166,25 @@ enum Outputs {
     Many(Arc<Values>),
 }
 
-/// Encoded outputs: the part of a frame behind its header.
+/// Encoded outputs: the frame they came in.
 #[derive(Debug, Default)]
-pub(crate) struct Payload {
-    pub(crate) frame: Vec<u8>,
-    pub(crate) start: usize,
-}
+pub(crate) struct Payload(Owned);
 
 impl Payload {
-    fn bytes(&self) -> &[u8] {
-        &self.frame[self.start..]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.payload()
+    }
+}
+
+impl From<Owned> for Payload {
+    fn from(frame: Owned) -> Self {
+        Payload(frame)
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.0).into_buffer());
     }
 }
 
@@ -302,10 +324,7 @@ mod tests {
 
     #[test]
     fn outputs_are_found_by_index() {
-        let payload = || Payload {
-            frame: b"headoneoutput".to_vec(),
-            start: 4,
-        };
+        let payload = || Payload::from(Owned::new(b"oneoutput".to_vec()));
         let values = Values::new(10, vec![3, 0, 6], vec![1, 2, 3], payload()).unwrap();
         assert_eq!(values.size(1, 3), 6);
         let trace = Trace::many(7, Arc::new(values));

@@ -8,6 +8,7 @@ use protocol::frame::Caps;
 use protocol::link::LinkError;
 use protocol::message::{CallReply, Reply, ToWorker};
 
+use crate::buffers;
 use crate::data::{Inputs, Job, Payload, Trace, Values};
 use crate::error::{Death, PoolError, Why};
 use crate::launch::Worker;
@@ -174,8 +175,9 @@ impl Seat {
 
     /// Receives one message and reports what it says.
     fn hear(&mut self, shared: &Shared, running: &Running, first: u64) -> Result<Heard, LinkError> {
-        let (reply, frame, start) = self.worker.link.receive_owned::<Reply>(Caps::FULL)?;
-        let payload = Payload { frame, start };
+        let link = &mut self.worker.link;
+        let (reply, frame) = link.receive_owned::<Reply>(Caps::FULL, buffers::take)?;
+        let payload = Payload::from(frame);
         let serial = match &reply {
             Reply::Values(values) => values.serial,
             Reply::Call(call) => call.serial,
@@ -262,7 +264,7 @@ impl Seat {
         };
         let files = self.worker.files.as_mut();
         let printed = files.map(|files| files.advance(reply.stdout, reply.stderr));
-        let bytes = value.frame.len() - value.start;
+        let bytes = value.bytes().len();
         let elapsed = Duration::from_nanos(reply.nanos);
         let printed = printed.unwrap_or_default();
         let trace = Trace::one(self.worker.pid, elapsed, printed, value);

@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use protocol::black_box::BlackBox;
+use protocol::frame::Owned;
 use protocol::message::TaskInfo;
 
 use crate::data::{Inputs, Job, Payload, Trace, Values};
@@ -140,10 +141,7 @@ impl State {
             return;
         };
         let found = black_box.finished(reported);
-        let payload = Payload {
-            frame: found.outputs,
-            start: 0,
-        };
+        let payload = Payload::from(Owned::new(found.outputs));
         let count = u32::try_from(found.lens.len()).unwrap_or(0);
         let first = first + u64::from(reported);
         // What makes no sense is not there.

@@ -17,7 +17,7 @@ const CHUNK: usize = 16 << 10;
 /// The most that is reserved on the word of a length prefix alone.
 const TRUST: usize = 1 << 20;
 /// A buffer that grew beyond this is given back after the frame that needed it.
-const KEEP: usize = 1 << 20;
+const KEEP: usize = 4 << 20;
 
 /// Why no frame could be read.
 #[derive(Debug)]
@@ -118,11 +118,45 @@ fn write_all_vectored(stream: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -
 /// Reads frames, keeping what it has read beyond the end of one for the next.
 #[derive(Debug, Default)]
 pub struct Reader {
+    /// What has been read stands at its beginning. The rest is room that has been written before: it
+    /// need not be cleared again.
     buffer: Vec<u8>,
+    /// How much has been read.
+    filled: usize,
     /// Where the payload of the frame handed out last begins.
     payload: usize,
     /// Where that frame ends; what follows has not been looked at.
     used: usize,
+}
+
+/// A frame that was handed over, payload and all.
+#[derive(Debug, Default)]
+pub struct Owned {
+    buffer: Vec<u8>,
+    payload: std::ops::Range<usize>,
+}
+
+impl Owned {
+    /// A payload that never was in a frame.
+    #[must_use]
+    pub fn new(payload: Vec<u8>) -> Self {
+        Owned {
+            payload: 0..payload.len(),
+            buffer: payload,
+        }
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer[self.payload.clone()]
+    }
+
+    /// The buffer, for another frame.
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
 }
 
 impl Reader {
@@ -151,35 +185,40 @@ impl Reader {
         Ok(self.buffer[PREFIX..end].split_at(header))
     }
 
-    /// Gives away the frame that was read last, and says where its payload begins in what is given. A
-    /// small one is copied; for a large one the reader goes on with another buffer.
+    /// Gives away the frame that was read last. A small one is copied; for a large one the reader goes on
+    /// with the buffer that `spare` gives, whatever stands in it.
     #[must_use]
-    pub fn hand_over(&mut self) -> (Vec<u8>, usize) {
+    pub fn hand_over(&mut self, spare: impl FnOnce() -> Vec<u8>) -> Owned {
         let payload = self.payload..self.used;
         if payload.len() < CHUNK {
-            let copy = self.buffer[payload].to_vec();
-            return (copy, 0);
+            return Owned::new(self.buffer[payload].to_vec());
         }
-        let rest = self.buffer[self.used..].to_vec();
-        let mut frame = std::mem::replace(&mut self.buffer, rest);
-        frame.truncate(self.used);
+        let rest = self.filled - self.used;
+        let mut next = spare();
+        if next.len() < rest {
+            next.resize(rest, 0);
+        }
+        next[..rest].copy_from_slice(&self.buffer[self.used..self.filled]);
+        self.filled = rest;
         self.used = 0;
-        (frame, payload.start)
+        let buffer = std::mem::replace(&mut self.buffer, next);
+        Owned { buffer, payload }
     }
 
     /// Whether bytes have been read that no frame handed out so far contains.
     #[must_use]
     pub fn has_unread(&self) -> bool {
-        self.buffer.len() > self.used
+        self.filled > self.used
     }
 
     fn forget_last(&mut self) {
-        let rest = self.buffer.len() - self.used;
-        self.buffer.copy_within(self.used.., 0);
-        self.buffer.truncate(rest);
+        let rest = self.filled - self.used;
+        self.buffer.copy_within(self.used..self.filled, 0);
+        self.filled = rest;
         self.used = 0;
         if self.buffer.capacity() > KEEP && rest < KEEP {
-            self.buffer.shrink_to(CHUNK);
+            self.buffer.truncate(KEEP);
+            self.buffer.shrink_to(KEEP);
         }
     }
 
@@ -202,21 +241,14 @@ impl Reader {
         want: usize,
         at_start: FrameError,
     ) -> Result<(), FrameError> {
-        let had = self.buffer.len();
-        while self.buffer.len() < want {
-            let missing = want - self.buffer.len();
-            let read = if missing <= CHUNK {
-                self.read_some(stream)
-            } else {
-                // `read_to_end` grows with what arrives, so a claimed length costs what it sends.
-                self.buffer.reserve(missing.min(TRUST));
-                stream
-                    .by_ref()
-                    .take(missing as u64)
-                    .read_to_end(&mut self.buffer)
-            };
-            match read {
-                Ok(0) if self.buffer.is_empty() && had == 0 => return Err(at_start),
+        let had = self.filled;
+        while self.filled < want {
+            let missing = want - self.filled;
+            // A little more than is missing, which the sender may have sent already; and, where a length
+            // claims a lot, no more than has arrived again.
+            let room = missing.clamp(CHUNK, self.filled.max(TRUST));
+            match self.read_some(stream, room) {
+                Ok(0) if self.filled == 0 && had == 0 => return Err(at_start),
                 Ok(0) => return Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -226,13 +258,16 @@ impl Reader {
         Ok(())
     }
 
-    /// One read of whatever has arrived, into a chunk behind what is there already.
-    fn read_some(&mut self, stream: &mut impl Read) -> io::Result<usize> {
-        let start = self.buffer.len();
-        self.buffer.resize(start + CHUNK, 0);
-        let read = stream.read(&mut self.buffer[start..]);
-        let kept = start + read.as_ref().copied().unwrap_or(0);
-        self.buffer.truncate(kept);
-        read
+    /// One read of whatever has arrived, into so much room behind what is there already.
+    fn read_some(&mut self, stream: &mut impl Read, room: usize) -> io::Result<usize> {
+        let end = self.filled + room;
+        if self.buffer.len() < end {
+            // Not `resize` alone: memory that can't be had is an error here, not an abort.
+            self.buffer.try_reserve(end - self.buffer.len())?;
+            self.buffer.resize(end, 0);
+        }
+        let read = stream.read(&mut self.buffer[self.filled..end])?;
+        self.filled += read;
+        Ok(read)
     }
 }

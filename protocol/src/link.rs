@@ -9,7 +9,7 @@ use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{GenericFilePath, Listener, ListenerOptions, Name, Stream};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::frame::{self, Caps, FrameError, Reader, TooLarge};
+use crate::frame::{self, Caps, FrameError, Owned, Reader, TooLarge};
 
 /// Why a link is of no further use.
 #[derive(Debug)]
@@ -104,8 +104,8 @@ impl<S: Read + Write> Link<S> {
         Ok((decode(header)?, payload))
     }
 
-    /// Receives a message, and the frame it came in, whose payload begins at the place returned: large
-    /// payloads are handed over and not copied.
+    /// Receives a message, and the frame it came in: large payloads are handed over and not copied.
+    /// `spare` gives a buffer for what comes next.
     ///
     /// # Errors
     ///
@@ -113,11 +113,11 @@ impl<S: Read + Write> Link<S> {
     pub fn receive_owned<M: DeserializeOwned>(
         &mut self,
         caps: Caps,
-    ) -> Result<(M, Vec<u8>, usize), LinkError> {
+        spare: impl FnOnce() -> Vec<u8>,
+    ) -> Result<(M, Owned), LinkError> {
         let (header, _) = self.reader.read(&mut self.stream, caps)?;
         let message = decode(header)?;
-        let (frame, payload) = self.reader.hand_over();
-        Ok((message, frame, payload))
+        Ok((message, self.reader.hand_over(spare)))
     }
 
     /// Receives a message and its payload, and a way to answer while the payload is being read.

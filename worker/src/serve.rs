@@ -17,6 +17,8 @@ use crate::shared;
 /// How long outputs are gathered at most before they are sent, in nanoseconds, unless a call takes
 /// longer. A coordinator that needs them sooner finds them in the black box.
 const GATHER: u64 = 2_000_000;
+/// How much of the buffer for outputs is kept from one batch to the next, in bytes.
+const KEEP: usize = 4 << 20;
 /// The most calls in a batch.
 const MOST_CALLS: u64 = CALLS as u64;
 /// How many bytes of outputs are gathered at most.
@@ -30,12 +32,18 @@ pub(crate) fn serve<S: Read + Write>(
     black_box: &BlackBox,
 ) -> Result<i32, LinkError> {
     let mut watch = Watch::new();
+    let mut outputs = Vec::new();
     loop {
         match link.receive_to_answer(Caps::FULL) {
             Ok((ToWorker::Batch(batch), payload, answer)) => {
                 add_up(&batch, payload)?;
                 shared::forget_dropped();
-                Run::new(&batch, slot, black_box, &mut watch, answer).run(payload)?;
+                let mut run = Run::new(&batch, slot, black_box, &mut watch, answer);
+                run.outputs = std::mem::take(&mut outputs);
+                outputs = run.run(payload)?;
+                // The next outputs are likely to be as large as these, within reason.
+                outputs.clear();
+                outputs.shrink_to(KEEP);
             }
             Ok((ToWorker::Exit(code), ..)) => return Ok(code),
             Ok((other, ..)) => return Err(LinkError::Malformed(format!("{other:?} out of turn"))),
@@ -155,7 +163,8 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         }
     }
 
-    fn run(mut self, payload: &[u8]) -> Result<(), LinkError> {
+    /// Runs it, and returns the buffer for outputs.
+    fn run(mut self, payload: &[u8]) -> Result<Vec<u8>, LinkError> {
         let task = find(self.batch);
         let mut rest = payload;
         for (at, len) in (0..).zip(self.batch.lens.iter()) {
@@ -165,9 +174,9 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
                 current::set(None);
                 self.send_gathered(at)?;
                 let serial = self.batch.serial;
-                return self
-                    .answer
-                    .send(&Reply::Stopped(Stopped { serial, at }), &[]);
+                self.answer
+                    .send(&Reply::Stopped(Stopped { serial, at }), &[])?;
+                return Ok(self.outputs);
             }
             current::set(Some(Current {
                 worker: self.slot,
@@ -185,7 +194,8 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             self.ended(at, verdict, printed, start)?;
         }
         current::set(None);
-        self.close()
+        self.close()?;
+        Ok(self.outputs)
     }
 
     /// A call has ended: its output, if it has one, stands in `outputs` from `start` on.
@@ -290,7 +300,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
     }
 
     /// Sends what is left at the end. What the looks after each call have missed is the last one's.
-    fn close(mut self) -> Result<(), LinkError> {
+    fn close(&mut self) -> Result<(), LinkError> {
         if self.many == 0 {
             return Ok(());
         }

@@ -26,12 +26,12 @@ pub enum Order {
 /// How much of a stream is under way at once. Enough to keep workers busy, little enough to forget.
 const STREAM: Window = Window {
     calls: 4096,
-    bytes: 16 << 20,
+    bytes: 8 << 20,
 };
 /// A map keeps all its results anyway: this only bounds its inputs.
 const MAP: Window = Window {
     calls: 1 << 16,
-    bytes: 64 << 20,
+    bytes: 8 << 20,
 };
 
 /// A pool with settings for the calls made through it; made by [`Pool::with`].
