@@ -146,9 +146,10 @@ impl State {
         let first = first + u64::from(reported);
         // What makes no sense is not there.
         if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
-            let bytes = values.size(0, count);
-            let trace = Trace::many(pid, Arc::new(values));
-            let news = self.jobs.found(slot, count, trace, bytes);
+            let news = self.jobs.found(slot, count, |news| {
+                let bytes = values.size(0, news);
+                (Trace::many(pid, Arc::new(values)), bytes)
+            });
             self.counts.succeeded += u64::from(news);
         }
     }

@@ -1,5 +1,6 @@
 //! What the tests share: where the binaries are, and tasks that misbehave.
 
+pub mod brief;
 pub mod ends;
 pub mod hogs;
 pub mod processes;

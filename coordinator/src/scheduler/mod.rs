@@ -521,19 +521,26 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         (busy.reported < end).then_some((busy.first, busy.reported))
     }
 
-    /// Calls have returned values that were found in the black box. Says how many of them are news.
-    pub(crate) fn found(&mut self, slot: SlotId, count: u32, trace: T, bytes: usize) -> u32 {
+    /// The next calls have returned values that were found in the black box, unless it has been decided
+    /// that they end otherwise. Says how many of them are news; `trace` is asked for as many.
+    pub(crate) fn found(
+        &mut self,
+        slot: SlotId,
+        count: u32,
+        trace: impl FnOnce(u32) -> (T, usize),
+    ) -> u32 {
         let Some(busy) = self.slots[slot.0].busy_mut() else {
             return 0;
         };
         let (map, first) = (busy.map, busy.first + u64::from(busy.reported));
         let spared = busy.doomed().and_then(|doomed| doomed.call);
         let end = spared.unwrap_or(busy.limit).min(busy.limit);
-        if count == 0 || busy.reported.saturating_add(count) > end {
-            return 0;
+        let count = count.min(end.saturating_sub(busy.reported));
+        if count > 0 {
+            busy.reported += count;
+            let (trace, bytes) = trace(count);
+            self.settled_values(map, first, count, trace, bytes);
         }
-        busy.reported += count;
-        self.settled_values(map, first, count, trace, bytes);
         count
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coordinator::{Pool, Process};
+use tests::brief::{self, Print};
 use tests::ends::{self, End, Stage, Trap, Wrong};
 use tests::{eventually, tasks};
 
@@ -31,6 +32,9 @@ fn main() -> Anything {
         "nested" => nested(&rest),
         "leaks" => leaks(),
         "freed" => freed(),
+        "flow" => flow(&rest),
+        "idle" => idle(),
+        "print-some" => print_some(),
         "end-while-decoding" => end_while_decoding(&rest),
         other => Err(format!("unknown: {other}").into()),
     }
@@ -232,11 +236,12 @@ fn leaks() -> Anything {
     Ok(())
 }
 
-fn resident_kib() -> Result<u64, Box<dyn std::error::Error>> {
+/// What the kernel says of this program's memory.
+fn kib(what: &str) -> Result<u64, Box<dyn std::error::Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let line = status.lines().find(|line| line.starts_with(what));
     let number = line.and_then(|line| line.split_whitespace().nth(1));
-    Ok(number.ok_or("no VmRSS")?.parse()?)
+    Ok(number.ok_or("it does not say")?.parse()?)
 }
 
 /// Sends 1 GiB back and forth, and prints by how many KiB this program has grown by it.
@@ -260,10 +265,67 @@ fn freed() -> Anything {
         Ok(())
     };
     some()?;
-    let before = resident_kib()?;
+    let before = kib("VmRSS:")?;
     for _ in 0..5 {
         some()?;
     }
-    println!("{}", resident_kib()?.saturating_sub(before));
+    println!("{}", kib("VmRSS:")?.saturating_sub(before));
+    Ok(())
+}
+
+/// Streams so many inputs of so many bytes, and prints the most memory that this program has had, in KiB:
+/// after a tenth of them, and at the end.
+fn flow(numbers: &[String]) -> Anything {
+    let (count, size): (usize, usize) = (numbers[0].parse()?, numbers[1].parse()?);
+    let pool = Pool::new(2)?;
+    let text = "x".repeat(size);
+    let texts = std::iter::repeat_with(|| text.clone()).take(count);
+    for (number, result) in pool.stream(ends::echo_text, texts).enumerate() {
+        assert_eq!(result?.len(), size);
+        if number == count / 10 {
+            println!("{}", kib("VmHWM:")?);
+        }
+    }
+    println!("{}", kib("VmHWM:")?);
+    Ok(())
+}
+
+/// Has a pool that has done all sorts of things, and nothing to do. Prints the process ids of its workers,
+/// and ends when its stdin does.
+fn idle() -> Anything {
+    let pool = Pool::builder()
+        .workers(3)
+        .restart_limit(100, Duration::from_secs(1))
+        .build()?;
+    pool.map(tasks::square, 0..20_000)?;
+    drop(pool.stream(tasks::square, 0..).next());
+    (0..100).try_for_each(|x| pool.call(tasks::square, x).map(|_| ()))?;
+    let limited = pool
+        .with()
+        .timeout(Duration::from_millis(50))
+        .memory_limit(1 << 30)
+        .retries(1)
+        .backoff(Duration::from_millis(10));
+    limited.map(tasks::square, 0..1000)?;
+    assert!(limited.call(tasks::sleep_ms, 100_000).is_err());
+    assert!(pool.call(tasks::raise, 9).is_err());
+    // These stay open.
+    let (_inputs, _reports) = pool.with().open(tasks::square);
+    let _done = pool.submit(tasks::square, 1);
+    eventually("all are there", || pool.workers().len() == 3);
+    eventually("all is done", || pool.stats().running == 0);
+    for worker in pool.workers() {
+        println!("{}", worker.pid);
+    }
+    std::io::read_to_string(std::io::stdin())?;
+    Ok(())
+}
+
+/// Every 500th of many calls prints its number, each in another way.
+fn print_some() -> Anything {
+    const WAYS: [Print; 4] = [Print::Line, Print::Part, Print::C, Print::Child];
+    let pool = Pool::new(2)?;
+    let how = |n: u64| n.is_multiple_of(500).then(|| WAYS[(n / 500) as usize % 4]);
+    pool.map(brief::print_if, (0..20_000).map(|n| (n, how(n))))?;
     Ok(())
 }

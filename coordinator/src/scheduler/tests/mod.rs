@@ -312,7 +312,7 @@ fn each_call_of_a_batch_has_its_own_limit() {
     jobs.overdue(millis(90), &workers);
     assert_eq!(jobs.take_effects().signals, [(SlotId(0), Stage::Term)]);
     // The first has finished: it was found. What is behind the second waits again.
-    jobs.found(SlotId(0), 1, 0, 0);
+    jobs.found(SlotId(0), 1, |_| (0, 0));
     let (_, waiting) = jobs.load();
     assert!(jobs.died(running, 2, died(), 0, millis(91), &workers));
     assert_eq!(jobs.load(), (0, waiting));
@@ -335,7 +335,7 @@ fn only_the_call_that_was_running_is_charged() {
     })
     .unwrap();
     // The third was found, the fourth was running.
-    jobs.found(SlotId(0), 1, 0, 0);
+    jobs.found(SlotId(0), 1, |_| (0, 0));
     assert!(jobs.died(running, 4, died(), 0, millis(2), &workers));
     let mut outcomes = Vec::new();
     while let Take::Ready(index, count, ended) = jobs.take(map) {
@@ -344,6 +344,29 @@ fn only_the_call_that_was_running_is_charged() {
     let expected = [(0, 2, Ok(())), (2, 1, Ok(())), (3, 1, Err(died()))];
     assert_eq!(outcomes, expected);
     assert!(count > 4);
+}
+
+#[test]
+fn what_was_finished_before_a_doomed_call_is_found_even_if_that_finishes_after_all() {
+    let (mut jobs, workers) = (jobs(2), Workers::default());
+    let (map, running, _idle, _) = batch(&mut jobs, &workers, limits(), 100);
+    let mut first = 0;
+    while let Take::Ready(index, count, _) = jobs.take(map) {
+        first = index + u64::from(count);
+    }
+    (0..3).for_each(|_| assert!(workers.start(0, millis(0))));
+    jobs.terminate(millis(1), "over", &workers);
+    // The third ends before the signal arrives.
+    workers.finish(0);
+    assert_eq!(jobs.found(SlotId(0), 3, |news| (0, news as usize)), 2);
+    assert_eq!(jobs.found(SlotId(0), 1, |_| panic!()), 0);
+    assert!(jobs.died(running, 3, died(), 0, millis(2), &workers));
+    let mut take = || match jobs.take(map) {
+        Take::Ready(index, count, ended) => (index - first, count, ended.result),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(take(), (0, 2, Ok(())));
+    assert_eq!(take(), (2, 1, Err(Why::Cancelled)));
 }
 
 #[test]

@@ -601,7 +601,8 @@ impl World {
             && finished > reported
         {
             let count = finished - reported;
-            self.jobs.found(SlotId(slot), count, 0, 5 * count as usize);
+            self.jobs
+                .found(SlotId(slot), count, |news| (0, 5 * news as usize));
         }
     }
 
