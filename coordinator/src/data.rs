@@ -171,6 +171,7 @@ enum Outputs {
 pub(crate) struct Payload(Owned);
 
 impl Payload {
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         self.0.payload()
     }
@@ -236,6 +237,7 @@ impl Values {
         self.end(to) - self.end(from)
     }
 
+    #[inline]
     fn end(&self, count: u32) -> usize {
         match count.checked_sub(1) {
             Some(last) => self.ends.get(last as usize).copied().unwrap_or(0) as usize,
@@ -269,6 +271,7 @@ impl Trace {
     }
 
     /// The encoded output of a call.
+    #[inline]
     pub(crate) fn value(&self, index: u64) -> &[u8] {
         match &self.outputs {
             Outputs::One { value, .. } => value.bytes(),

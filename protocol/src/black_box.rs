@@ -85,6 +85,7 @@ impl BlackBox {
         Ok(BlackBox { memory })
     }
 
+    #[inline]
     fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is page-aligned, at least SIZE bytes long (see `map`) and lives as long as
         // `self`; zeros, or whatever else another process writes, are valid for atomics, and nothing
@@ -92,6 +93,7 @@ impl BlackBox {
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), WORDS) }
     }
 
+    #[inline]
     fn word(&self, index: usize) -> &AtomicU64 {
         &self.words()[index]
     }
@@ -183,6 +185,7 @@ impl BlackBox {
     // ---- The worker's side -----------------------------------------------------------------
 
     /// Takes a ticket for the next call, which begins at `now`; `false` if it is not to be run.
+    #[inline]
     pub fn start(&self, now: u64) -> bool {
         self.word(BEGAN).store(now, Ordering::Relaxed);
         let mut ticket = self.word(TICKET).load(Ordering::Acquire);
@@ -230,6 +233,7 @@ impl Recorder<'_> {
     /// Writes down that the next call has finished, with its output. `false`, and nothing is written, if
     /// there is no room: then it is finished when it has been [sent](Self::sent).
     #[must_use]
+    #[inline]
     pub fn finish(&mut self, output: &[u8], nanos: u32) -> bool {
         let words = output.len().div_ceil(8);
         let Some(place) = self.words.get(self.at..self.at + words) else {
@@ -274,10 +278,12 @@ impl Recorder<'_> {
     }
 }
 
+#[inline]
 fn halves(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
 }
 
+#[inline]
 fn word(upper: u32, lower: u32) -> u64 {
     u64::from(upper) << 32 | u64::from(lower)
 }

@@ -34,11 +34,13 @@ struct Append<'b>(&'b mut Vec<u8>);
 impl postcard::ser_flavors::Flavor for Append<'_> {
     type Output = ();
 
+    #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
         self.0.push(byte);
         Ok(())
     }
 
+    #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
         // Numbers come as a few bytes: a call to copy them would take longer than the copying.
         if bytes.len() <= FEW {

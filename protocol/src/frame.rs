@@ -148,6 +148,7 @@ impl Owned {
 
     /// The payload.
     #[must_use]
+    #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer[self.payload.clone()]
     }

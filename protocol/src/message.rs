@@ -80,6 +80,7 @@ pub struct Runs(Vec<(u32, u32)>);
 
 impl Runs {
     /// Adds a number.
+    #[inline]
     pub fn push(&mut self, number: u32) {
         match self.0.last_mut() {
             Some((last, times)) if *last == number && *times < u32::MAX => *times += 1,
