@@ -7,7 +7,7 @@ use coordinator::Pool;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use protocol::frame::{self, Caps, Reader};
-use protocol::message::{Batch, CallHeader, Encoding, ToWorker};
+use protocol::message::{Batch, Encoding, ToWorker};
 use worker::task;
 
 /// Squares a number.
@@ -48,18 +48,18 @@ fn frame_read(bencher: Bencher<'_, '_>, size: usize) {
     });
 }
 
-/// A batch of so many calls with inputs of 8 bytes.
+/// A batch of so many calls with inputs of 7 or 8 bytes.
 fn batch(calls: u64) -> ToWorker {
-    let call = |index| CallHeader {
-        index,
-        attempt: 1,
-        len: 8,
-    };
     ToWorker::Batch(Batch {
         task: "square".to_owned(),
         types: Some("(i64) -> i64".to_owned()),
         encoding: Encoding::Postcard,
-        calls: (0..calls).map(call).collect(),
+        serial: 1,
+        first: 0,
+        attempt: 1,
+        lens: (0..calls)
+            .map(|index| 7 + (index / 16 % 2) as u32)
+            .collect(),
     })
 }
 

@@ -68,11 +68,11 @@ where
     let mut owned = Link::new(Pieces::new(data));
     let mut received = 0;
     loop {
-        let handed_over = owned.receive_owned::<M>(Caps::FULL);
+        let handed_over = owned.receive_owned::<M>(Caps::FULL, Vec::new);
         match link.receive::<M>(Caps::FULL) {
             Ok((message, payload)) => {
-                let (same, frame, start) = handed_over.unwrap();
-                assert_eq!((&same, &frame[start..]), (&message, payload));
+                let (same, frame) = handed_over.unwrap();
+                assert_eq!((&same, frame.payload()), (&message, payload));
                 received += 8 + payload.len();
                 assert!(received <= most, "more than was sent");
                 let bytes = postcard::to_stdvec(&message).unwrap();

@@ -35,10 +35,10 @@ const BASE: usize = 3;
 const BEGAN: usize = 4;
 const ENTRIES: usize = 8;
 /// The most calls whose outputs the box holds: as many as a batch may have.
-pub const CALLS: usize = 8192;
+pub const CALLS: usize = 16384;
 const OUTPUTS: usize = ENTRIES + CALLS;
-/// The outputs' words: 128 KiB.
-const OUTPUT_WORDS: usize = 16 << 10;
+/// The outputs' words: 256 KiB.
+const OUTPUT_WORDS: usize = 32 << 10;
 const WORDS: usize = OUTPUTS + OUTPUT_WORDS;
 /// The size of a box, in bytes.
 pub const SIZE: usize = WORDS * 8;
@@ -320,8 +320,9 @@ mod tests {
             shared.open(1000);
             let (taken, left) = std::thread::scope(|scope| {
                 let worker = scope.spawn(|| (0..2000).filter(|_| shared.start(0)).count());
-                let left = (0..10).rev().map(|to| shared.lower(to * 100)).last();
-                (worker.join().unwrap(), left.unwrap())
+                let lowered = (0..10).rev().map(|to| shared.lower(to * 100));
+                let left = lowered.fold(0, |_, left| left);
+                (worker.join().unwrap(), left)
             });
             assert_eq!(taken, left as usize);
         }

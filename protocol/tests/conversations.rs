@@ -176,8 +176,8 @@ fn reply(serial: u32, at: u32) -> (Reply, usize) {
             let values = Values {
                 serial,
                 at,
-                lens: vec![6, 8],
-                nanos: vec![7, u32::MAX],
+                lens: [6, 8].into_iter().collect(),
+                nanos: [7, u32::MAX].into_iter().collect(),
             };
             (Reply::Values(values), 2)
         }
@@ -199,11 +199,11 @@ fn coordinate(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), Handshak
         link.send(&batch(serial, inputs), inputs)?;
         let mut done = 0;
         while done < inputs.len() {
-            let (reply, frame, start) = link.receive_owned::<Reply>(Caps::FULL)?;
-            heard.push(format!("{reply:?} {:?}", &frame[start..]));
+            let (reply, frame) = link.receive_owned::<Reply>(Caps::FULL, Vec::new)?;
+            heard.push(format!("{reply:?} {:?}", frame.payload()));
             done += match reply {
                 // What was changed on its way may claim anything, and must not keep us here.
-                Reply::Values(values) => values.lens.len().max(1),
+                Reply::Values(values) => (values.lens.count() as usize).max(1),
                 Reply::Call(_) => 1,
                 Reply::Stopped(_) => inputs.len(),
             };
@@ -224,12 +224,12 @@ fn work(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), HandshakeError
             return Ok(());
         };
         let (mut rest, mut at) = (payload, 0);
-        while at < batch.lens.len() {
+        while at < batch.lens.count() as usize {
             let (reply, calls) = reply(batch.serial, at as u32);
-            let lens = batch.lens[at..].iter().take(calls);
+            let lens = batch.lens.iter().skip(at).take(calls);
             at += calls;
             // What was changed on its way need not add up.
-            let len = lens.map(|len| *len as usize).sum();
+            let len = lens.map(|len| len as usize).sum();
             let cut = rest.split_at_checked(len);
             let (input, behind) = cut.ok_or(HandshakeError::NotAWorker)?;
             rest = behind;

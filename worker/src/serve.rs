@@ -22,7 +22,7 @@ const KEEP: usize = 4 << 20;
 /// The most calls in a batch.
 const MOST_CALLS: u64 = CALLS as u64;
 /// How many bytes of outputs are gathered at most.
-const GATHERED: usize = 64 << 10;
+const GATHERED: usize = 128 << 10;
 
 /// Runs batches until the coordinator says that it was the last, and returns the exit code it
 /// wishes. A coordinator that is gone wishes 0.

@@ -30,7 +30,7 @@ fn batch(task: &str, encoding: Encoding, lens: &[u32]) -> Batch {
         encoding,
         first: 0,
         attempt: 1,
-        lens: lens.to_vec(),
+        lens: lens.iter().copied().collect(),
     }
 }
 

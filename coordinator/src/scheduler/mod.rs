@@ -45,7 +45,7 @@ pub(crate) struct MapId(u64);
 pub(crate) struct SlotId(pub(crate) usize);
 
 /// The most calls in a batch.
-pub(crate) const MOST_CALLS: u32 = 8192;
+pub(crate) const MOST_CALLS: u32 = protocol::black_box::CALLS as u32;
 /// What a call must take at least for the calls behind it to be given to others.
 const STUCK: Duration = Duration::from_millis(1);
 /// What taking calls back must save at least.

@@ -260,7 +260,7 @@ impl Worker {
     pub(crate) fn send_batch(&mut self, mut batch: Batch, payload: &[&[u8]]) {
         self.serial = self.serial.wrapping_add(1);
         batch.serial = self.serial;
-        self.sent = u32::try_from(batch.lens.len()).unwrap();
+        self.sent = u32::try_from(batch.lens.count()).unwrap();
         self.black_box.open(self.sent);
         self.link.send(&ToWorker::Batch(batch), payload).unwrap();
     }
@@ -289,11 +289,11 @@ impl Worker {
         assert_eq!((serial, at as usize), (self.serial, answers.calls.len()));
         match reply {
             Reply::Values(values) => {
-                assert!(!values.lens.is_empty(), "of no calls");
-                assert_eq!(values.lens.len(), values.nanos.len());
-                answers.frames.push(values.lens.len());
+                assert!(values.lens.count() > 0, "of no calls");
+                assert_eq!(values.lens.count(), values.nanos.count());
+                answers.frames.push(values.lens.count() as usize);
                 let mut rest = payload;
-                for (len, nanos) in values.lens.into_iter().zip(values.nanos) {
+                for (len, nanos) in values.lens.iter().zip(values.nanos.iter()) {
                     let (output, behind) = rest.split_at(len as usize);
                     rest = behind;
                     answers.calls.push(Answered {
