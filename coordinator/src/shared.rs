@@ -303,6 +303,9 @@ impl Shared {
 
     fn signal(&self, state: &State, slot: SlotId, stage: Stage) {
         let post = &state.posts[slot.0];
+        if let (Stage::Term, Some(black_box)) = (stage, &post.black_box) {
+            black_box.doom();
+        }
         match (&post.process, &post.socket) {
             (Some(process), _) => process.signal(match stage {
                 Stage::Term => GroupSignal::Term,

@@ -12,6 +12,7 @@
 //! | 2 | how often the outputs have been thrown away, because they were sent |
 //! | 3 | the first finished call whose output is here |
 //! | 4 | when the call that runs began, in nanoseconds of `CLOCK_MONOTONIC` |
+//! | 5 | whether the call that runs is being stopped |
 //! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
 //! | … | the outputs, each filled up to whole words |
 //!
@@ -33,6 +34,7 @@ const DONE: usize = 1;
 const EPOCH: usize = 2;
 const BASE: usize = 3;
 const BEGAN: usize = 4;
+const DOOMED: usize = 5;
 const ENTRIES: usize = 8;
 /// The most calls whose outputs the box holds: as many as a batch may have.
 pub const CALLS: usize = 16384;
@@ -104,6 +106,7 @@ impl BlackBox {
     pub fn open(&self, calls: u32) {
         self.word(DONE).store(0, Ordering::Relaxed);
         self.word(BASE).store(0, Ordering::Relaxed);
+        self.word(DOOMED).store(0, Ordering::Relaxed);
         self.word(TICKET).store(u64::from(calls), Ordering::Release);
     }
 
@@ -124,6 +127,11 @@ impl BlackBox {
     #[must_use]
     pub fn began(&self) -> u64 {
         self.word(BEGAN).load(Ordering::Acquire)
+    }
+
+    /// Notes that the call that runs is being stopped: its task may ask.
+    pub fn doom(&self) {
+        self.word(DOOMED).store(1, Ordering::Release);
     }
 
     /// Allows no more than so many calls, or as many as have been started if those are more. Returns
@@ -183,6 +191,12 @@ impl BlackBox {
     }
 
     // ---- The worker's side -----------------------------------------------------------------
+
+    /// Whether the call that runs is being stopped.
+    #[must_use]
+    pub fn is_doomed(&self) -> bool {
+        self.word(DOOMED).load(Ordering::Acquire) != 0
+    }
 
     /// Takes a ticket for the next call, which begins at `now`; `false` if it is not to be run.
     #[inline]

@@ -61,3 +61,17 @@ pub fn wait_for(runs: PathBuf, go_on: PathBuf) -> Result<u32, std::io::Error> {
     }
     Ok(std::process::id())
 }
+
+/// Ignores SIGTERM, but leaves when it is told that it is being stopped; notes that in a file.
+#[task]
+pub fn leave_when_told(note: PathBuf) -> Result<(), std::io::Error> {
+    // SAFETY: ignoring a signal runs no code.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+    }
+    while !worker::current().is_some_and(|call| call.cancelled) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::fs::write(note, "told")
+}

@@ -186,3 +186,19 @@ fn time_for_which_the_coordinator_is_stopped_does_not_count() {
     assert_eq!(lines.next().unwrap().unwrap(), "Ok(600)");
     assert!(coordinator.wait().unwrap().success());
 }
+
+#[test]
+fn a_call_that_is_being_stopped_can_find_out() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let note = directory.path().join("note");
+    let pool = builder(1).grace(Duration::from_secs(5)).build().unwrap();
+    let limited = pool.with().timeout(Duration::from_millis(50));
+    let pending = limited.submit(hogs::leave_when_told, note.clone());
+    eventually("it was told", || note.exists());
+    // That it has tidied up does not make it a success.
+    pool.terminate();
+    assert_eq!(
+        *pending.wait().unwrap_err().why(),
+        Why::TimedOut(Duration::from_millis(50))
+    );
+}

@@ -1,6 +1,9 @@
 //! What a running call can learn of itself.
 
 use std::cell::Cell;
+use std::sync::{Arc, OnceLock};
+
+use protocol::black_box::BlackBox;
 
 /// The call that is running on this thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +15,19 @@ pub struct Current {
     pub index: u64,
     /// Which try of the call this is, from 1.
     pub attempt: u32,
+    /// Whether the call is being stopped: because of its timeout, or because it was cancelled. Its
+    /// process has had SIGTERM and, if it heeds that, does not get to ask; one that does not has the
+    /// grace to tidy up, and then gets SIGKILL.
+    pub cancelled: bool,
+}
+
+/// This worker's black box.
+static BLACK_BOX: OnceLock<Arc<BlackBox>> = OnceLock::new();
+
+/// Where to look whether a call is being stopped.
+pub(crate) fn look_at(black_box: &Arc<BlackBox>) {
+    // A process works for one coordinator only.
+    let _ = BLACK_BOX.set(Arc::clone(black_box));
 }
 
 thread_local! {
@@ -25,7 +41,9 @@ thread_local! {
 /// ```
 #[must_use]
 pub fn current() -> Option<Current> {
-    CURRENT.get()
+    let mut current = CURRENT.get()?;
+    current.cancelled = BLACK_BOX.get().is_some_and(|known| known.is_doomed());
+    Some(current)
 }
 
 pub(crate) fn set(current: Option<Current>) {

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::black_box::BlackBox;
@@ -12,7 +13,7 @@ use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE};
 use protocol::link::{self, Link, LinkError};
 use protocol::message::Hello;
 
-use crate::{by_hand, os, registry, run, serve};
+use crate::{by_hand, current, os, registry, run, serve};
 
 /// Exit code of a worker that could not join a coordinator.
 const EXIT_NOT_JOINED: i32 = 2;
@@ -110,6 +111,8 @@ fn work(name: &OsStr) -> Result<i32, String> {
     let black_box = os::open_shared(&welcome.black_box)
         .and_then(|file| BlackBox::map(&file))
         .map_err(|error| format!("the black box {}: {error}", welcome.black_box))?;
+    let black_box = Arc::new(black_box);
+    current::look_at(&black_box);
     handshake::ready(&mut link).map_err(|error| error.to_string())?;
     run::install_panic_hook();
     match serve::serve(&mut link, welcome.slot, &black_box) {

@@ -182,6 +182,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
                 worker: self.slot,
                 index: self.batch.first + u64::from(at),
                 attempt: self.batch.attempt,
+                cancelled: false,
             }));
             let start = self.outputs.len();
             let verdict = match &task {
