@@ -9,16 +9,18 @@
 //! |---|---|
 //! | 0 | the ticket: calls started in the upper half, calls allowed in the lower |
 //! | 1 | how many calls of the batch are finished |
-//! | 2 | how often the outputs have been thrown away, because they were sent |
-//! | 3 | the first finished call whose output is here |
-//! | 4 | when the call that runs began, in nanoseconds of `CLOCK_MONOTONIC` |
-//! | 5 | whether the call that runs is being stopped |
+//! | 2 | how often the outputs have been thrown away, because they were sent, in the upper half; the first finished call whose output is here in the lower |
+//! | 3 | when the call that runs began, in nanoseconds of `CLOCK_MONOTONIC` |
+//! | 4 | whether the call that runs is being stopped |
 //! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
 //! | … | the outputs, each filled up to whole words |
 //!
 //! Before it starts a call, the worker takes a ticket: in one atomic step the number of calls started
 //! grows by one, if it is below the number allowed. The coordinator may lower the latter at any time, and
 //! so takes back exactly those calls that have not been started.
+//!
+//! The coordinator prepares the box for a batch before it sends it: from its last reply on until it has
+//! read the next batch, the worker leaves the box alone.
 //!
 //! Neither side trusts the other: whatever stands here, reading it can't go wrong, only be nonsense.
 #![expect(unsafe_code, reason = "memory that two processes share")]
@@ -31,10 +33,9 @@ use memmap2::MmapRaw;
 
 const TICKET: usize = 0;
 const DONE: usize = 1;
-const EPOCH: usize = 2;
-const BASE: usize = 3;
-const BEGAN: usize = 4;
-const DOOMED: usize = 5;
+const SENT: usize = 2;
+const BEGAN: usize = 3;
+const DOOMED: usize = 4;
 const ENTRIES: usize = 8;
 /// The most calls whose outputs the box holds: as many as a batch may have.
 pub const CALLS: usize = 16384;
@@ -105,7 +106,6 @@ impl BlackBox {
     /// Prepares for a batch of so many calls. The worker must not be running one.
     pub fn open(&self, calls: u32) {
         self.word(DONE).store(0, Ordering::Relaxed);
-        self.word(BASE).store(0, Ordering::Relaxed);
         self.word(DOOMED).store(0, Ordering::Relaxed);
         self.word(TICKET).store(u64::from(calls), Ordering::Release);
     }
@@ -157,11 +157,11 @@ impl BlackBox {
     /// because they have been sent; then there is nothing.
     #[must_use]
     pub fn finished(&self, from: u32) -> Found {
-        let epoch = self.word(EPOCH).load(Ordering::Acquire);
-        let base = self.word(BASE).load(Ordering::Acquire);
+        let sent = self.word(SENT).load(Ordering::Acquire);
         let done = self.word(DONE).load(Ordering::Acquire);
+        let (_, base) = halves(sent);
         let mut found = Found::default();
-        let (Some(count), Some(skip)) = (done.checked_sub(base), u64::from(from).checked_sub(base))
+        let (Some(count), Some(skip)) = (done.checked_sub(base.into()), from.checked_sub(base))
         else {
             return found;
         };
@@ -173,7 +173,7 @@ impl BlackBox {
                 return Found::default(); // nonsense
             };
             at += words;
-            if number >= skip {
+            if number >= u64::from(skip) {
                 let end = found.outputs.len() + len as usize;
                 let bytes = output.iter().map(|word| word.load(Ordering::Relaxed));
                 found.outputs.extend(bytes.flat_map(u64::to_le_bytes));
@@ -183,8 +183,8 @@ impl BlackBox {
             }
         }
         fence(Ordering::Acquire);
-        match self.word(EPOCH).load(Ordering::Relaxed) {
-            same if same == epoch => found,
+        match self.word(SENT).load(Ordering::Relaxed) {
+            same if same == sent => found,
             // They were thrown away while we read.
             _ => Found::default(),
         }
@@ -280,14 +280,15 @@ impl Recorder<'_> {
 
     /// All outputs up to this call have been sent: they need not be kept.
     pub fn sent(&mut self, done: u32) {
-        let epoch = self.words[EPOCH].load(Ordering::Relaxed);
-        self.words[EPOCH].store(epoch.wrapping_add(1), Ordering::Relaxed);
-        // Whoever reads what is written from here on also sees that it is another epoch.
+        let (times, _) = halves(self.words[SENT].load(Ordering::Relaxed));
+        // In one step: whoever sees the one half changed sees the other.
+        let sent = word(times.wrapping_add(1), done);
+        self.words[SENT].store(sent, Ordering::Relaxed);
+        // Whoever reads what is written from here on also sees that.
         fence(Ordering::Release);
         self.done = done.into();
         self.entries = 0;
         self.at = OUTPUTS;
-        self.words[BASE].store(self.done, Ordering::Relaxed);
         self.words[DONE].store(self.done, Ordering::Release);
     }
 }
@@ -305,6 +306,8 @@ fn word(upper: u32, lower: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::sync::atomic::AtomicBool;
 
     use super::*;
 
@@ -363,6 +366,52 @@ mod tests {
         assert_eq!(shared.finished(3), Found::default());
         let progress = shared.progress();
         assert_eq!((progress.started, progress.finished), (5, 5));
+    }
+
+    #[test]
+    fn what_is_found_while_it_is_written_is_right_or_nothing() {
+        let shared = new();
+        shared.open(u32::MAX);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut recorder = shared.recorder();
+                let calls = (0..u32::MAX).take_while(|_| !stop.load(Ordering::Relaxed));
+                for call in calls {
+                    assert!(shared.start(0));
+                    let output = [&call.to_le_bytes()[..], &[7; 8]].concat();
+                    let _ = recorder.finish(&output[..4 + call as usize % 9], call);
+                    if call % 5 > 2 {
+                        recorder.sent(call + 1);
+                    }
+                }
+            });
+            // Also if what is found is wrong.
+            let _stop = Stop(&stop);
+            let mut times = 0;
+            while times < 10_000 {
+                let from = shared.progress().finished.saturating_sub(2);
+                let found = shared.finished(from);
+                times += u32::from(!found.lens.is_empty());
+                let mut rest = &*found.outputs;
+                for (call, (len, nanos)) in (from..).zip(found.lens.iter().zip(&found.nanos)) {
+                    let (output, behind) = rest.split_at(*len as usize);
+                    rest = behind;
+                    assert_eq!((*len, *nanos), (4 + call % 9, call));
+                    assert_eq!(output[..4], call.to_le_bytes());
+                    assert!(output[4..].iter().all(|byte| *byte == 7));
+                }
+                assert!(rest.is_empty());
+            }
+        });
+    }
+
+    struct Stop<'s>(&'s AtomicBool);
+
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[test]
