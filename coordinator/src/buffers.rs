@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const LEAST: usize = 64 << 10;
 const MOST: usize = 4 << 20;
 /// How many are kept, at most.
-const KEPT: usize = 16;
+const KEPT: usize = 8;
 
 static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 

@@ -126,7 +126,9 @@ fn a_long_stream_needs_no_more_memory_than_a_short_one() {
     for (count, size) in [(300_000, 0), (100_000, 1 << 10)] {
         let [early, late] = flow(count, size);
         assert!(late < 64 << 10, "{late} KiB for {count} of {size} bytes");
-        assert!(late - early < 6 << 10, "from {early} KiB to {late}");
+        // As much as the window of inputs and the buffers that are used again may come to hold, and not
+        // a part of what flows: that is 100 MiB, in the second case.
+        assert!(late - early < 20 << 10, "from {early} KiB to {late}");
     }
 }
 
