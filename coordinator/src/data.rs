@@ -10,7 +10,7 @@ use worker::private::Kept;
 
 use crate::buffers;
 use crate::output::Printed;
-use crate::scheduler;
+use crate::scheduler::{self, SlotId};
 
 /// What the calls of a map run.
 #[derive(Debug)]
@@ -151,6 +151,7 @@ impl scheduler::Inputs for Inputs {
 #[derive(Debug, Clone)]
 pub(crate) struct Trace {
     pub(crate) pid: u32,
+    pub(crate) slot: SlotId,
     pub(crate) printed: Printed,
     pub(crate) note: Option<String>,
     outputs: Outputs,
@@ -248,9 +249,15 @@ impl Values {
 
 impl Trace {
     /// Of one call.
-    pub(crate) fn one(pid: u32, elapsed: Duration, printed: Printed, value: Payload) -> Self {
+    pub(crate) fn one(
+        (slot, pid): (SlotId, u32),
+        elapsed: Duration,
+        printed: Printed,
+        value: Payload,
+    ) -> Self {
         Trace {
             pid,
+            slot,
             printed,
             note: None,
             outputs: Outputs::One {
@@ -261,9 +268,10 @@ impl Trace {
     }
 
     /// Of calls that returned values and printed nothing.
-    pub(crate) fn many(pid: u32, values: Arc<Values>) -> Self {
+    pub(crate) fn many((slot, pid): (SlotId, u32), values: Arc<Values>) -> Self {
         Trace {
             pid,
+            slot,
             printed: Printed::default(),
             note: None,
             outputs: Outputs::Many(values),
@@ -330,7 +338,7 @@ mod tests {
         let payload = || Payload::from(Owned::new(b"oneoutput".to_vec()));
         let values = Values::new(10, vec![3, 0, 6], vec![1, 2, 3], payload()).unwrap();
         assert_eq!(values.size(1, 3), 6);
-        let trace = Trace::many(7, Arc::new(values));
+        let trace = Trace::many((SlotId(0), 7), Arc::new(values));
         assert_eq!(trace.value(10), b"one");
         assert_eq!(trace.value(11), b"");
         assert_eq!(trace.value(12), b"output");

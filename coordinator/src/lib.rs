@@ -43,8 +43,8 @@ pub use error::{CallError, Death, PoolError, Why};
 pub use launch::ByHand;
 pub use output::{Captured, Output};
 pub use pool::{
-    Builder, Inputs, Order, Pending, Pool, Refused, Report, Reports, Stats, Stream,
-    StreamUnordered, Text, Typed, With, Worker,
+    Builder, Inputs, NotYet, Order, Pending, Pool, Refused, Report, Reports, RunningCall, Stats,
+    Stream, StreamUnordered, Text, Typed, With, Worker,
 };
 pub use process::{Child, Process};
 pub use protocol::message::TaskInfo;

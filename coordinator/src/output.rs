@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::os;
@@ -41,7 +42,30 @@ pub(crate) const TAIL: u64 = 4 << 10;
 pub(crate) struct OutputFiles {
     stdout: Arc<OutputFile>,
     stderr: Arc<OutputFile>,
-    seen: [u64; 2],
+    seen: Arc<[AtomicU64; 2]>,
+}
+
+/// What a worker's calls print, for those who look on.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveOutput {
+    stdout: Arc<OutputFile>,
+    stderr: Arc<OutputFile>,
+    seen: Arc<[AtomicU64; 2]>,
+}
+
+impl LiveOutput {
+    /// What has been printed since the last call that was heard of. It is not kept from being given back.
+    pub(crate) fn printed(&self) -> Printed {
+        let since = |file: &Arc<OutputFile>, seen: &AtomicU64| {
+            let seen = seen.load(Ordering::Acquire);
+            Captured::glance(file, seen..file.len().max(seen))
+        };
+        let [seen_out, seen_err] = &*self.seen;
+        Printed {
+            stdout: since(&self.stdout, seen_out),
+            stderr: since(&self.stderr, seen_err),
+        }
+    }
 }
 
 impl OutputFiles {
@@ -51,8 +75,17 @@ impl OutputFiles {
         Ok(OutputFiles {
             stdout,
             stderr,
-            seen: [os::EMPTY_FILE; 2],
+            seen: Arc::new([const { AtomicU64::new(os::EMPTY_FILE) }; 2]),
         })
+    }
+
+    /// For those who look on.
+    pub(crate) fn live(&self) -> LiveOutput {
+        LiveOutput {
+            stdout: Arc::clone(&self.stdout),
+            stderr: Arc::clone(&self.stderr),
+            seen: Arc::clone(&self.seen),
+        }
     }
 
     /// Lets a process that is about to be started write into the files.
@@ -64,12 +97,13 @@ impl OutputFiles {
 
     /// What has been printed since the last time, where the files are this long now.
     pub(crate) fn advance(&mut self, stdout: u64, stderr: u64) -> Printed {
-        let advance = |file: &Arc<OutputFile>, seen: &mut u64, now: u64| {
-            let range = *seen..now.max(*seen);
-            *seen = range.end;
+        let advance = |file: &Arc<OutputFile>, seen: &AtomicU64, now: u64| {
+            let start = seen.load(Ordering::Relaxed);
+            let range = start..now.max(start);
+            seen.store(range.end, Ordering::Release);
             Captured::new(file, range)
         };
-        let [seen_out, seen_err] = &mut self.seen;
+        let [seen_out, seen_err] = &*self.seen;
         Printed {
             stdout: advance(&self.stdout, seen_out, stdout),
             stderr: advance(&self.stderr, seen_err, stderr),
@@ -78,8 +112,7 @@ impl OutputFiles {
 
     /// What has been printed since the last time by a worker that will say no more.
     pub(crate) fn rest(&mut self) -> Printed {
-        let len = |file: &OutputFile| file.file.metadata().map_or(0, |metadata| metadata.len());
-        let (stdout, stderr) = (len(&self.stdout), len(&self.stderr));
+        let (stdout, stderr) = (self.stdout.len(), self.stderr.len());
         self.advance(stdout, stderr)
     }
 }
@@ -115,6 +148,10 @@ impl OutputFile {
         })
     }
 
+    fn len(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
     fn hold(&self, range: &Range<u64>) {
         let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
         ranges.starts.insert(range.start);
@@ -144,11 +181,15 @@ pub struct Captured {
 struct HeldRange {
     file: Arc<OutputFile>,
     range: Range<u64>,
+    /// Its space is not given back before this is dropped.
+    is_kept: bool,
 }
 
 impl Drop for HeldRange {
     fn drop(&mut self) {
-        self.file.release(&self.range);
+        if self.is_kept {
+            self.file.release(&self.range);
+        }
     }
 }
 
@@ -158,10 +199,23 @@ impl Captured {
             return Captured { range: None };
         }
         file.hold(&range);
+        Captured::of(file, range, true)
+    }
+
+    /// What stands in a file now.
+    fn glance(file: &Arc<OutputFile>, range: Range<u64>) -> Self {
+        match range.is_empty() {
+            true => Captured { range: None },
+            false => Captured::of(file, range, false),
+        }
+    }
+
+    fn of(file: &Arc<OutputFile>, range: Range<u64>, is_kept: bool) -> Self {
         Captured {
             range: Some(Arc::new(HeldRange {
                 file: Arc::clone(file),
                 range,
+                is_kept,
             })),
         }
     }
@@ -200,7 +254,12 @@ impl Captured {
         self.copy_from(0, writer)
     }
 
-    fn copy_from(&self, skip: u64, writer: &mut dyn Write) -> io::Result<()> {
+    /// As [`copy_to`](Self::copy_to), without the first `skip` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy_to`](Self::copy_to).
+    pub fn copy_from(&self, skip: u64, writer: &mut dyn Write) -> io::Result<()> {
         let Some(held) = &self.range else {
             return Ok(());
         };

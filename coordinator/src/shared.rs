@@ -14,7 +14,7 @@ use crate::data::{Inputs, Job, Payload, Trace, Values};
 use crate::error::{Death, PoolError};
 use crate::launch::Launcher;
 use crate::os::{self, GroupSignal, WorkerProcess};
-use crate::output::Output;
+use crate::output::{LiveOutput, Output};
 use crate::scheduler::{Effects, Idle, Limits, MapId, Scheduler, Seen, Sight, SlotId, Stage, Time};
 use crate::seat::Seat;
 use crate::socket::SharedSocket;
@@ -104,6 +104,8 @@ pub(crate) struct Post {
     pub(crate) socket: Option<SharedSocket>,
     pub(crate) pid: Option<u32>,
     pub(crate) black_box: Option<Arc<BlackBox>>,
+    /// What its calls print, as it is printed.
+    pub(crate) live: Option<LiveOutput>,
     /// The supervisor has seen it die.
     pub(crate) dead: bool,
     /// How many calls it has answered for.
@@ -148,7 +150,7 @@ impl State {
         if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
             let news = self.jobs.found(slot, count, |news| {
                 let bytes = values.size(0, news);
-                (Trace::many(pid, Arc::new(values)), bytes)
+                (Trace::many((slot, pid), Arc::new(values)), bytes)
             });
             self.counts.succeeded += u64::from(news);
         }

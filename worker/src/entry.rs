@@ -115,7 +115,10 @@ fn work(name: &OsStr) -> Result<i32, String> {
     current::look_at(&black_box);
     handshake::ready(&mut link).map_err(|error| error.to_string())?;
     run::install_panic_hook();
-    match serve::serve(&mut link, welcome.slot, &black_box) {
+    let served = serve::serve(&mut link, welcome.slot, &black_box);
+    #[cfg(feature = "builtin")]
+    crate::builtin::close();
+    match served {
         // The coordinator takes this for what it is: a limit that was reached.
         Err(LinkError::Broken(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
             eprintln!("memory allocation of a batch of calls failed");

@@ -1,42 +1,53 @@
 //! What the words of the command line mean.
 
 use std::ffi::{OsStr, OsString};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use coordinator::Builder;
 
-use super::units::{self, Recycle};
+use super::help;
+use super::units::{self, Jobs, MaxFail, Recycle};
 
-/// Runs tasks in worker processes; results come back in input order.
+/// Runs tasks and commands in worker processes; results come back in input order.
 ///
 /// Without a command: a demonstration, the squares of 1 to 8 from four workers.
 #[derive(Debug, Parser)]
-#[command(name = "coordinator", version, arg_required_else_help = false, after_help = EXAMPLES)]
-struct Cli {
+#[command(name = "coordinator", version, arg_required_else_help = false, after_help = help::EXAMPLES)]
+pub(super) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  coordinator map square ::: 1 2 3
-  find . -name '*.rs' | sort | coordinator map sha256
-
-RUST_LOG=debug tells what happens.";
-
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a task on each input, in warm workers
+    #[command(override_usage = help::MAP_USAGE, override_help = help::map(), after_long_help = help::MAP_EXAMPLES)]
     Map(Map),
+    /// Run a command on each input, a process each
+    #[command(override_usage = help::EXEC_USAGE, override_help = help::exec(), after_long_help = help::EXEC_EXAMPLES)]
+    Exec(Exec),
+    /// Ask a warm process about each input: it reads a line and answers with a line
+    #[command(override_usage = help::PIPE_USAGE, override_help = help::pipe(), after_long_help = help::PIPE_EXAMPLES)]
+    Pipe(Pipe),
     /// List the tasks that the workers can run
+    #[command(after_help = help::TASKS_EXAMPLES)]
     Tasks {
         /// The worker's executable
         #[arg(long, value_name = "PATH")]
         worker: Option<PathBuf>,
     },
+    /// Print a script that completes these words in a shell
+    #[command(after_help = help::COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = help::MAN_EXAMPLES)]
+    Man,
 }
 
 /// Run a task on each input, in warm workers.
@@ -45,24 +56,88 @@ pub(super) enum Command {
 /// array. Results are printed one a line, in input order: strings raw, all else as JSON. What the
 /// tasks print comes before their result.
 #[derive(Debug, Args)]
-#[command(
-    override_usage = "coordinator map TASK [OPTIONS] [::: INPUT...]",
-    after_help = "\
-Inputs come after `:::` (up to `--`, or a final --manual or -jN), or from stdin, one a line.
-
-Examples:
-  coordinator map square -j4 ::: 1 2 3
-  find . -name '*.rs' -print0 | sort -z | coordinator map sha256 -0"
-)]
 pub(super) struct Map {
     /// The task; see: coordinator tasks
-    #[arg(value_name = "TASK", hide = true)]
+    #[arg(value_name = "TASK")]
     pub(super) task: String,
-    /// How many workers [default: the processors this process may use]
-    #[arg(short, long, value_name = "N")]
-    pub(super) jobs: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(super) options: Options,
+    /// The worker's executable
+    #[arg(long, value_name = "PATH")]
+    pub(super) worker: Option<PathBuf>,
+    /// Start no workers: print how to start them by hand, and wait
+    #[arg(long)]
+    pub(super) manual: bool,
+}
+
+/// Run a command on each input, a process each, without a shell.
+///
+/// In the command's words, {} is the input, {.} the input without its extension, {/} its last part,
+/// {//} its directory, {/.} its last part without extension, and {#} its number, counted from 1; a
+/// command without any of them gets the input as its last word. What the commands write comes out
+/// in input order.
+#[derive(Debug, Args)]
+pub(super) struct Exec {
+    #[command(flatten)]
+    pub(super) options: Options,
+    /// So many inputs for each command
+    #[arg(short = 'n', long = "inputs", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) many: u32,
+    /// Run this with `sh -c`; the inputs are "$@"
+    #[arg(
+        short = 'c',
+        long = "script",
+        value_name = "SCRIPT",
+        conflicts_with = "command"
+    )]
+    pub(super) script: Option<OsString>,
+    /// The command and its words
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(super) command: Vec<OsString>,
+}
+
+/// Ask a warm process about each input: it reads a line and answers with a line.
+///
+/// Each worker keeps one such process. It has to flush its output after each answer. If it dies, the
+/// input it was working on is charged, and another takes its place.
+#[derive(Debug, Args)]
+pub(super) struct Pipe {
+    #[command(flatten)]
+    pub(super) options: Options,
+    /// The command and its words
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(super) command: Vec<OsString>,
+}
+
+/// What all kinds of runs have in common.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// How many workers: a number, a share of the processors, or all but some [default: the
+    /// processors this process may use]
+    #[arg(short, long, value_name = "N|N%|-N", allow_hyphen_values = true, value_parser = units::jobs)]
+    pub(super) jobs: Option<Jobs>,
     #[command(flatten)]
     pub(super) limits: Limits,
+    /// Start nothing more after so many failures; with `:now`, stop what runs, too
+    #[arg(long, value_name = "N[:now]", value_parser = units::max_fail)]
+    pub(super) max_fail: Option<MaxFail>,
+    /// Wait so long between two starts
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub(super) delay: Option<Duration>,
+    /// Start a call only while the load is below this: a number, or a share of the processors
+    #[arg(long, value_name = "N|N%", value_parser = units::load)]
+    pub(super) max_load: Option<f64>,
+    /// Start a call only while so much memory is free
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub(super) min_free_memory: Option<u64>,
     /// Read the inputs from FILE, one a line; `-` is stdin
     #[arg(short = 'a', long, value_name = "FILE")]
     pub(super) input: Option<PathBuf>,
@@ -72,12 +147,44 @@ pub(super) struct Map {
     /// Print results as they come, in any order
     #[arg(short, long)]
     pub(super) unordered: bool,
-    /// The worker's executable
-    #[arg(long, value_name = "PATH")]
-    pub(super) worker: Option<PathBuf>,
-    /// Start no workers: print how to start them by hand, and wait
+    /// Print output while calls run, in whole lines
+    #[arg(long, conflicts_with = "json")]
+    pub(super) live: bool,
+    /// Begin each line of output with the input and a tab
+    #[arg(long, conflicts_with = "json")]
+    pub(super) tag: bool,
+    /// Print one JSON object for each call, and one for the run
     #[arg(long)]
-    pub(super) manual: bool,
+    pub(super) json: bool,
+    /// Say nothing but what went wrong
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// Show how far the run has come, on stderr
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(super) progress: When,
+    /// Use colours on stderr
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(super) color: When,
+    /// Append a line of JSON to FILE for each attempt
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+    /// Skip the inputs that succeeded by the log
+    #[arg(long, requires = "log")]
+    pub(super) resume: bool,
+    /// Print what would be run, and run nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+/// When to do something about a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum When {
+    /// If stderr is a terminal
+    Auto,
+    /// In any case
+    Always,
+    /// In no case
+    Never,
 }
 
 /// What a call may cost, and how often it is tried.
@@ -129,6 +236,23 @@ impl Limits {
     }
 }
 
+impl Command {
+    /// What a run has in common with others, if it is one that takes inputs.
+    fn options(&self) -> Option<&Options> {
+        match self {
+            Command::Map(map) => Some(&map.options),
+            Command::Exec(exec) => Some(&exec.options),
+            Command::Pipe(pipe) => Some(&pipe.options),
+            _ => None,
+        }
+    }
+}
+
+/// The whole definition, for completions and the manual page.
+pub(super) fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// What a command line asks for.
 #[derive(Debug)]
 pub(super) enum Parsed {
@@ -151,36 +275,46 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
     }
     let (words, inputs) = split_inputs(words);
     match Cli::try_parse_from(words) {
-        Ok(Cli {
-            command: Some(Command::Tasks { .. }) | None,
-        }) if inputs.is_some() => Err("only `coordinator map` takes inputs after `:::`".to_owned()),
-        Ok(Cli {
-            command: Some(Command::Map(Map { input: Some(_), .. })),
-        }) if inputs.is_some() => {
-            Err("the inputs come after `:::` or from --input, not from both".to_owned())
+        Ok(Cli { command }) => {
+            let options = command.as_ref().and_then(Command::options);
+            match (options, &inputs) {
+                (None, Some(_)) => Err("this command takes no inputs after `:::`".to_owned()),
+                (Some(Options { input: Some(_), .. }), Some(_)) => {
+                    Err("the inputs come after `:::` or from --input, not from both".to_owned())
+                }
+                _ => Ok(Parsed::Run(command, inputs)),
+            }
         }
-        Ok(cli) => Ok(Parsed::Run(cli.command, inputs)),
         Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),
         Err(error) => Err(one_line(&error.to_string())),
     }
 }
 
-/// Takes the inputs out of the command line: the words after `:::`, up to `--`. `--manual` and the
-/// number of jobs may follow them, so that a run can be repeated by hand by adding to its line; any
-/// other word is an input, whatever it looks like, because inputs may be names of foreign files.
+/// Takes the inputs out of the command line: the words after `:::`, up to `--` if a command is still to
+/// come. `--manual` and the number of jobs may follow those of a `map`, so that a run can be repeated by
+/// hand by adding to its line; any other word is an input, whatever it looks like, because inputs may be
+/// names of foreign files.
 fn split_inputs(mut words: Vec<OsString>) -> (Vec<OsString>, Option<Vec<OsString>>) {
     let Some(at) = words.iter().position(|word| word == ":::") else {
         return (words, None);
     };
     let mut inputs = words.split_off(at);
     inputs.remove(0);
-    if let Some(end) = inputs.iter().position(|word| word == "--") {
-        words.extend(inputs.split_off(end).into_iter().skip(1));
+    let is_map = words.get(1).is_some_and(|word| word == "map");
+    let has_command = words.iter().any(|word| word == "--");
+    if !has_command && let Some(end) = inputs.iter().position(|word| word == "--") {
+        // A map has no command: what follows are its options.
+        words.extend(inputs.split_off(end).into_iter().skip(usize::from(is_map)));
     }
-    while inputs.last().is_some_and(|last| may_follow(last)) {
+    while is_map && inputs.last().is_some_and(|last| may_follow(last)) {
         words.extend(inputs.pop());
     }
     (words, Some(inputs))
+}
+
+/// The words of a command line without its inputs.
+pub(super) fn without_inputs(words: Vec<OsString>) -> Vec<OsString> {
+    split_inputs(words).0
 }
 
 fn may_follow(word: &OsStr) -> bool {
@@ -200,15 +334,17 @@ fn one_line(message: &str) -> String {
     format!("{line}; try: coordinator --help")
 }
 
-/// The short form of `map`'s help, for a terminal with nothing to read.
+/// The short form of the help, for a terminal with nothing to read.
 pub(super) fn no_inputs() -> String {
     "no inputs: put them after `:::`, name a file with --input, or pipe them in, one a line; try: \
-     coordinator map --help"
+     coordinator --help"
         .to_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
     use super::*;
 
     fn split(line: &str) -> (String, Option<String>) {
@@ -231,6 +367,22 @@ mod tests {
     }
 
     #[test]
+    fn a_command_comes_before_or_after_the_inputs() {
+        assert_eq!(
+            split("c exec -j2 -- echo -n ::: 1 -- 2"),
+            ("c exec -j2 -- echo -n".into(), Some("1 -- 2".into()))
+        );
+        assert_eq!(
+            split("c exec ::: 1 2 -- echo -j2"),
+            ("c exec -- echo -j2".into(), Some("1 2".into()))
+        );
+        assert_eq!(
+            split("c exec -c true ::: 1 -j2"),
+            ("c exec -c true".into(), Some("1 -j2".into()))
+        );
+    }
+
+    #[test]
     fn manual_and_jobs_may_follow_the_inputs() {
         let (words, inputs) = split("c map t ::: 1 2 3 --manual -j2");
         assert_eq!(inputs.as_deref(), Some("1 2 3"));
@@ -248,6 +400,30 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn each_help_fits_on_a_screen_and_names_every_option() {
+        for command in definition().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            let name = command.get_name().to_owned();
+            assert!(
+                help.lines().count() <= 24,
+                "{name}: {}",
+                help.lines().count()
+            );
+            assert!(
+                help.lines().all(|line| line.chars().count() <= 80),
+                "{help}"
+            );
+            assert!(
+                help.matches("\n  coordinator ").count() >= 2,
+                "{name}: {help}"
+            );
+            for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+                assert!(help.contains(&format!("--{option}")), "{name}: --{option}");
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use super::args::{self, Map};
+use super::args::{self, Options};
 use super::{Trouble, complain};
 
 /// Inputs, as bytes, one after another. Nothing is read before it is asked for.
@@ -21,12 +21,15 @@ pub(super) enum Inputs {
 
 impl Inputs {
     /// The inputs that the command line names.
-    pub(super) fn new(map: &Map, words: Option<Vec<OsString>>) -> Result<Self, Trouble> {
+    pub(super) fn new(options: &Options, words: Option<Vec<OsString>>) -> Result<Self, Trouble> {
         if let Some(words) = words {
             return Ok(Inputs::Words(words.into_iter()));
         }
-        let end = if map.null { 0 } else { b'\n' };
-        let file = map.input.as_deref().filter(|path| *path != Path::new("-"));
+        let end = if options.null { 0 } else { b'\n' };
+        let file = options
+            .input
+            .as_deref()
+            .filter(|path| *path != Path::new("-"));
         if let Some(path) = file {
             let name = path.display().to_string();
             let unreadable =
@@ -41,7 +44,7 @@ impl Inputs {
                 name,
             });
         }
-        if io::stdin().is_terminal() && map.input.is_none() {
+        if io::stdin().is_terminal() && options.input.is_none() {
             return Err(Trouble::Usage(args::no_inputs()));
         }
         let reader = Box::new(BufReader::new(io::stdin()));

@@ -2,12 +2,23 @@
 
 mod args;
 mod demo;
+mod feed;
+mod help;
 mod inputs;
-mod map;
+mod log;
+mod manual;
+mod outcome;
+mod printer;
+mod progress;
+mod run;
 mod signals;
+mod summary;
 mod tasks;
+mod template;
 mod units;
+mod work;
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -16,6 +27,8 @@ use std::process::ExitCode;
 use coordinator::{Builder, Pool, PoolError};
 
 use args::{Command, Parsed};
+use progress::Progress;
+use work::Work;
 
 /// What a run ended as, for the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +64,7 @@ pub(crate) fn main() -> ExitCode {
         .init();
     let ran = match args::parse(std::env::args_os()) {
         Ok(Parsed::Print(text)) => print(&text),
-        Ok(Parsed::Run(None, _)) => demo::run(),
-        Ok(Parsed::Run(Some(Command::Map(map)), inputs)) => map::run(&map, inputs),
-        Ok(Parsed::Run(Some(Command::Tasks { worker }), _)) => tasks::run(worker.as_deref()),
+        Ok(Parsed::Run(command, inputs)) => dispatch(command, inputs),
         Err(why) => Err(Trouble::Usage(why)),
     };
     let code = match ran {
@@ -72,10 +83,48 @@ pub(crate) fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+fn dispatch(command: Option<Command>, inputs: Option<Vec<OsString>>) -> Result<Exit, Trouble> {
+    match command {
+        None => demo::run(),
+        Some(Command::Map(map)) => run::run(
+            &Work::map(&map),
+            &map.options,
+            run::Workers {
+                program: map.worker.as_deref(),
+                manual: map.manual,
+            },
+            inputs,
+        ),
+        Some(Command::Exec(exec)) => run::run(
+            &Work::exec(&exec)?,
+            &exec.options,
+            run::Workers::default(),
+            inputs,
+        ),
+        Some(Command::Pipe(pipe)) => run::run(
+            &Work::pipe(&pipe)?,
+            &pipe.options,
+            run::Workers::default(),
+            inputs,
+        ),
+        Some(Command::Tasks { worker }) => tasks::run(worker.as_deref()),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut args::definition(), "coordinator", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+        Some(Command::Man) => {
+            let mut page = Vec::new();
+            manual::render(&mut page).map_err(|error| cannot_write(&error))?;
+            print(&String::from_utf8_lossy(&page))
+        }
+    }
+}
+
 /// One line on stderr that says who says it.
 fn complain(what: &impl Display) {
     // If stderr is gone there is no one left to tell.
-    let _ = writeln!(io::stderr(), "coordinator: {what}");
+    let _ = Progress::aside(|| writeln!(io::stderr(), "coordinator: {what}"));
 }
 
 /// Prints to stdout. Whoever closes it has seen enough.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use coordinator::Pool;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
@@ -23,6 +23,8 @@ struct State {
     cause: Option<Cause>,
     /// The pool, once there is one.
     pool: Weak<Pool>,
+    /// Somebody asked what is running.
+    asked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,7 @@ impl Interruption {
             ctrlc::set_handler(move || interruption.interrupt())
                 .map_err(|error| refused(&error))?;
         }
-        let others = [SIGTERM, SIGHUP, SIGTSTP];
+        let others = [SIGTERM, SIGHUP, SIGTSTP, SIGUSR1];
         let heeded: Vec<i32> = others.into_iter().filter(heeded).collect();
         let mut signals = Signals::new(heeded).map_err(|error| refused(&error))?;
         let noted = interruption.clone();
@@ -72,6 +74,7 @@ impl Interruption {
             for signal in &mut signals {
                 match signal {
                     SIGTSTP => noted.suspend(),
+                    SIGUSR1 => noted.state().asked = true,
                     _ => noted.terminate(),
                 }
             }
@@ -99,6 +102,11 @@ impl Interruption {
     /// The exit code of an interrupted run; `None` if it was not.
     pub(super) fn code(&self) -> Option<u8> {
         self.state().cause.map(Cause::code)
+    }
+
+    /// Whether somebody asked what is running since the last time.
+    pub(super) fn asked(&self) -> bool {
+        std::mem::take(&mut self.state().asked)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -11,6 +11,80 @@ pub(super) enum Recycle {
     Above(u64),
 }
 
+/// How many workers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Jobs {
+    Number(usize),
+    /// A share of the processors, of 100.
+    Share(f64),
+    /// All processors but so many.
+    AllBut(usize),
+}
+
+impl Jobs {
+    /// The number, on so many processors: at least one.
+    pub(super) fn of(self, processors: usize) -> usize {
+        match self {
+            Jobs::Number(number) => number,
+            Jobs::Share(share) => ((processors as f64 * share / 100.0).round() as usize).max(1),
+            Jobs::AllBut(some) => processors.saturating_sub(some).max(1),
+        }
+    }
+}
+
+/// After how many failures a run gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MaxFail {
+    pub(super) failures: u64,
+    /// What runs is stopped, too.
+    pub(super) now: bool,
+}
+
+/// `4`, `50%`, `-1`.
+pub(super) fn jobs(text: &str) -> Result<Jobs, String> {
+    let explain =
+        "a number of workers is 1 or more, a share of the processors, or all but some: 4, 50%, -1";
+    let jobs = if let Some(share) = text.strip_suffix('%') {
+        share
+            .parse()
+            .ok()
+            .filter(|share: &f64| *share > 0.0 && *share <= 10_000.0)
+            .map(Jobs::Share)
+    } else if let Some(but) = text.strip_prefix('-') {
+        but.parse().ok().filter(|but| *but > 0).map(Jobs::AllBut)
+    } else {
+        text.parse()
+            .ok()
+            .filter(|number| *number > 0)
+            .map(Jobs::Number)
+    };
+    jobs.ok_or_else(|| explain.to_owned())
+}
+
+/// `3`, `3:now`.
+pub(super) fn max_fail(text: &str) -> Result<MaxFail, String> {
+    let (number, now) = match text.strip_suffix(":now") {
+        Some(number) => (number, true),
+        None => (text, false),
+    };
+    match number.parse() {
+        Ok(0) | Err(_) => Err("a number of failures is 1 or more, with `:now` if what runs is to be stopped: 1, 3:now".to_owned()),
+        Ok(failures) => Ok(MaxFail { failures, now }),
+    }
+}
+
+/// `3.5`, or `80%` of the processors.
+pub(super) fn load(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix('%') {
+        Some(number) => (number, coordinator::available_workers() as f64 / 100.0),
+        None => (text, 1.0),
+    };
+    match number.parse::<f64>() {
+        Ok(load) if load > 0.0 && load.is_finite() => Ok(load * unit),
+        _ => Err("a load is a number above 0, or a share of the processors: 3.5, 80%".to_owned()),
+    }
+}
+
 /// `1.5`, `200ms`, `2m`: a number and a unit, which is seconds if there is none.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
@@ -115,6 +189,46 @@ mod tests {
         assert_eq!(duration_or_none("0"), Ok(Duration::ZERO));
         assert_eq!(duration_or_none("0ms"), Ok(Duration::ZERO));
         assert!(duration_or_none("0x").is_err());
+    }
+
+    #[test]
+    fn workers_are_counted_in_three_ways() {
+        for (text, number) in [
+            ("3", 3),
+            ("50%", 2),
+            ("1%", 1),
+            ("200%", 8),
+            ("-1", 3),
+            ("-9", 1),
+        ] {
+            assert_eq!(jobs(text).map(|jobs| jobs.of(4)), Ok(number), "{text}");
+        }
+        for text in ["", "0", "0%", "-0", "-", "%", "x", "1.5", "--1", "inf%"] {
+            assert!(jobs(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn failures_and_loads() {
+        assert_eq!(
+            max_fail("3"),
+            Ok(MaxFail {
+                failures: 3,
+                now: false
+            })
+        );
+        assert_eq!(
+            max_fail("1:now"),
+            Ok(MaxFail {
+                failures: 1,
+                now: true
+            })
+        );
+        for text in ["", "0", ":now", "1:later", "-1"] {
+            assert!(max_fail(text).is_err(), "{text}");
+        }
+        assert_eq!(load("3.5"), Ok(3.5));
+        assert!(load("50%").is_ok() && load("0").is_err() && load("x%").is_err());
     }
 
     #[test]

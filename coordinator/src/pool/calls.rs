@@ -39,6 +39,11 @@ pub struct Report<O> {
     pub attempts: u32,
     /// The process id of the worker that ran it last.
     pub worker: Option<u32>,
+    /// The slot of that worker, counted from 1.
+    pub slot: Option<usize>,
+    /// This is not the call's outcome, but an attempt that is tried again: only with
+    /// [`With::every_attempt`](super::With::every_attempt).
+    pub again: bool,
     /// How long the last attempt ran.
     pub elapsed: Duration,
     /// What the last attempt wrote to stdout.
@@ -58,6 +63,18 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+/// What was waited for has not come yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotYet;
+
+impl fmt::Display for NotYet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it has not come yet")
+    }
+}
+
+impl std::error::Error for NotYet {}
 
 /// A map under way. It is forgotten when both ends are gone and its calls have ended.
 #[derive(Debug)]
@@ -374,6 +391,19 @@ impl<C: Codec> Reports<C> {
             .map(|report| (report.index, report.result))
     }
 
+    /// The next report, if it comes within the limit; `None` if there is none any more.
+    ///
+    /// # Errors
+    ///
+    /// It has not come yet.
+    pub fn next_timeout(&mut self, limit: Duration) -> Result<Option<Report<C::Output>>, NotYet> {
+        match self.wait(Some(limit)) {
+            Waited::Report(report) => Ok(Some(report)),
+            Waited::Exhausted => Ok(None),
+            Waited::NotYet => Err(NotYet),
+        }
+    }
+
     /// Whether the next report is there, or it is clear that none will come: whether `next` would
     /// return at once.
     #[must_use]
@@ -403,6 +433,7 @@ impl<C: Codec> Reports<C> {
             attempts,
             trace,
             note,
+            again,
         } = ended;
         if let (Some(forwarder), Some(trace)) = (&mut self.forwarder, &trace) {
             forwarder.forward(&trace.printed);
@@ -413,6 +444,7 @@ impl<C: Codec> Reports<C> {
             .unwrap_or_default();
         let result = result.and_then(|()| C::decode(value).map_err(Why::Undecodable));
         let worker = trace.as_ref().map(|trace| trace.pid);
+        let slot = trace.as_ref().map(|trace| trace.slot.0 + 1);
         let elapsed = trace
             .as_ref()
             .map_or(Duration::ZERO, |trace| trace.elapsed(index));
@@ -439,6 +471,8 @@ impl<C: Codec> Reports<C> {
             result,
             attempts,
             worker,
+            slot,
+            again,
             elapsed,
             stdout,
             stderr,
@@ -452,6 +486,7 @@ fn cancelled<T>(note: String) -> Ended<T> {
         attempts: 0,
         trace: None,
         note: Some(note),
+        again: false,
     }
 }
 

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub use builder::Builder;
-pub use calls::{Inputs, Refused, Report, Reports, Stream, StreamUnordered};
+pub use calls::{Inputs, NotYet, Refused, Report, Reports, Stream, StreamUnordered};
 pub use codec::{Text, Typed};
 pub use pending::Pending;
 pub use with::{Order, With};
@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use worker::Task;
 
 use crate::error::{CallError, PoolError};
+use crate::output::{Captured, LiveOutput};
 use crate::scheduler::{RestartLimit, Scheduler, SlotId};
 use crate::shared::{Config, Shared};
 use crate::{slot, supervisor};
@@ -66,6 +67,29 @@ pub struct Worker {
     pub calls: u64,
     /// The task and the index of the call it is running, and for how long.
     pub running: Option<(String, u64, Duration)>,
+}
+
+/// A call that runs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RunningCall {
+    /// The name of its task.
+    pub task: String,
+    /// Its index in its map, from 0.
+    pub index: u64,
+    /// Which attempt it is, from 1.
+    pub attempt: u32,
+    /// The slot of its worker, counted from 1.
+    pub slot: usize,
+    /// The process id of its worker.
+    pub worker: u32,
+    /// For how long it has been running.
+    pub elapsed: Duration,
+    /// What it has written to stdout so far. Read it soon: when the call has ended and its report was
+    /// dropped, the space is given back, and reads as zeros.
+    pub stdout: Captured,
+    /// What it has written to stderr so far.
+    pub stderr: Captured,
 }
 
 impl Pool {
@@ -353,6 +377,35 @@ impl Pool {
                 })
             })
             .collect()
+    }
+
+    /// The calls that run now, with what they have printed so far.
+    pub fn running(&self) -> Vec<RunningCall> {
+        let now = self.shared.now();
+        let mut state = self.shared.state();
+        let (jobs, sight) = state.jobs_and_sight();
+        let posts = sight.posts.iter().enumerate();
+        let running = posts.filter_map(|(slot, post)| {
+            let slot = SlotId(slot);
+            let attempt = jobs.attempt_on(slot, &sight)?;
+            let started = || post.black_box.as_ref().map(|seen| seen.progress().started);
+            let before = started();
+            let printed = post.live.as_ref().map(LiveOutput::printed);
+            // If it has gone on meanwhile, what was printed may be another call's.
+            let alone = attempt.alone && started() == before;
+            let printed = printed.filter(|_| alone).unwrap_or_default();
+            Some(RunningCall {
+                task: attempt.job.task.clone(),
+                index: attempt.index,
+                attempt: attempt.attempt,
+                slot: slot.0 + 1,
+                worker: post.pid?,
+                elapsed: now.saturating_sub(attempt.since),
+                stdout: printed.stdout,
+                stderr: printed.stderr,
+            })
+        });
+        running.collect()
     }
 
     /// The tasks that the workers can run. Waits for the first worker.

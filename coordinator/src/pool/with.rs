@@ -11,7 +11,7 @@ use super::codec::{Codec, Text, Typed};
 use super::pending::Pending;
 use crate::data::Job;
 use crate::error::CallError;
-use crate::scheduler::{self, Limits, MapSpec, Window};
+use crate::scheduler::{self, Limits, MapSpec, MaxFailures, Window};
 
 /// In which order results are handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +41,8 @@ pub struct With<'p> {
     pool: &'p Pool,
     limits: Limits,
     order: Order,
+    max_failures: Option<MaxFailures>,
+    every_attempt: bool,
 }
 
 impl<'p> With<'p> {
@@ -49,6 +51,8 @@ impl<'p> With<'p> {
             pool,
             limits: pool.shared().config.limits,
             order: Order::Input,
+            max_failures: None,
+            every_attempt: false,
         }
     }
 
@@ -86,6 +90,27 @@ impl<'p> With<'p> {
     /// In which order [`open`](Self::open) and [`open_text`](Self::open_text) hand out reports.
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
+        self
+    }
+
+    /// Gives up when so many calls did not succeed: no further call of the map begins, and those that
+    /// have not begun end as cancelled. The calls that run are finished or, with `now`, cancelled, too.
+    ///
+    /// Such calls are sent to the workers one by one, so that not one is begun too many.
+    pub fn max_failures(mut self, calls: u64, now: bool) -> Self {
+        self.max_failures = Some(MaxFailures {
+            calls: calls.max(1),
+            now,
+        });
+        self
+    }
+
+    /// Has [`open`](Self::open) and [`open_text`](Self::open_text) also report each attempt that is tried
+    /// again, as it ends: [`Report::again`](crate::Report::again) tells them from the calls' outcomes. Reports come in the
+    /// order of [`Order::Completion`].
+    pub fn every_attempt(mut self) -> Self {
+        self.every_attempt = true;
+        self.order = Order::Completion;
         self
     }
 
@@ -225,11 +250,13 @@ impl<'p> With<'p> {
                 job,
                 limits: self.limits,
                 order: match self.order {
-                    Order::Input => scheduler::Order::Input,
-                    Order::Completion => scheduler::Order::Completion,
+                    Order::Input if !self.every_attempt => scheduler::Order::Input,
+                    _ => scheduler::Order::Completion,
                 },
                 window: MAP,
                 fail_fast: false,
+                max_failures: self.max_failures,
+                every_attempt: self.every_attempt,
                 lazy: false,
             })
         })

@@ -63,11 +63,23 @@ pub(crate) struct MapSpec<J> {
     pub(crate) window: Window,
     /// The first call that does not succeed cancels those behind it.
     pub(crate) fail_fast: bool,
+    /// So many calls that do not succeed cancel all that have not begun.
+    pub(crate) max_failures: Option<MaxFailures>,
+    /// Attempts that are tried again are handed out, too: for [`Order::Completion`].
+    pub(crate) every_attempt: bool,
     /// Inputs are only read while someone takes results.
     pub(crate) lazy: bool,
 }
 
-/// A call that has ended.
+/// When a map gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MaxFailures {
+    pub(crate) calls: u64,
+    /// The calls that run are cancelled, too.
+    pub(crate) now: bool,
+}
+
+/// A call that has ended, or an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended<T> {
     pub(crate) result: Result<(), Why>,
@@ -76,6 +88,8 @@ pub(crate) struct Ended<T> {
     pub(crate) trace: Option<T>,
     /// What else there is to know of it.
     pub(crate) note: Option<String>,
+    /// Only an attempt has ended: the call is tried again.
+    pub(crate) again: bool,
 }
 
 /// How often a batch may come back unbegun, because its worker died, before its first call is charged.
@@ -92,6 +106,15 @@ pub(crate) enum Take<T> {
     Pending,
     /// There is none any more.
     Exhausted,
+}
+
+/// What has ended, for [`Order::Completion`].
+#[derive(Debug)]
+enum Completed<T> {
+    /// A stretch of calls that begins here.
+    Calls(u64),
+    /// An attempt that is tried again.
+    Attempt(u64, Box<Ended<T>>),
 }
 
 /// Consecutive calls that share their fate.
@@ -127,6 +150,8 @@ pub(super) enum Settled {
     Again(Option<Time>),
     /// The call has ended; `visible` if that gives [`Map::take`] something.
     Ended { visible: bool },
+    /// It has ended, and no call is begun any more; with `now`, those that run are cancelled.
+    GivenUp { now: bool },
     /// It has ended, and the calls behind it are cancelled.
     Cut,
 }
@@ -164,7 +189,9 @@ pub(super) struct Map<J, I, T> {
     /// What is under way, in bytes: inputs of calls that have not ended, outputs of those that have.
     bytes: usize,
     /// Ended and not taken, as they ended: only for [`Order::Completion`].
-    completed: VecDeque<u64>,
+    completed: VecDeque<Completed<T>>,
+    /// How many calls did not succeed.
+    failures: u64,
     /// How often workers have died before they had begun a batch, by its first call.
     unbegun: BTreeMap<u64, u32>,
     sealed: bool,
@@ -190,6 +217,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             untaken: 0,
             bytes: 0,
             completed: VecDeque::new(),
+            failures: 0,
             unbegun: BTreeMap::new(),
             sealed: false,
             cut: None,
@@ -267,6 +295,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
                 attempts: 0,
                 trace: None,
                 note: None,
+                again: false,
             },
         );
         if self.spec.fail_fast {
@@ -375,6 +404,12 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             count: 0,
             parts: Vec::new(),
         };
+        // A batch can't be cut short from outside at once: one call too many might begin.
+        let most = if self.spec.max_failures.is_some() {
+            1
+        } else {
+            most
+        };
         let size = self.pace.size(self.ready_calls, slots).min(most).max(1);
         let mut room = MOST_BYTES;
         while batch.count < size {
@@ -443,6 +478,17 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             at: place,
             count,
         })
+    }
+
+    /// Which attempt of a call is running, from 1.
+    pub(super) fn attempt(&self, index: u64) -> Option<u32> {
+        let (first, stretch) = self.stretches.range(..=index).next_back()?;
+        match &stretch.fate {
+            Fate::Running { attempts, .. } if index < first + u64::from(stretch.count) => {
+                Some(attempts + 1)
+            }
+            _ => None,
+        }
     }
 
     /// Another worker died before it had begun a batch that starts with this call: whether that is the
@@ -514,6 +560,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             attempts,
             trace: Some(trace),
             note: None,
+            again: false,
         };
         self.bytes += bytes;
         self.insert(first, count, Fate::Ended { ended, bytes });
@@ -566,6 +613,17 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         let attempts = attempts + 1;
         let cut = self.is_cut(index);
         if !cut && attempts <= retries && result.as_ref().is_err_and(may_retry) {
+            if self.spec.every_attempt {
+                let attempt = Ended {
+                    result,
+                    attempts,
+                    trace: Some(trace),
+                    note: None,
+                    again: true,
+                };
+                self.completed
+                    .push_back(Completed::Attempt(index, Box::new(attempt)));
+            }
             return self.try_again(index, attempts, backoff, now);
         }
         // What was stopped because of the cut says so.
@@ -579,6 +637,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             attempts,
             trace: Some(trace),
             note,
+            again: false,
         };
         self.end_running(index);
         self.bytes += bytes;
@@ -588,7 +647,23 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             self.cut_behind(index);
             return Settled::Cut;
         }
+        if failed && let Some(most) = self.spec.max_failures {
+            self.failures += 1;
+            if self.failures == most.calls {
+                self.give_up(most.calls);
+                return Settled::GivenUp { now: most.now };
+            }
+        }
         Settled::Ended { visible }
+    }
+
+    /// Too many calls did not succeed: none is begun any more.
+    fn give_up(&mut self, calls: u64) {
+        let note = match calls {
+            1 => "a call of the same map did not succeed".to_owned(),
+            calls => format!("{calls} calls of the same map did not succeed"),
+        };
+        self.cut_from(0, &note);
     }
 
     fn try_again(&mut self, index: u64, made: u32, backoff: Duration, now: Time) -> Settled {
@@ -615,7 +690,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         match self.spec.order {
             Order::Input => first == self.next,
             Order::Completion => {
-                self.completed.push_back(first);
+                self.completed.push_back(Completed::Calls(first));
                 true
             }
         }
@@ -677,7 +752,8 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         let first = match self.spec.order {
             Order::Input => self.next,
             Order::Completion => match self.completed.pop_front() {
-                Some(first) => first,
+                Some(Completed::Calls(first)) => first,
+                Some(Completed::Attempt(index, attempt)) => return Take::Ready(index, 1, *attempt),
                 None if self.is_finished() => return Take::Exhausted,
                 None => return Take::Pending,
             },
@@ -732,6 +808,7 @@ fn cancelled<T>(attempts: u32, note: Option<String>) -> Ended<T> {
         attempts,
         trace: None,
         note,
+        again: false,
     }
 }
 

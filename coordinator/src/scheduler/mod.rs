@@ -26,7 +26,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub(crate) use map::{Ended, Limits, MapSpec, Order, Take, Window};
+pub(crate) use map::{Ended, Limits, MapSpec, MaxFailures, Order, Take, Window};
 pub(crate) use slot::{Idle, Running, Seen, Sight, Stage};
 
 use crate::error::Why;
@@ -157,6 +157,18 @@ pub(crate) struct Scheduler<J, I, T> {
     /// Whether any worker ever got ready.
     lived: bool,
     effects: Effects,
+}
+
+/// What a slot runs.
+#[derive(Debug)]
+pub(crate) struct Attempt<'j, J> {
+    pub(crate) job: &'j J,
+    pub(crate) index: u64,
+    /// Which one, from 1.
+    pub(crate) attempt: u32,
+    pub(crate) since: Time,
+    /// Nothing that its worker has done before is still to be reported.
+    pub(crate) alone: bool,
 }
 
 impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
@@ -855,6 +867,23 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         Some((job, busy.first + u64::from(call), since))
     }
 
+    /// The call of `map` that a slot is running, if all before it in its batch have been reported: its
+    /// index, which attempt it is, and since when it runs.
+    pub(crate) fn attempt_on(&self, slot: SlotId, sight: &impl Sight) -> Option<Attempt<'_, J>> {
+        let (job, index, since) = self.running_on(slot, sight)?;
+        let busy = self.slots[slot.0].busy()?;
+        let map = self.maps.get(&busy.map)?;
+        let alone = index == busy.first + u64::from(busy.reported);
+        let attempt = map.attempt(index).unwrap_or(1);
+        Some(Attempt {
+            job,
+            index,
+            attempt,
+            since,
+            alone,
+        })
+    }
+
     /// Whether workers run calls of a map several at a time: then outputs may wait in a black box.
     pub(crate) fn is_batching(&self, map: MapId) -> bool {
         let mut busy = self.slots.iter().filter_map(Slot::busy);
@@ -917,6 +946,9 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             return;
         }
         let settled = self.with_map(id, |map| map.settle(index, result, trace, bytes, now));
+        if self.maps.get(&id).is_some_and(|map| map.spec.every_attempt) {
+            self.effects.wake.insert(id);
+        }
         match settled {
             Settled::Again(None) => self.effects.work += 1,
             Settled::Again(Some(at)) => {
@@ -928,6 +960,13 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
                 if visible {
                     self.effects.wake.insert(id);
                 }
+            }
+            Settled::GivenUp { now: true } => {
+                self.doom_map(id, 0, now, sight);
+                self.effects.wake.insert(id);
+            }
+            Settled::GivenUp { now: false } => {
+                self.effects.wake.insert(id);
             }
             Settled::Cut => {
                 self.doom_map(id, index + 1, now, sight);

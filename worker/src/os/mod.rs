@@ -1,11 +1,15 @@
 //! The operating system's part of being a worker. The only place that knows which system it is.
 
+#[cfg(all(unix, feature = "builtin"))]
+mod command;
 #[cfg(unix)]
 mod shared;
 #[cfg(unix)]
 mod tail;
 #[cfg(unix)]
 mod unix;
+#[cfg(all(unix, feature = "builtin"))]
+pub(crate) use command::{Group, signal_name};
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
 #[cfg(unix)]

@@ -114,6 +114,8 @@ fn spec() -> MapSpec<u32> {
             bytes: 1000,
         },
         fail_fast: false,
+        max_failures: None,
+        every_attempt: false,
         lazy: false,
     }
 }
@@ -197,6 +199,8 @@ fn failing_fast_cancels_what_is_behind_and_lets_finish_what_is_before() {
     let map = jobs
         .open(MapSpec {
             fail_fast: true,
+            max_failures: None,
+            every_attempt: false,
             ..spec()
         })
         .unwrap();

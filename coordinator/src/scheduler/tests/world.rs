@@ -215,6 +215,8 @@ impl World {
                     limits,
                     order,
                     fail_fast,
+                    max_failures: None,
+                    every_attempt: false,
                     lazy,
                     ..spec()
                 });

@@ -3,11 +3,17 @@
 //! They do not register themselves: a program that links this crate for its own tasks may well have
 //! a `square` of its own.
 
+mod commands;
+mod lines;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use commands::{Bytes, Command, Ending, exec};
+pub(crate) use lines::close;
+pub use lines::{pipe, pipe_open};
 use sha2::{Digest, Sha256};
 
 use crate::registry::{self, Entry};
@@ -24,6 +30,9 @@ pub fn register() {
         Entry::new::<count_primes>("worker::builtin"),
         Entry::new::<sha256>("worker::builtin"),
         Entry::new::<word_count>("worker::builtin"),
+        Entry::new::<exec>("worker::builtin"),
+        Entry::new::<pipe_open>("worker::builtin"),
+        Entry::new::<pipe>("worker::builtin"),
     ]);
 }
 

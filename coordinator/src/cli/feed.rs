@@ -1,0 +1,250 @@
+//! The way in: a thread that reads inputs, makes calls of them, and holds back while it must.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use coordinator::{Inputs as Sender, Pool, Text};
+
+use super::args::Options;
+use super::inputs::Inputs;
+use super::log::Succeeded;
+use super::work::Work;
+
+/// How far reading may be ahead of printing, in calls: what has ended waits for the calls before it.
+const AHEAD: u64 = 1 << 16;
+/// How often to look whether a call may start that is held back.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A call that was made of some inputs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Item {
+    /// The number of its input, from 1.
+    pub(super) seq: u64,
+    /// Its input; several stand with NUL between them.
+    pub(super) input: Vec<u8>,
+}
+
+/// What the feeding thread and the run tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Feed {
+    state: Mutex<State>,
+    printed: Condvar,
+    /// How many calls there are.
+    pub(super) calls: AtomicU64,
+    /// How many inputs need not be run.
+    pub(super) skipped: AtomicU64,
+    /// All inputs have been read.
+    pub(super) ended: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The calls that have not ended.
+    items: HashMap<u64, Item>,
+    /// How many have been printed.
+    printed: u64,
+    /// Nothing more is wanted.
+    stopped: bool,
+}
+
+impl Feed {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The call of this index.
+    pub(super) fn item(&self, index: u64) -> Item {
+        self.state().items.get(&index).cloned().unwrap_or_default()
+    }
+
+    /// The call of this index, which has ended.
+    pub(super) fn take(&self, index: u64) -> Item {
+        self.state().items.remove(&index).unwrap_or_default()
+    }
+
+    /// So many calls have been printed.
+    pub(super) fn printed(&self, calls: u64) {
+        let mut state = self.state();
+        // Waking whoever waits at each call would cost more than it brings.
+        let wakes = calls / 1024 > state.printed / 1024;
+        state.printed = calls;
+        drop(state);
+        if wakes {
+            self.printed.notify_all();
+        }
+    }
+
+    /// Nothing more is wanted.
+    pub(super) fn stop(&self) {
+        self.state().stopped = true;
+        self.printed.notify_all();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.state().stopped
+    }
+
+    /// Notes a call; `false` if it is not wanted. Waits while printing is too far behind.
+    fn add(&self, index: u64, item: Item) -> bool {
+        let mut state = self.state();
+        while !state.stopped && index >= state.printed + AHEAD {
+            state = self
+                .printed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if !state.stopped {
+            state.items.insert(index, item);
+            self.calls.fetch_add(1, Ordering::Relaxed);
+        }
+        !state.stopped
+    }
+}
+
+/// Inputs, gathered for calls, without those that need not be run.
+pub(super) struct Gathered {
+    pub(super) inputs: Inputs,
+    pub(super) succeeded: Succeeded,
+    pub(super) many: usize,
+    pub(super) seq: u64,
+}
+
+impl Gathered {
+    /// The next call's number and inputs; how many were skipped before it is added to `skipped`.
+    pub(super) fn next(&mut self, skipped: &AtomicU64) -> Option<(Item, Vec<Vec<u8>>)> {
+        loop {
+            let inputs: Vec<_> = self.inputs.by_ref().take(self.many).collect();
+            if inputs.is_empty() {
+                return None;
+            }
+            self.seq += 1;
+            let input = match inputs.as_slice() {
+                [input] => input.clone(),
+                inputs => inputs.join(&0),
+            };
+            if self.succeeded.skips(&input) {
+                skipped.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let seq = self.seq;
+            return Some((Item { seq, input }, inputs));
+        }
+    }
+}
+
+/// Makes calls of inputs, on a thread of its own: reading may block for as long as it likes, and results
+/// must not wait for it.
+pub(super) fn start(
+    feed: &Arc<Feed>,
+    pool: &Arc<Pool>,
+    mut gathered: Gathered,
+    work: Work,
+    sender: Sender<Text>,
+    brake: Option<Brake>,
+) -> std::io::Result<()> {
+    let (feed, pool) = (Arc::clone(feed), Arc::downgrade(pool));
+    let body = move || {
+        let mut brake = brake;
+        let mut index = 0;
+        while let Some((item, mut inputs)) = gathered.next(&feed.skipped) {
+            if let Some(brake) = &mut brake {
+                let running = || {
+                    let stats = pool.upgrade()?.stats();
+                    Some(stats.waiting + stats.running)
+                };
+                if !brake.wait(|| feed.is_stopped(), running) {
+                    return;
+                }
+            }
+            let payload = work.payload(&mut inputs, item.seq);
+            if !feed.add(index, item) || sender.send(payload).is_err() {
+                return;
+            }
+            index += 1;
+        }
+        feed.ended.store(true, Ordering::Relaxed);
+    };
+    thread::Builder::new()
+        .name("inputs".to_owned())
+        .spawn(body)?;
+    Ok(())
+}
+
+/// Holds calls back by the clock, or while the machine has too much to do.
+#[derive(Debug)]
+pub(super) struct Brake {
+    delay: Option<Duration>,
+    max_load: Option<f64>,
+    min_free_memory: Option<u64>,
+    jobs: usize,
+    last: Option<Instant>,
+}
+
+impl Brake {
+    /// If one is asked for.
+    pub(super) fn new(options: &Options, jobs: usize) -> Option<Self> {
+        let Options {
+            delay,
+            max_load,
+            min_free_memory,
+            ..
+        } = *options;
+        let asked = delay.is_some() || max_load.is_some() || min_free_memory.is_some();
+        asked.then_some(Brake {
+            delay,
+            max_load,
+            min_free_memory,
+            jobs,
+            last: None,
+        })
+    }
+
+    /// Waits until a call may start; `false` if that is not wanted any more. A call that is sent starts at
+    /// once, as there are never more of them than workers.
+    fn wait(&mut self, stopped: impl Fn() -> bool, running: impl Fn() -> Option<usize>) -> bool {
+        loop {
+            let Some(running) = running() else {
+                return false;
+            };
+            if stopped() {
+                return false;
+            }
+            let waited = match (self.delay, self.last) {
+                (Some(delay), Some(last)) => delay.saturating_sub(last.elapsed()),
+                _ => Duration::ZERO,
+            };
+            // With nothing running there is no load of ours to wait for but what others make.
+            if waited.is_zero() && running < self.jobs && self.machine_is_free() {
+                self.last = Some(Instant::now());
+                return true;
+            }
+            thread::sleep(waited.clamp(Duration::from_millis(1), LOOK));
+        }
+    }
+
+    fn machine_is_free(&self) -> bool {
+        // What can't be read holds nothing back.
+        let load = || {
+            let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+            text.split(' ').next()?.parse::<f64>().ok()
+        };
+        let free = || {
+            let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+            let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+            Some(kibibytes << 10)
+        };
+        let quiet = self
+            .max_load
+            .is_none_or(|most| load().is_none_or(|load| load < most));
+        quiet
+            && self
+                .min_free_memory
+                .is_none_or(|least| free().is_none_or(|free| free >= least))
+    }
+}

@@ -1,0 +1,83 @@
+//! What `--help` says. The runs have more options than a screen has lines, so theirs stand two in a line;
+//! the manual page says more about each.
+
+/// The examples of the whole.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  coordinator map square ::: 1 2 3
+  find . -name '*.log' | coordinator exec -- gzip -9
+
+RUST_LOG=debug tells what happens. The manual: coordinator man | man -l -";
+
+pub(super) const MAP_USAGE: &str = "coordinator map TASK [OPTIONS] [::: INPUT...]";
+pub(super) const EXEC_USAGE: &str =
+    "coordinator exec [OPTIONS] -- COMMAND [ARG|{}]... [::: INPUT...]";
+pub(super) const PIPE_USAGE: &str = "coordinator pipe [OPTIONS] -- COMMAND [ARG]... [::: INPUT...]";
+
+/// The options of every run.
+const OPTIONS: &str = "
+  -j, --jobs N|N%|-N      so many workers     -a, --input FILE  - is stdin
+  -t, --timeout TIME      limit of one call   -0, --null        inputs end with NUL
+  -r, --retries N         try again           -u, --unordered   as results come
+      --backoff TIME      wait before that        --live        lines as they come
+      --grace TIME        SIGTERM to SIGKILL      --tag         input before lines
+      --memory SIZE       limit of a worker       --json        an object a call
+      --recycle N|SIZE    replace workers     -q, --quiet       only what went wrong
+      --max-fail N[:now]  then start no more      --progress, --color WHEN
+      --delay TIME        between starts          --log FILE    a line an attempt
+      --max-load N|N%     start below that        --resume      skip what succeeded
+      --min-free-memory SIZE                      --dry-run     only show
+";
+
+pub(super) const MAP_EXAMPLES: &str = "Examples:
+  coordinator map square -j4 ::: 1 2 3
+  find . -name '*.rs' -print0 | sort -z | coordinator map sha256 -0";
+
+pub(super) const EXEC_EXAMPLES: &str = "Examples:
+  ls *.wav | coordinator exec -- ffmpeg -i {} {.}.mp3
+  coordinator exec -c 'gunzip -c \"$1\" | wc -l' --tag ::: *.gz";
+
+pub(super) const PIPE_EXAMPLES: &str = "Examples:
+  coordinator pipe -a texts.txt -- python3 classify.py
+  seq 1000 | coordinator pipe -t 5s -r1 -- ./solver --stdin";
+
+pub(super) const TASKS_EXAMPLES: &str = "Examples:
+  coordinator tasks
+  coordinator tasks --worker ./my-worker";
+
+pub(super) const COMPLETIONS_EXAMPLES: &str = "Examples:
+  coordinator completions bash > ~/.local/share/bash-completion/completions/coordinator
+  coordinator completions fish > ~/.config/fish/completions/coordinator.fish";
+
+pub(super) const MAN_EXAMPLES: &str = "Examples:
+  coordinator man | man -l -
+  coordinator man > ~/.local/share/man/man1/coordinator.1";
+
+pub(super) fn map() -> String {
+    let own = "      --worker PATH       its executable          --manual      start none myself\n";
+    format!(
+        "Run a task on each input, in warm workers. Inputs are JSON, or else strings.\n\n\
+         Usage: {MAP_USAGE}\n{OPTIONS}{own}\n\
+         Inputs come after `:::`, from --input, or from stdin, one a line.\n\n{MAP_EXAMPLES}\n"
+    )
+}
+
+pub(super) fn exec() -> String {
+    let own =
+        "  -n, --inputs N          for each command    -c, --script S    sh -c S; use \"$@\"\n";
+    format!(
+        "Run a command on each input, without a shell. Output comes in input order.\n\n\
+         Usage: {EXEC_USAGE}\n{OPTIONS}{own}\n\
+         {{}} is the input, {{.}} without extension, {{/}} its last part, {{//}} its directory,\n\
+         {{/.}} both, {{#}} its number; with none of them it is the last word.\n\n{EXEC_EXAMPLES}\n"
+    )
+}
+
+pub(super) fn pipe() -> String {
+    format!(
+        "Ask a warm process about each input: it reads a line and answers with a line.\n\n\
+         Usage: {PIPE_USAGE}\n{OPTIONS}\n\
+         Each worker keeps one such process; one that dies is charged and replaced.\n\
+         It has to flush after each answer (python3 -u).\n\n{PIPE_EXAMPLES}\n"
+    )
+}

@@ -1,0 +1,285 @@
+//! `--log` and `--resume`: what has been tried, a line of JSON for each attempt.
+//!
+//! A line is written with one call, when the attempt has ended, so that a run that is killed loses at most
+//! the last one, or leaves a torn line. A resumed run reads how often each input has succeeded, and skips
+//! it as often: where it stands among the inputs does not matter. Runs that did not resume repeat what was
+//! done before, so of theirs the largest number counts; what a resumed run did is added.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::Trouble;
+use super::outcome::{self, Outcome};
+
+/// A line of the log.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    v: u32,
+    /// Which invocation it was: its process id and when it began.
+    run: String,
+    /// Whether that skipped what had succeeded before.
+    #[serde(default)]
+    resumed: bool,
+    template: String,
+    seq: u64,
+    #[serde(flatten)]
+    input: Input,
+    attempt: u32,
+    again: bool,
+    status: String,
+    exit: Option<i32>,
+    signal: Option<i32>,
+    /// When it began, in seconds since 1970.
+    start: f64,
+    ms: f64,
+    worker: Option<usize>,
+    pid: Option<u32>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Input {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    input: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    input_b64: Option<String>,
+}
+
+impl Input {
+    fn bytes(self) -> Option<Vec<u8>> {
+        match self.input_b64 {
+            Some(encoded) => outcome::from_base64(&encoded),
+            None => self.input.map(String::into_bytes),
+        }
+    }
+}
+
+/// How often each input has succeeded, as far as a log tells.
+#[derive(Debug, Default)]
+pub(super) struct Succeeded(HashMap<Vec<u8>, u32>);
+
+impl Succeeded {
+    /// Whether this input need not be run; it counts as seen then.
+    pub(super) fn skips(&mut self, input: &[u8]) -> bool {
+        match self.0.get_mut(input) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A log that is written.
+#[derive(Debug)]
+pub(super) struct Log {
+    file: File,
+    run: String,
+    resumed: bool,
+    template: String,
+}
+
+/// Reads what has succeeded. A log that is not there yet says nothing.
+pub(super) fn read(path: &Path, template: &str) -> Result<Succeeded, Trouble> {
+    let unreadable = |error: io::Error| {
+        Trouble::Usage(format!("the log {} can't be read: {error}", path.display()))
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Succeeded::default()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut reader = BufReader::new(file);
+    let mut runs: Runs = Runs::default();
+    let (mut text, mut number) = (Vec::new(), 0_u64);
+    while reader.read_until(b'\n', &mut text).map_err(unreadable)? > 0 {
+        number += 1;
+        match serde_json::from_slice::<Line>(&text) {
+            Ok(line) if line.template != template => {
+                return Err(Trouble::Usage(format!(
+                    "{} is the log of another command, so nothing in it can be skipped: it has `{}`, \
+                     this is `{template}`",
+                    path.display(),
+                    line.template
+                )));
+            }
+            Ok(line) => runs.add(line),
+            // It was being written when the machine or the run ended, or the next run ended it.
+            Err(_) if text.is_empty() || text.trim_ascii().is_empty() => {}
+            Err(error) => log::warn!(
+                "line {number} of {} is left out: it is torn, or no line of a log: {error}",
+                path.display()
+            ),
+        }
+        text.clear();
+    }
+    Ok(runs.finish())
+}
+
+/// Adds runs up, one after another.
+#[derive(Default)]
+struct Runs {
+    before: HashMap<Vec<u8>, u32>,
+    run: String,
+    resumed: bool,
+    now: HashMap<Vec<u8>, u32>,
+}
+
+impl Runs {
+    fn add(&mut self, line: Line) {
+        if line.run != self.run {
+            self.close();
+            self.run = line.run;
+            self.resumed = line.resumed;
+        }
+        if line.status == "ok"
+            && let Some(input) = line.input.bytes()
+        {
+            *self.now.entry(input).or_default() += 1;
+        }
+    }
+
+    fn close(&mut self) {
+        for (input, times) in std::mem::take(&mut self.now) {
+            let before = self.before.entry(input).or_default();
+            *before = match self.resumed {
+                true => *before + times,
+                false => times.max(*before),
+            };
+        }
+    }
+
+    fn finish(mut self) -> Succeeded {
+        self.close();
+        Succeeded(self.before)
+    }
+}
+
+impl Log {
+    /// Opens a log to append to. What a run that was killed has left of a line is ended first.
+    pub(super) fn open(path: &Path, template: &str, resumed: bool) -> Result<Self, Trouble> {
+        let refused = |error: io::Error| {
+            Trouble::Usage(format!(
+                "the log {} can't be written: {error}",
+                path.display()
+            ))
+        };
+        let options = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .clone();
+        let mut file = options.open(path).map_err(refused)?;
+        let mut last = [b'\n'];
+        if file.metadata().map_err(refused)?.len() > 0 && file.seek(SeekFrom::End(-1)).is_ok() {
+            file.read_exact(&mut last).map_err(refused)?;
+        }
+        if last != [b'\n'] {
+            file.write_all(b"\n").map_err(refused)?;
+        }
+        let began = since_1970();
+        Ok(Log {
+            file,
+            run: format!("{}-{began:.3}", std::process::id()),
+            resumed,
+            template: template.to_owned(),
+        })
+    }
+
+    /// Writes down an attempt.
+    pub(super) fn write(&mut self, outcome: &Outcome) -> Result<(), Trouble> {
+        let (input, input_b64) = outcome::text_or_base64(&outcome.input);
+        let seconds = outcome.elapsed.as_secs_f64();
+        let line = Line {
+            v: 1,
+            run: self.run.clone(),
+            resumed: self.resumed,
+            template: self.template.clone(),
+            seq: outcome.seq,
+            input: Input { input, input_b64 },
+            attempt: outcome.attempts,
+            again: outcome.again,
+            status: outcome.status.name().to_owned(),
+            exit: outcome.exit,
+            signal: outcome.signal,
+            start: since_1970() - seconds,
+            ms: outcome::millis(outcome.elapsed),
+            worker: outcome.slot,
+            pid: outcome.pid,
+            error: outcome.error.clone(),
+        };
+        let mut text = serde_json::to_vec(&line).unwrap_or_default();
+        text.push(b'\n');
+        self.file.write_all(&text).map_err(|error| {
+            Trouble::Pool(format!("the log can't be written any further: {error}"))
+        })
+    }
+}
+
+fn since_1970() -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+
+    fn line(run: &str, resumed: bool, input: &str, status: &str) -> String {
+        format!(
+            r#"{{"v":1,"run":"{run}","resumed":{resumed},"template":"t","seq":1,"input":"{input}","attempt":1,"again":false,"status":"{status}","exit":null,"signal":null,"start":1.5,"ms":1.0,"worker":1,"pid":2,"error":null}}"#
+        )
+    }
+
+    fn skipped(lines: &[String], inputs: &[&str]) -> Vec<bool> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        let mut succeeded = read(file.path(), "t").unwrap();
+        inputs
+            .iter()
+            .map(|input| succeeded.skips(input.as_bytes()))
+            .collect()
+    }
+
+    #[test]
+    fn an_input_is_skipped_as_often_as_it_succeeded() {
+        let first = [line("1", false, "a", "ok"), line("1", false, "a", "failed")];
+        assert_eq!(skipped(&first, &["b", "a", "a"]), [false, true, false]);
+        // The same once more from the start: it is still one.
+        let twice = [first.concat(), line("2", false, "a", "ok")];
+        let twice = [&first[..], &twice[1..]].concat();
+        assert_eq!(skipped(&twice, &["a", "a"]), [true, false]);
+        let resumed = [&first[..], &[line("2", true, "a", "ok")]].concat();
+        assert_eq!(skipped(&resumed, &["a", "a", "a"]), [true, true, false]);
+    }
+
+    #[test]
+    fn a_torn_line_is_left_out_and_ended() {
+        let lines = [
+            line("1", false, "a", "ok"),
+            r#"{"v":1,"run":"1","te"#.to_owned(),
+        ];
+        assert_eq!(skipped(&lines, &["a"]), [true]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "torn").unwrap();
+        Log::open(file.path(), "t", false).unwrap();
+        Log::open(file.path(), "t", false).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"torn\n");
+    }
+
+    #[test]
+    fn another_template_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, line("1", false, "a", "ok")).unwrap();
+        assert!(matches!(read(file.path(), "u"), Err(Trouble::Usage(why)) if why.contains("`u`")));
+        assert!(!read(&file.path().join("none"), "u").is_ok_and(|mut none| none.skips(b"a")));
+    }
+}

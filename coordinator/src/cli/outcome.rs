@@ -1,0 +1,198 @@
+//! How a call, or an attempt, ended, as a run reports it: on stderr, as JSON, and in the log.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use coordinator::{CallError, Captured, Death, Report, Why};
+use serde_json::{Map, Value, json};
+use worker::builtin::Ending;
+
+use super::work::Work;
+
+/// The version of the JSON that is printed, and of the log.
+const VERSION: u32 = 1;
+/// How much of an input a message shows, in characters.
+const SHOWN: usize = 60;
+
+/// In which way a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Ok,
+    Failed,
+    Panicked,
+    Died,
+    TimedOut,
+    OutOfMemory,
+    Cancelled,
+    Undecodable,
+}
+
+impl Status {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Failed => "failed",
+            Status::Panicked => "panicked",
+            Status::Died => "died",
+            Status::TimedOut => "timed_out",
+            Status::OutOfMemory => "out_of_memory",
+            Status::Cancelled => "cancelled",
+            Status::Undecodable => "undecodable",
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Its input's number, from 1.
+    pub(super) seq: u64,
+    /// Its input; several of one command stand with NUL between them.
+    pub(super) input: Vec<u8>,
+    pub(super) status: Status,
+    pub(super) exit: Option<i32>,
+    pub(super) signal: Option<i32>,
+    pub(super) attempts: u32,
+    /// It is tried again.
+    pub(super) again: bool,
+    pub(super) elapsed: Duration,
+    pub(super) slot: Option<usize>,
+    pub(super) pid: Option<u32>,
+    pub(super) error: Option<String>,
+    /// What the task returned.
+    pub(super) value: Vec<u8>,
+    pub(super) stdout: Captured,
+    pub(super) stderr: Captured,
+}
+
+impl Outcome {
+    pub(super) fn new(work: &Work, seq: u64, input: Vec<u8>, report: Report<Vec<u8>>) -> Self {
+        let mut outcome = Outcome {
+            seq,
+            input,
+            status: Status::Ok,
+            exit: None,
+            signal: None,
+            attempts: report.attempts,
+            again: report.again,
+            elapsed: report.elapsed,
+            slot: report.slot,
+            pid: report.worker,
+            error: None,
+            value: Vec::new(),
+            stdout: report.stdout,
+            stderr: report.stderr,
+        };
+        match report.result {
+            Ok(value) => {
+                outcome.value = value;
+                outcome.exit = matches!(work, Work::Exec { .. }).then_some(0);
+            }
+            Err(error) => outcome.fail(work, &error),
+        }
+        outcome
+    }
+
+    fn fail(&mut self, work: &Work, error: &CallError) {
+        self.status = match error.why() {
+            Why::Failed(_) => Status::Failed,
+            Why::Panicked { .. } => Status::Panicked,
+            Why::Died(_) => Status::Died,
+            Why::TimedOut(_) => Status::TimedOut,
+            Why::OutOfMemory { .. } => Status::OutOfMemory,
+            Why::Cancelled => Status::Cancelled,
+            _ => Status::Undecodable,
+        };
+        self.error = Some(error.to_string());
+        match error.why() {
+            Why::Died(Death::Exit(code)) => self.exit = Some(*code),
+            Why::Died(Death::Signal(number)) => self.signal = Some(*number),
+            _ => {}
+        }
+        if let (Work::Exec { .. }, Why::Failed(why)) = (work, error.why()) {
+            self.error = Some(why.clone());
+            match Ending::parse(why) {
+                Some(Ending::Exit(code)) => self.exit = Some(code),
+                Some(Ending::Signal(number)) => {
+                    self.status = Status::Died;
+                    self.signal = Some(number);
+                }
+                None => {}
+            }
+        } else if let (Work::Pipe { .. }, Why::Failed(why)) = (work, error.why()) {
+            self.error = Some(why.clone());
+        } else if let (Work::Exec { .. } | Work::Pipe { .. }, Why::TimedOut(limit)) =
+            (work, error.why())
+        {
+            self.error = Some(format!("was stopped, because it ran longer than {limit:?}"));
+        }
+    }
+
+    /// The object that `--json` prints. Fails if what was printed can't be read any more.
+    pub(super) fn json(&self, work: &Work) -> std::io::Result<Value> {
+        let mut object = Map::new();
+        object.insert("v".into(), VERSION.into());
+        object.insert("seq".into(), self.seq.into());
+        put(&mut object, "input", &self.input);
+        object.insert("status".into(), self.status.name().into());
+        object.insert("exit".into(), json!(self.exit));
+        object.insert("signal".into(), json!(self.signal));
+        object.insert("attempts".into(), self.attempts.into());
+        object.insert("ms".into(), millis(self.elapsed).into());
+        object.insert("worker".into(), json!(self.slot));
+        object.insert("pid".into(), json!(self.pid));
+        match (self.status, work) {
+            (Status::Ok, Work::Map { .. }) => {
+                let value = serde_json::from_slice(&self.value).unwrap_or(Value::Null);
+                object.insert("result".into(), value);
+            }
+            (Status::Ok, Work::Pipe { .. }) => {
+                let mut line = work.result(&self.value);
+                line.pop();
+                put(&mut object, "result", &line);
+            }
+            _ => {}
+        }
+        put(&mut object, "stdout", &self.stdout.read()?);
+        put(&mut object, "stderr", &self.stderr.read()?);
+        object.insert("error".into(), json!(self.error));
+        Ok(Value::Object(object))
+    }
+}
+
+/// Bytes, as text if they are, or else in base64 under a name that says so.
+fn put(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    let (text, encoded) = text_or_base64(bytes);
+    match (text, encoded) {
+        (Some(text), _) => object.insert(name.to_owned(), text.into()),
+        (None, encoded) => object.insert(format!("{name}_b64"), json!(encoded)),
+    };
+}
+
+/// The one or the other.
+pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(STANDARD.encode(bytes))),
+    }
+}
+
+pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
+/// Milliseconds, to the microsecond.
+pub(super) fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
+/// An input as a message shows it: quoted, and not too long.
+pub(super) fn shown(input: &[u8]) -> String {
+    let text = String::from_utf8_lossy(input).replace('\0', " ");
+    let mut short: String = text.chars().take(SHOWN).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    format!("{short:?}")
+}

@@ -1,0 +1,396 @@
+//! The way out: what calls write and return, to stdout and stderr, in input order or as it comes.
+//!
+//! In input order, the first call that has not been printed streams: what it writes is passed on while it
+//! runs. Those behind it wait in the unlinked files that their workers write to; what they return waits in
+//! memory, and beyond a limit in a file without a name.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, Seek, SeekFrom, Stdout, Write};
+
+use coordinator::{Captured, RunningCall};
+
+use super::args::Options;
+use super::feed::Feed;
+use super::outcome::{Outcome, Status};
+use super::progress::Progress;
+use super::work::Work;
+
+/// How much of what calls have returned waits in memory, in bytes.
+const HELD: usize = 16 << 20;
+
+/// In which way output is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// As the calls end, or while they run if it is live.
+    Any { live: bool },
+    /// As if they had run one after another; the first may stream, if it is tried only once.
+    Ordered { streams: bool },
+}
+
+/// How much of what a running call writes has been printed.
+#[derive(Debug, Default, Clone, Copy)]
+struct Streamed {
+    attempt: u32,
+    stdout: u64,
+    stderr: u64,
+    /// It ended in the middle of a line.
+    torn: bool,
+}
+
+/// Stdout, which may be the terminal that the progress bar is on.
+struct Out {
+    stdout: Stdout,
+    is_terminal: bool,
+}
+
+impl Out {
+    fn new() -> Self {
+        let stdout = io::stdout();
+        let is_terminal = stdout.is_terminal();
+        Out {
+            stdout,
+            is_terminal,
+        }
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.is_terminal {
+            true => Progress::aside(|| self.stdout.write(bytes)),
+            false => self.stdout.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.is_terminal {
+            true => Progress::aside(|| self.stdout.flush()),
+            false => self.stdout.flush(),
+        }
+    }
+}
+
+/// Prints outcomes.
+pub(super) struct Printer {
+    stdout: BufWriter<Out>,
+    work: Work,
+    mode: Mode,
+    json: bool,
+    tag: bool,
+    /// The index of the first call that has not been printed, in input order.
+    next: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    streamed: BTreeMap<u64, Streamed>,
+    spill: Spill,
+    printed: u64,
+}
+
+/// A call that has ended and is not printed yet.
+enum Waiting {
+    /// There is nothing to print.
+    Nothing,
+    Outcome(Box<Outcome>),
+    /// The same, but what it returned is in the file.
+    Spilled(Box<Outcome>, Place),
+}
+
+impl Printer {
+    pub(super) fn new(work: &Work, options: &Options) -> Self {
+        let any = options.unordered || options.live;
+        Printer {
+            stdout: BufWriter::with_capacity(64 << 10, Out::new()),
+            work: work.clone(),
+            mode: match any {
+                true => Mode::Any { live: options.live },
+                false => Mode::Ordered {
+                    streams: options.limits.retries.unwrap_or(0) == 0 && !options.json,
+                },
+            },
+            json: options.json,
+            tag: options.tag,
+            next: 0,
+            waiting: BTreeMap::new(),
+            streamed: BTreeMap::new(),
+            spill: Spill::default(),
+            printed: 0,
+        }
+    }
+
+    /// How many calls have been printed.
+    pub(super) fn printed(&self) -> u64 {
+        self.printed
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.stdout.flush()
+    }
+
+    /// A call has ended; without an outcome, it never began.
+    pub(super) fn take(&mut self, index: u64, outcome: Option<Outcome>) -> io::Result<()> {
+        if let Mode::Any { .. } = self.mode {
+            self.printed += 1;
+            return outcome.map_or(Ok(()), |outcome| self.print(index, &outcome));
+        }
+        if index != self.next {
+            let waiting = match outcome {
+                None => Waiting::Nothing,
+                Some(outcome) => self.spill.hold(outcome)?,
+            };
+            self.waiting.insert(index, waiting);
+            return Ok(());
+        }
+        if let Some(outcome) = outcome {
+            self.print(index, &outcome)?;
+        }
+        self.next += 1;
+        while let Some(waiting) = self.waiting.remove(&self.next) {
+            if let Some(outcome) = self.spill.release(waiting)? {
+                self.print(self.next, &outcome)?;
+            }
+            self.next += 1;
+        }
+        self.printed = self.next;
+        Ok(())
+    }
+
+    /// Whether what running calls write is wanted.
+    pub(super) fn streams(&self) -> bool {
+        matches!(
+            self.mode,
+            Mode::Any { live: true } | Mode::Ordered { streams: true }
+        )
+    }
+
+    /// Prints what running calls have written meanwhile.
+    pub(super) fn stream(&mut self, calls: &[RunningCall], feed: &Feed) -> io::Result<()> {
+        for call in calls {
+            let wanted = match self.mode {
+                Mode::Any { live } => live,
+                Mode::Ordered { streams } => streams && call.index == self.next,
+            };
+            if !wanted || (call.stdout.is_empty() && call.stderr.is_empty()) {
+                continue;
+            }
+            let tag = self.tag.then(|| feed.item(call.index).input);
+            let mut streamed = self.streamed.get(&call.index).copied().unwrap_or_default();
+            if streamed.attempt != call.attempt {
+                streamed = Streamed {
+                    attempt: call.attempt,
+                    ..Streamed::default()
+                };
+            }
+            let rest = self.whole_lines();
+            self.pass_on(
+                &call.stdout,
+                &call.stderr,
+                &mut streamed,
+                tag.as_deref(),
+                rest,
+            )?;
+            self.streamed.insert(call.index, streamed);
+        }
+        self.stdout.flush()
+    }
+
+    /// Whether output has to come in whole lines: others may stand beside it, or tags before them.
+    fn whole_lines(&self) -> bool {
+        self.tag || matches!(self.mode, Mode::Any { .. })
+    }
+
+    fn print(&mut self, index: u64, outcome: &Outcome) -> io::Result<()> {
+        let streamed = self.streamed.remove(&index).unwrap_or_default();
+        if self.json {
+            let object = outcome.json(&self.work)?;
+            serde_json::to_writer(&mut self.stdout, &object)?;
+            return self.stdout.write_all(b"\n");
+        }
+        let mut streamed = match streamed.attempt == outcome.attempts {
+            true => streamed,
+            // What was streamed belongs to an attempt before.
+            false => Streamed::default(),
+        };
+        let tag = self.tag.then_some(outcome.input.as_slice());
+        self.pass_on(&outcome.stdout, &outcome.stderr, &mut streamed, tag, false)?;
+        // A command's output is its result, as it is; what a task prints is lines before its result.
+        let is_command = matches!(self.work, Work::Exec { .. });
+        if streamed.torn && (!is_command || self.whole_lines()) {
+            self.stdout.write_all(b"\n")?;
+        }
+        if outcome.status == Status::Ok {
+            let result = self.work.result(&outcome.value);
+            if let (Some(tag), false) = (tag, result.is_empty()) {
+                write_tag(&mut self.stdout, tag)?;
+            }
+            self.stdout.write_all(&result)?;
+        }
+        Ok(())
+    }
+
+    /// Prints what has not been printed of what a call has written: all of it, or the whole lines.
+    fn pass_on(
+        &mut self,
+        stdout: &Captured,
+        stderr: &Captured,
+        streamed: &mut Streamed,
+        tag: Option<&[u8]>,
+        whole_lines: bool,
+    ) -> io::Result<()> {
+        if stdout.len() > streamed.stdout {
+            let mut lines = Lines::new(&mut self.stdout, tag, whole_lines);
+            stdout.copy_from(streamed.stdout, &mut lines)?;
+            streamed.stdout += lines.passed;
+            streamed.torn = !lines.at_start;
+        }
+        if stderr.len() > streamed.stderr {
+            // What it says on both streams is shown in this order on a terminal.
+            self.stdout.flush()?;
+            let mut error = Vec::new();
+            let mut lines = Lines::new(&mut error, tag, whole_lines);
+            stderr.copy_from(streamed.stderr, &mut lines)?;
+            streamed.stderr += lines.passed;
+            if !whole_lines && !lines.at_start {
+                error.push(b'\n');
+            }
+            // If stderr is gone there is no one left to tell.
+            let _ = Progress::aside(|| io::stderr().write_all(&error));
+        }
+        Ok(())
+    }
+
+    /// A line of its own.
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        self.stdout.write_all(text.as_bytes())?;
+        self.stdout.write_all(b"\n")
+    }
+}
+
+fn write_tag(to: &mut impl Write, tag: &[u8]) -> io::Result<()> {
+    to.write_all(tag)?;
+    to.write_all(b"\t")
+}
+
+/// Passes lines on, with a tag before each, if there is one; perhaps only whole lines.
+struct Lines<'w, W> {
+    to: &'w mut W,
+    tag: Option<&'w [u8]>,
+    /// The beginning of a line that is not whole yet, if only those are wanted.
+    begun: Option<Vec<u8>>,
+    at_start: bool,
+    /// How much has been passed on.
+    passed: u64,
+}
+
+impl<'w, W: Write> Lines<'w, W> {
+    fn new(to: &'w mut W, tag: Option<&'w [u8]>, whole: bool) -> Self {
+        Lines {
+            to,
+            tag,
+            begun: whole.then(Vec::new),
+            at_start: true,
+            passed: 0,
+        }
+    }
+
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.passed += bytes.len() as u64;
+        let Some(tag) = self.tag else {
+            self.at_start = bytes.last().map_or(self.at_start, |last| *last == b'\n');
+            return self.to.write_all(bytes);
+        };
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.at_start {
+                write_tag(self.to, tag)?;
+            }
+            self.to.write_all(line)?;
+            self.at_start = line.ends_with(b"\n");
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Lines<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(mut begun) = self.begun.take() else {
+            self.pass(bytes)?;
+            return Ok(bytes.len());
+        };
+        match bytes.iter().rposition(|byte| *byte == b'\n') {
+            Some(last) => {
+                begun.extend(&bytes[..=last]);
+                self.pass(&begun)?;
+                begun.clear();
+                begun.extend(&bytes[last + 1..]);
+            }
+            None => begun.extend(bytes),
+        }
+        self.begun = Some(begun);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// What calls have returned and nobody could be shown yet, as far as it is too much for memory.
+#[derive(Default)]
+struct Spill {
+    held: usize,
+    file: Option<File>,
+    /// How long the file is, and how many values in it are still wanted.
+    end: u64,
+    wanted: u64,
+}
+
+/// Where in the file.
+struct Place {
+    start: u64,
+    len: usize,
+}
+
+impl Spill {
+    fn hold(&mut self, mut outcome: Outcome) -> io::Result<Waiting> {
+        let len = outcome.value.len();
+        if self.held + len <= HELD {
+            self.held += len;
+            return Ok(Waiting::Outcome(Box::new(outcome)));
+        }
+        if self.file.is_none() {
+            self.file = Some(tempfile::tempfile()?);
+        }
+        let Some(file) = &mut self.file else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        file.seek(SeekFrom::Start(self.end))?;
+        file.write_all(&std::mem::take(&mut outcome.value))?;
+        let start = self.end;
+        self.end += len as u64;
+        self.wanted += 1;
+        Ok(Waiting::Spilled(Box::new(outcome), Place { start, len }))
+    }
+
+    fn release(&mut self, waiting: Waiting) -> io::Result<Option<Outcome>> {
+        let (mut outcome, place) = match waiting {
+            Waiting::Nothing => return Ok(None),
+            Waiting::Outcome(outcome) => {
+                self.held -= outcome.value.len();
+                return Ok(Some(*outcome));
+            }
+            Waiting::Spilled(outcome, place) => (outcome, place),
+        };
+        let Some(file) = &mut self.file else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        outcome.value.resize(place.len, 0);
+        file.seek(SeekFrom::Start(place.start))?;
+        file.read_exact(&mut outcome.value)?;
+        self.wanted -= 1;
+        if self.wanted == 0 {
+            // Nothing in it is wanted any more: its space goes back.
+            file.set_len(0)?;
+            self.end = 0;
+        }
+        Ok(Some(*outcome))
+    }
+}

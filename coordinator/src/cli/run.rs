@@ -1,0 +1,315 @@
+//! A run: inputs go in, calls are made of them, and what they come to is printed, logged and summed up.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use coordinator::{Order, Output, Pool, Report, Reports, Text};
+
+use super::args::{Options, When};
+use super::feed::{self, Brake, Feed, Gathered};
+use super::inputs::Inputs;
+use super::log::{self, Log, Succeeded};
+use super::outcome::{Outcome, Status, shown};
+use super::printer::Printer;
+use super::progress::Progress;
+use super::signals::Interruption;
+use super::summary::Summary;
+use super::work::{self, Work};
+use super::{Exit, Trouble, cannot_write, complain};
+
+/// How often to look at what runs.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Whose workers a run uses.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Workers<'p> {
+    pub(super) program: Option<&'p Path>,
+    pub(super) manual: bool,
+}
+
+pub(super) fn run(
+    work: &Work,
+    options: &Options,
+    workers: Workers<'_>,
+    words: Option<Vec<OsString>>,
+) -> Result<Exit, Trouble> {
+    let known = words
+        .as_ref()
+        .map(|words| words.len().div_ceil(work.many()) as u64);
+    let inputs = Inputs::new(options, words)?;
+    let key = work.key();
+    let succeeded = match (&options.log, options.resume) {
+        (Some(path), true) => log::read(path, &key)?,
+        _ => Succeeded::default(),
+    };
+    let gathered = Gathered {
+        inputs,
+        succeeded,
+        many: work.many(),
+        seq: 0,
+    };
+    if options.dry_run {
+        return dry_run(work, options, gathered);
+    }
+    let log = match &options.log {
+        Some(path) => Some(Log::open(path, &key, options.resume)?),
+        None => None,
+    };
+    let interruption = Interruption::handle()?;
+    let pool = Arc::new(pool(work, options, workers)?);
+    interruption.attach(&pool);
+    let colour = has_colour(options.color);
+    let mut run = Run {
+        work,
+        options,
+        pool: &pool,
+        interruption: &interruption,
+        feed: Arc::new(Feed::default()),
+        printer: Printer::new(work, options),
+        log,
+        progress: Progress::new(options, colour),
+        summary: Summary::new(colour),
+        known,
+        colour,
+    };
+    let ran = run.drive(gathered);
+    run.feed.stop();
+    // A signal's handler may still hold the pool, so that dropping it here would not end it.
+    pool.terminate();
+    ran
+}
+
+/// Prints what would be run.
+fn dry_run(work: &Work, options: &Options, mut gathered: Gathered) -> Result<Exit, Trouble> {
+    let mut printer = Printer::new(work, options);
+    let mut printed = || -> io::Result<()> {
+        while let Some((item, inputs)) = gathered.next(&AtomicU64::new(0)) {
+            printer.line(&work.shown(&inputs, item.seq))?;
+        }
+        printer.flush()
+    };
+    seen_enough(printed()).map(|_| Exit::AllOk)
+}
+
+fn pool(work: &Work, options: &Options, workers: Workers<'_>) -> Result<Pool, Trouble> {
+    let builder = work.builder(workers.program)?.output(Output::Capture);
+    let builder = options.limits.apply(builder).workers(jobs(options));
+    let builder = match workers.manual {
+        true => work::by_hand(builder),
+        false => builder,
+    };
+    // Whoever interrupts it must not have to wait for a worker.
+    Ok(builder.build_now()?)
+}
+
+fn jobs(options: &Options) -> usize {
+    let processors = coordinator::available_workers();
+    options.jobs.map_or(processors, |jobs| jobs.of(processors))
+}
+
+/// Whether stderr gets colours: see <https://no-color.org>.
+fn has_colour(when: When) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match when {
+        When::Always => true,
+        When::Never => false,
+        When::Auto => io::stderr().is_terminal() && !refused,
+    }
+}
+
+/// Whoever closes stdout has seen enough; `false` then.
+fn seen_enough(printed: io::Result<()>) -> Result<bool, Trouble> {
+    match printed {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(cannot_write(&error)),
+    }
+}
+
+struct Run<'r> {
+    work: &'r Work,
+    options: &'r Options,
+    pool: &'r Arc<Pool>,
+    interruption: &'r Interruption,
+    feed: Arc<Feed>,
+    printer: Printer,
+    log: Option<Log>,
+    progress: Progress,
+    summary: Summary,
+    /// How many inputs there are, if that is known from the start.
+    known: Option<u64>,
+    colour: bool,
+}
+
+impl Run<'_> {
+    fn drive(&mut self, gathered: Gathered) -> Result<Exit, Trouble> {
+        if let Work::Map { task } = self.work {
+            let tasks = match (self.pool.tasks(), self.interruption.code()) {
+                (Err(_), Some(code)) => return Ok(Exit::Interrupted(code)),
+                (tasks, _) => tasks?,
+            };
+            if !tasks.iter().any(|known| known.name == *task) {
+                let names: Vec<_> = tasks.iter().map(|task| task.name.as_str()).collect();
+                return Err(Trouble::Usage(format!(
+                    "there is no task `{task}`; there is {}",
+                    names.join(", ")
+                )));
+            }
+        }
+        let mut with = self.pool.with().order(Order::Completion);
+        // An attempt that is tried again is only of interest to a log and to the summary.
+        if self.options.limits.retries.unwrap_or(0) > 0 {
+            with = with.every_attempt();
+        }
+        if let Some(most) = self.options.max_fail {
+            with = with.max_failures(most.failures, most.now);
+        }
+        let (sender, mut reports) = with.open_text(self.work.task());
+        if let Some(sender) = sender {
+            let brake = Brake::new(self.options, jobs(self.options));
+            feed::start(
+                &self.feed,
+                self.pool,
+                gathered,
+                self.work.clone(),
+                sender,
+                brake,
+            )
+            .map_err(|error| Trouble::Pool(format!("a thread could not be started: {error}")))?;
+        }
+        if !self.take_all(&mut reports)? {
+            return Ok(Exit::AllOk); // nobody reads any more
+        }
+        let exit = self.finish()?;
+        if let Exit::Interrupted(_) = exit {
+            return Ok(exit);
+        }
+        self.pool.close();
+        self.pool.join()?;
+        Ok(exit)
+    }
+
+    /// Takes what comes until there is nothing more; `false` if nobody reads it.
+    fn take_all(&mut self, reports: &mut Reports<Text>) -> Result<bool, Trouble> {
+        loop {
+            if !reports.is_ready() && !seen_enough(self.printer.flush())? {
+                return Ok(false);
+            }
+            match reports.next_timeout(LOOK) {
+                Ok(Some(report)) => {
+                    if !self.take(report)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(None) => return seen_enough(self.printer.flush()),
+                Err(_) => {
+                    if !self.look()? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a report; `false` if nobody reads results any more.
+    fn take(&mut self, report: Report<Vec<u8>>) -> Result<bool, Trouble> {
+        let index = report.index;
+        let item = match report.again {
+            true => self.feed.item(index),
+            false => self.feed.take(index),
+        };
+        let outcome = Outcome::new(self.work, item.seq, item.input, report);
+        // A call that never began is not an outcome, but what is left to do.
+        let began = outcome.attempts > 0 || outcome.status != Status::Cancelled;
+        let stopped =
+            self.interruption.code().is_some() || self.summary.gave_up(self.options.max_fail);
+        let began = began && !(outcome.status == Status::Cancelled && stopped);
+        if began {
+            if let Some(log) = &mut self.log {
+                log.write(&outcome)?;
+            }
+            self.summary.count(&outcome);
+        } else {
+            self.summary.not_run += 1;
+        }
+        self.show();
+        if outcome.again {
+            return Ok(true);
+        }
+        let printed = self.printer.take(index, began.then_some(outcome));
+        self.feed.printed(self.printer.printed());
+        seen_enough(printed)
+    }
+
+    /// Looks at what runs, now and then; `false` if nobody reads what it writes.
+    fn look(&mut self) -> Result<bool, Trouble> {
+        self.show();
+        if self.interruption.asked() {
+            self.list();
+        }
+        if self.printer.streams() {
+            let running = self.pool.running();
+            return seen_enough(self.printer.stream(&running, &self.feed));
+        }
+        Ok(true)
+    }
+
+    fn show(&self) {
+        let calls = self.feed.calls.load(Ordering::Relaxed);
+        let all = match self.feed.ended.load(Ordering::Relaxed) {
+            true => Some(calls),
+            false => {
+                let skipped = self.feed.skipped.load(Ordering::Relaxed);
+                self.known.map(|known| known.saturating_sub(skipped))
+            }
+        };
+        let done = self.summary.done();
+        let running = || self.pool.stats().running;
+        self.progress
+            .show(done, self.summary.failed, running, all, self.colour);
+    }
+
+    /// Says what is running.
+    fn list(&self) {
+        let running = self.pool.running();
+        if running.is_empty() {
+            complain(&"nothing is running");
+        }
+        for call in running {
+            let input = shown(&self.feed.item(call.index).input);
+            complain(&format!(
+                "worker {} (process {}): {input}, attempt {}, for {:.1?}",
+                call.slot, call.worker, call.attempt, call.elapsed
+            ));
+        }
+    }
+
+    /// Sums up.
+    fn finish(&mut self) -> Result<Exit, Trouble> {
+        let Run { summary, feed, .. } = self;
+        summary.skipped = feed.skipped.load(Ordering::Relaxed);
+        let interrupted = self.interruption.code();
+        if self.options.json {
+            let object = summary.json(interrupted.is_some()).to_string();
+            let printed = self
+                .printer
+                .line(&object)
+                .and_then(|()| self.printer.flush());
+            seen_enough(printed)?;
+        }
+        // Nothing is to stand between the lines.
+        self.progress = Progress::none();
+        let all_read = self.feed.ended.load(Ordering::Relaxed);
+        self.summary
+            .say(self.options, interrupted.is_some() || !all_read);
+        Ok(match interrupted {
+            Some(code) => Exit::Interrupted(code),
+            None if self.summary.failed > 0 || self.summary.not_run > 0 => Exit::SomeFailed,
+            None => Exit::AllOk,
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! What a run came to, in a few lines on stderr.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::args::{self, Options};
+use super::complain;
+use super::outcome::{Outcome, Status, millis, shown};
+use super::template::quoted;
+use super::units::MaxFail;
+
+/// How many failed inputs are named.
+const NAMED: usize = 10;
+
+/// What has been counted.
+#[derive(Debug)]
+pub(super) struct Summary {
+    began: Instant,
+    ok: u64,
+    pub(super) failed: u64,
+    /// How many attempts were tried again.
+    again: u64,
+    /// How many calls succeeded, but not at once.
+    mended: u64,
+    pub(super) skipped: u64,
+    /// How many calls never began, because the run was stopped.
+    pub(super) not_run: u64,
+    /// The first failures: input and reason.
+    named: Vec<(Vec<u8>, String)>,
+    colour: bool,
+}
+
+impl Summary {
+    pub(super) fn new(colour: bool) -> Self {
+        Summary {
+            began: Instant::now(),
+            ok: 0,
+            failed: 0,
+            again: 0,
+            mended: 0,
+            skipped: 0,
+            not_run: 0,
+            named: Vec::new(),
+            colour,
+        }
+    }
+
+    pub(super) fn count(&mut self, outcome: &Outcome) {
+        if outcome.again {
+            self.again += 1;
+        } else if outcome.status == Status::Ok {
+            self.ok += 1;
+            self.mended += u64::from(outcome.attempts > 1);
+        } else {
+            self.failed += 1;
+            if self.named.len() < NAMED {
+                let mut why = outcome.error.clone().unwrap_or_default();
+                if outcome.attempts > 1 && !why.contains("attempt") {
+                    why = format!("{why} (attempt {})", outcome.attempts);
+                }
+                self.named.push((outcome.input.clone(), why));
+            }
+        }
+    }
+
+    pub(super) fn done(&self) -> u64 {
+        self.ok + self.failed
+    }
+
+    /// Whether the run was to stop after so many failures.
+    pub(super) fn gave_up(&self, most: Option<MaxFail>) -> bool {
+        most.is_some_and(|most| self.failed >= most.failures)
+    }
+
+    /// The object that `--json` prints last.
+    pub(super) fn json(&self, interrupted: bool) -> Value {
+        json!({
+            "v": 1, "summary": true, "ok": self.ok, "failed": self.failed, "retried": self.again,
+            "skipped": self.skipped, "not_run": self.not_run, "interrupted": interrupted,
+            "ms": millis(self.began.elapsed()),
+        })
+    }
+
+    /// Says it, if there is anything to say: that all went well is news only to a person.
+    pub(super) fn say(&self, options: &Options, stopped: bool) {
+        let went_well = self.failed == 0 && self.not_run == 0 && !stopped;
+        let is_news =
+            !went_well || self.again > 0 || self.skipped > 0 || io::stderr().is_terminal();
+        if !is_news || (went_well && options.quiet) {
+            return;
+        }
+        for (input, why) in &self.named {
+            complain(&self.red(&format!("input {}: {why}", shown(input))));
+        }
+        let more = self.failed.saturating_sub(self.named.len() as u64);
+        if more > 0 {
+            complain(&format!("and {more} more that did not succeed"));
+        }
+        complain(&self.line(stopped));
+        if !went_well && let Some(line) = self.rerun(options, stopped) {
+            complain(&format!("to run the rest: {line}"));
+        }
+    }
+
+    fn line(&self, stopped: bool) -> String {
+        let calls = |number: u64| match number {
+            1 => "1 call".to_owned(),
+            number => format!("{number} calls"),
+        };
+        let mut parts = Vec::new();
+        if self.failed > 0 {
+            parts.push(format!(
+                "{} of {} did not succeed",
+                self.failed,
+                calls(self.done())
+            ));
+        } else {
+            let were = if self.done() == 1 { "was" } else { "were" };
+            parts.push(format!("{} {were} done", calls(self.done())));
+        }
+        if self.again > 0 {
+            parts.push(format!(
+                "{} retried, {} of them with success",
+                self.again, self.mended
+            ));
+        }
+        if self.skipped > 0 {
+            parts.push(format!("{} skipped", self.skipped));
+        }
+        if self.not_run > 0 || stopped {
+            parts.push("the others were not".to_owned());
+        }
+        format!("{} in {:.1?}", parts.join("; "), self.began.elapsed())
+    }
+
+    fn red(&self, text: &str) -> String {
+        match self.colour {
+            true => format!("\u{1b}[31m{text}\u{1b}[0m"),
+            false => text.to_owned(),
+        }
+    }
+
+    /// The command that runs what is left, if one can be given.
+    fn rerun(&self, options: &Options, stopped: bool) -> Option<String> {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        let bytes = |words: &[OsString]| quoted(words.iter().map(|word| word.as_bytes()));
+        if options.log.is_some() {
+            let mut words = words;
+            if !options.resume {
+                // Behind the subcommand, where it can't be taken for a word of a command.
+                words.insert(2.min(words.len()), "--resume".into());
+            }
+            return Some(bytes(&words));
+        }
+        let all_named = self.named.len() as u64 == self.failed;
+        let complete = all_named && self.not_run == 0 && !stopped;
+        let single = self.named.iter().all(|(input, _)| !input.contains(&0));
+        if !complete || !single || options.input.is_some() || options.null {
+            return Some("add --log FILE to such a run, and then --resume".to_owned());
+        }
+        let inputs = quoted(self.named.iter().map(|(input, _)| input.as_slice()));
+        Some(format!(
+            "{} ::: {inputs}",
+            bytes(&args::without_inputs(words))
+        ))
+    }
+}

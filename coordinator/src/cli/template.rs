@@ -1,0 +1,215 @@
+//! The words of a command with inputs in them, with the meanings that GNU parallel gives to `{}` and the
+//! others: <https://www.gnu.org/software/parallel/parallel_cheat.pdf>.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// A command whose words may have places for inputs.
+#[derive(Debug, Clone)]
+pub(super) struct Template(Vec<Vec<Piece>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(Vec<u8>),
+    /// `{}` and its likes.
+    Input(Part),
+    /// `{#}`.
+    Number,
+}
+
+/// What of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    NoExtension,
+    Name,
+    Directory,
+    NameNoExtension,
+}
+
+const PLACES: [(&[u8], Piece); 6] = [
+    (b"{}", Piece::Input(Part::Whole)),
+    (b"{.}", Piece::Input(Part::NoExtension)),
+    (b"{/}", Piece::Input(Part::Name)),
+    (b"{//}", Piece::Input(Part::Directory)),
+    (b"{/.}", Piece::Input(Part::NameNoExtension)),
+    (b"{#}", Piece::Number),
+];
+
+impl Template {
+    /// Reads the words of a command. Without any place, the inputs come last.
+    pub(super) fn new(words: &[OsString]) -> Self {
+        let mut words: Vec<_> = words.iter().map(|word| pieces(word.as_bytes())).collect();
+        let is_text = |piece: &Piece| matches!(piece, Piece::Text(_));
+        if words.iter().flatten().all(is_text) {
+            words.push(vec![Piece::Input(Part::Whole)]);
+        }
+        Template(words)
+    }
+
+    /// `sh -c SCRIPT`, with the inputs as `"$@"`.
+    pub(super) fn script(script: &OsStr) -> Self {
+        let text = |text: &[u8]| vec![Piece::Text(text.to_vec())];
+        let words = [&b"sh"[..], b"-c", script.as_bytes(), b"sh"];
+        let mut words: Vec<_> = words.into_iter().map(text).collect();
+        words.push(vec![Piece::Input(Part::Whole)]);
+        Template(words)
+    }
+
+    /// The command's name, if it is the same for all inputs.
+    pub(super) fn program(&self) -> Option<&OsStr> {
+        match self.0.first()?.as_slice() {
+            [Piece::Text(text)] => Some(OsStr::from_bytes(text)),
+            _ => None,
+        }
+    }
+
+    /// The command's words for some inputs. A word with places stands there once for each of them.
+    pub(super) fn fill(&self, inputs: &[Vec<u8>], number: u64) -> Vec<Vec<u8>> {
+        let mut words = Vec::with_capacity(self.0.len() + inputs.len());
+        for pieces in &self.0 {
+            if pieces.iter().any(|piece| matches!(piece, Piece::Input(_))) {
+                words.extend(inputs.iter().map(|input| word(pieces, input, number)));
+            } else {
+                words.push(word(pieces, b"", number));
+            }
+        }
+        words
+    }
+}
+
+fn pieces(word: &[u8]) -> Vec<Piece> {
+    let (mut pieces, mut text, mut rest) = (Vec::new(), Vec::new(), word);
+    while let Some(first) = rest.first() {
+        match PLACES.iter().find(|(name, _)| rest.starts_with(name)) {
+            Some((name, place)) => {
+                if !text.is_empty() {
+                    pieces.push(Piece::Text(std::mem::take(&mut text)));
+                }
+                pieces.push(place.clone());
+                rest = &rest[name.len()..];
+            }
+            None => {
+                text.push(*first);
+                rest = &rest[1..];
+            }
+        }
+    }
+    if !text.is_empty() || pieces.is_empty() {
+        pieces.push(Piece::Text(text));
+    }
+    pieces
+}
+
+fn word(pieces: &[Piece], input: &[u8], number: u64) -> Vec<u8> {
+    let mut word = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => word.extend(text),
+            Piece::Input(part) => word.extend(part.of(input)),
+            Piece::Number => word.extend(number.to_string().bytes()),
+        }
+    }
+    word
+}
+
+impl Part {
+    fn of(self, input: &[u8]) -> &[u8] {
+        let slash = input.iter().rposition(|byte| *byte == b'/');
+        let name = &input[slash.map_or(0, |at| at + 1)..];
+        // A dot in a directory's name begins no extension.
+        let dot = name.iter().rposition(|byte| *byte == b'.');
+        let extension = dot.map_or(0, |at| name.len() - at);
+        match self {
+            Part::Whole => input,
+            Part::NoExtension => &input[..input.len() - extension],
+            Part::Name => name,
+            Part::Directory => match slash {
+                None => b".",
+                Some(0) => b"/",
+                Some(at) => &input[..at],
+            },
+            Part::NameNoExtension => &name[..name.len() - extension],
+        }
+    }
+}
+
+/// Words as a shell takes them.
+pub(super) fn quoted<'w>(words: impl IntoIterator<Item = &'w [u8]>) -> String {
+    let quote = |word: &[u8]| {
+        let quoted = shlex::bytes::try_quote(word).unwrap_or(word.into());
+        OsString::from_vec(quoted.into_owned())
+            .to_string_lossy()
+            .into_owned()
+    };
+    let words: Vec<_> = words.into_iter().map(quote).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+
+    fn filled(words: &[&str], inputs: &[&str]) -> Vec<String> {
+        let words: Vec<_> = words.iter().map(OsString::from).collect();
+        let inputs: Vec<_> = inputs
+            .iter()
+            .map(|input| input.as_bytes().to_vec())
+            .collect();
+        let filled = Template::new(&words).fill(&inputs, 7);
+        filled
+            .into_iter()
+            .map(|word| String::from_utf8(word).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn places_are_filled_as_gnu_parallel_does() {
+        for (input, whole, bare, name, directory, bare_name) in [
+            (
+                "a/b.tar.gz",
+                "a/b.tar.gz",
+                "a/b.tar",
+                "b.tar.gz",
+                "a",
+                "b.tar",
+            ),
+            ("b", "b", "b", "b", ".", "b"),
+            ("/b.c", "/b.c", "/b", "b.c", "/", "b"),
+            ("a.d/b", "a.d/b", "a.d/b", "b", "a.d", "b"),
+            ("", "", "", "", ".", ""),
+        ] {
+            let words = ["x", "{}", "{.}", "{/}", "{//}", "{/.}", "{#}"];
+            let expected = ["x", whole, bare, name, directory, bare_name, "7"];
+            assert_eq!(filled(&words, &[input]), expected, "{input}");
+        }
+        assert_eq!(filled(&["x", "-o={.}.{#}"], &["a.b"]), ["x", "-o=a.7"]);
+        assert_eq!(
+            filled(&["x", "{", "{x}", "{}}"], &["1"]),
+            ["x", "{", "{x}", "1}"]
+        );
+    }
+
+    #[test]
+    fn an_input_without_a_place_comes_last() {
+        assert_eq!(filled(&["echo", "-n"], &["a b"]), ["echo", "-n", "a b"]);
+        assert_eq!(filled(&["echo", "{#}"], &["a"]), ["echo", "7"]);
+        assert_eq!(filled(&["echo", ""], &["a"]), ["echo", "", "a"]);
+        // What stands in an input is never a place.
+        assert_eq!(filled(&["echo"], &["{#}"]), ["echo", "{#}"]);
+    }
+
+    #[test]
+    fn several_inputs_repeat_the_word() {
+        assert_eq!(filled(&["x", "{}", "y"], &["1", "2"]), ["x", "1", "2", "y"]);
+        assert_eq!(filled(&["x", "-f={}"], &["1", "2"]), ["x", "-f=1", "-f=2"]);
+    }
+
+    #[test]
+    fn a_script_takes_its_inputs_as_arguments() {
+        let filled = Template::script(OsStr::new("echo \"$1\"")).fill(&[b"a b".to_vec()], 1);
+        assert_eq!(filled, [&b"sh"[..], b"-c", b"echo \"$1\"", b"sh", b"a b"]);
+    }
+}

@@ -1,0 +1,226 @@
+//! What a run does with an input: the three kinds of runs differ here and nowhere else.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use coordinator::{Builder, ByHand, Pool};
+use worker::builtin::{Bytes, Command, pipe_open};
+
+use super::args::{Exec, Map, Pipe};
+use super::template::{Template, quoted};
+use super::{Trouble, builder, complain};
+
+/// What to do with each input.
+#[derive(Debug, Clone)]
+pub(super) enum Work {
+    /// A task, in a worker.
+    Map { task: String },
+    /// A command for some inputs.
+    Exec {
+        template: Template,
+        many: usize,
+        key: String,
+    },
+    /// A line for a warm process.
+    Pipe { words: Vec<OsString> },
+}
+
+impl Work {
+    pub(super) fn map(map: &Map) -> Self {
+        Work::Map {
+            task: map.task.clone(),
+        }
+    }
+
+    pub(super) fn exec(exec: &Exec) -> Result<Self, Trouble> {
+        let (template, key) = match &exec.script {
+            Some(script) if script.as_bytes().windows(2).any(|two| two == b"{}") => {
+                return Err(Trouble::Usage(
+                    "a script can't have {} in it, because the shell would take the input for a \
+                     part of the script, quotes and all: write \"$1\", or \"$@\" with -n"
+                        .to_owned(),
+                ));
+            }
+            Some(script) => (
+                Template::script(script),
+                format!("-c {}", quoted([script.as_bytes()])),
+            ),
+            None if exec.command.is_empty() => return Err(no_command("exec", "gzip {}")),
+            None => (
+                Template::new(&exec.command),
+                format!(
+                    "-- {}",
+                    quoted(exec.command.iter().map(|word| word.as_bytes()))
+                ),
+            ),
+        };
+        if let Some(program) = template.program() {
+            check_program(program)?;
+        }
+        let key = match exec.many {
+            1 => format!("exec {key}"),
+            many => format!("exec -n{many} {key}"),
+        };
+        Ok(Work::Exec {
+            template,
+            many: exec.many as usize,
+            key,
+        })
+    }
+
+    pub(super) fn pipe(pipe: &Pipe) -> Result<Self, Trouble> {
+        let program = pipe.command.first();
+        check_program(program.ok_or_else(|| no_command("pipe", "python3 -u script.py"))?)?;
+        Ok(Work::Pipe {
+            words: pipe.command.clone(),
+        })
+    }
+
+    /// What tells this work from other work, in a log.
+    pub(super) fn key(&self) -> String {
+        match self {
+            Work::Map { task } => format!("map {task}"),
+            Work::Exec { key, .. } => key.clone(),
+            Work::Pipe { words } => {
+                format!(
+                    "pipe -- {}",
+                    quoted(words.iter().map(|word| word.as_bytes()))
+                )
+            }
+        }
+    }
+
+    /// How many inputs a call takes.
+    pub(super) fn many(&self) -> usize {
+        match self {
+            Work::Exec { many, .. } => *many,
+            _ => 1,
+        }
+    }
+
+    /// The task that workers run.
+    pub(super) fn task(&self) -> &str {
+        match self {
+            Work::Map { task } => task,
+            Work::Exec { .. } => "exec",
+            Work::Pipe { .. } => "pipe",
+        }
+    }
+
+    /// What the task gets.
+    pub(super) fn payload(&self, inputs: &mut Vec<Vec<u8>>, seq: u64) -> Vec<u8> {
+        let encoded = match self {
+            Work::Map { .. } => return inputs.pop().unwrap_or_default(),
+            Work::Exec { template, .. } => {
+                let argv = template.fill(inputs, seq).into_iter().map(Bytes).collect();
+                serde_json::to_vec(&Command { argv, seq })
+            }
+            Work::Pipe { .. } => serde_json::to_vec(&Bytes(inputs.pop().unwrap_or_default())),
+        };
+        // Bytes and numbers can always be written as JSON.
+        encoded.unwrap_or_default()
+    }
+
+    /// What would be run, as a shell takes it.
+    pub(super) fn shown(&self, inputs: &[Vec<u8>], seq: u64) -> String {
+        match self {
+            Work::Exec { template, .. } => {
+                let words = template.fill(inputs, seq);
+                quoted(words.iter().map(Vec::as_slice))
+            }
+            _ => {
+                let inputs = quoted(inputs.iter().map(Vec::as_slice));
+                format!("{} ::: {inputs}", self.key())
+            }
+        }
+    }
+
+    /// The bytes that a result is on stdout, with the end of the line.
+    pub(super) fn result(&self, value: &[u8]) -> Vec<u8> {
+        let mut line = match self {
+            Work::Exec { .. } => return Vec::new(),
+            Work::Map { .. } => match worker::text::show(value) {
+                Some(shown) => shown.into_bytes(),
+                None => return Vec::new(),
+            },
+            Work::Pipe { .. } => match serde_json::from_slice::<Bytes>(value) {
+                Ok(line) => line.0,
+                Err(_) => value.to_vec(),
+            },
+        };
+        line.push(b'\n');
+        line
+    }
+
+    /// What its own workers need to know. The built-in tasks are this program's own.
+    pub(super) fn builder(&self, worker: Option<&Path>) -> Result<Builder, Trouble> {
+        if let Work::Map { .. } = self {
+            return Ok(builder(worker));
+        }
+        let program = std::env::current_exe().map_err(|error| {
+            Trouble::Pool(format!(
+                "this program can't find its own executable: {error}"
+            ))
+        })?;
+        let builder = Pool::builder().worker(program);
+        Ok(match self {
+            Work::Pipe { words } => {
+                let words = words.iter().map(|word| Bytes(word.as_bytes().to_vec()));
+                builder.initializer(pipe_open, words.collect())
+            }
+            _ => builder,
+        })
+    }
+}
+
+/// Workers that somebody starts by hand.
+pub(super) fn by_hand(builder: Builder) -> Builder {
+    complain(&"start each of these workers by hand, in another terminal or under a debugger:");
+    builder.by_hand(|worker| {
+        // One write, so that the lines of two slots don't mix.
+        let _ = io::stderr().write_all(format!("{}\n", line(worker)).as_bytes());
+    })
+}
+
+/// The line that starts a worker by hand, as a shell takes it.
+fn line(worker: &ByHand) -> String {
+    let path = |path: &Path| quoted([path.as_os_str().as_bytes()]);
+    format!(
+        "COORDINATOR_TOKEN={} {} --connect {}",
+        worker.token,
+        path(&worker.program),
+        path(&worker.connect)
+    )
+}
+
+fn no_command(name: &str, example: &str) -> Trouble {
+    Trouble::Usage(format!(
+        "there is no command: put it after `--`, as in: coordinator {name} -- {example}"
+    ))
+}
+
+/// Whether there is such a program, before anything runs.
+fn check_program(program: &OsStr) -> Result<(), Trouble> {
+    let executable = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let found = if program.as_bytes().contains(&b'/') {
+        executable(Path::new(program))
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+        std::env::split_paths(&path).any(|directory| executable(&directory.join(program)))
+    };
+    if found {
+        return Ok(());
+    }
+    let name = program.to_string_lossy();
+    Err(Trouble::Usage(if program.as_bytes().contains(&b'/') {
+        format!("there is no program `{name}` that can be run")
+    } else {
+        format!("there is no command `{name}`: none of the directories in PATH has it")
+    }))
+}

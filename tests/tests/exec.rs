@@ -1,0 +1,350 @@
+//! `coordinator exec` and `coordinator pipe`, as people use them instead of xargs and GNU parallel.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
+
+use tempfile::TempDir;
+use tests::run::{Run, complains, coordinator, prints, stderr, stdout};
+
+fn script<'a>(options: &[&'a str], script: &'a str, inputs: &[&'a str]) -> Run {
+    let mut words = vec!["exec"];
+    words.extend(options);
+    words.extend(["-c", script, ":::"]);
+    words.extend(inputs);
+    coordinator(&words)
+}
+
+#[test]
+fn a_command_runs_for_each_input() {
+    prints(
+        &coordinator(&["exec", "--", "echo", "-n", "<{}>", "{#}", ":::", "a b", "c"]).output(),
+        0,
+        "<a b> 1<c> 2",
+    );
+    prints(
+        &coordinator(&["exec", ":::", "a", "b", "--", "echo", "x"]).output(),
+        0,
+        "x a\nx b\n",
+    );
+    let names = coordinator(&["exec", "--", "echo", "{}", "{.}", "{/}", "{//}", "{/.}"]);
+    prints(&names.with_input(b"d/f.c\n"), 0, "d/f.c d/f f.c d f\n");
+    let three = coordinator(&["exec", "-n3", "--", "echo"]).with_input(b"1\n2\n3\n4\n");
+    prints(&three, 0, "1 2 3\n4\n");
+}
+
+#[test]
+fn a_script_gets_its_inputs_as_arguments() {
+    prints(
+        &script(&[], "echo \"<$1>\" $#", &["a b", "$(c)"]).output(),
+        0,
+        "<a b> 1\n<$(c)> 1\n",
+    );
+    prints(
+        &script(&["-n2"], "echo \"$@\"", &["1", "2", "3"]).output(),
+        0,
+        "1 2\n3\n",
+    );
+    complains(&script(&[], "echo {}", &["1"]).output(), 2, "\"$1\"");
+}
+
+#[test]
+fn odd_inputs_arrive_intact() {
+    let odd = "My brother's 12\" *** record  (costs $$$).jpg";
+    prints(
+        &script(&[], "printf '%s\\n' \"$1\"", &[odd]).output(),
+        0,
+        &format!("{odd}\n"),
+    );
+    let run = coordinator(&["exec", "-0", "--", "printf", "<%s>"]);
+    prints(&run.with_input(b"a\nb\0\0c"), 0, "<a\nb><><c>");
+    let run = coordinator(&["exec", "--", "printf", "<%s>"]);
+    prints(&run.with_input(b"a\n\nb"), 0, "<a><><b>");
+    let run = coordinator(&["exec", "--", "printf", "<%s>"]);
+    assert_eq!(run.with_input(b"\xff\xfe\n").stdout, b"<\xff\xfe>");
+    prints(&coordinator(&["exec", "--", "echo"]).output(), 0, "");
+}
+
+#[test]
+fn output_comes_in_input_order() {
+    let run = script(&["-j3"], "sleep $1; echo $1", &["0.3", "0.2", "0.1"]);
+    prints(&run.output(), 0, "0.3\n0.2\n0.1\n");
+    let run = script(&["-j3", "-u"], "sleep $1; echo $1", &["0.6", "0.3", "0"]);
+    prints(&run.output(), 0, "0\n0.3\n0.6\n");
+}
+
+#[test]
+fn thirty_commands_of_three_megabytes_do_not_mix() {
+    let inputs: Vec<String> = (10..40).map(|n| n.to_string()).collect();
+    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    let lines = "yes $1-out | head -n 500000; yes $1-err | head -n 500000 >&2";
+    let output = script(&["-j4"], lines, &inputs).output();
+    for (text, kind) in [(stdout(&output), "out"), (stderr(&output), "err")] {
+        let mut lines = text.lines();
+        for input in &inputs {
+            let line = format!("{input}-{kind}");
+            assert!(
+                lines.by_ref().take(500_000).all(|found| found == line),
+                "{line}"
+            );
+        }
+        assert!(lines.next().is_none());
+    }
+}
+
+/// Starts it, with its stdout as lines.
+fn lines(mut run: Run) -> (Run, std::process::Child, impl Iterator<Item = String>) {
+    let mut child = run.command.stdin(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    (run, child, lines.map(Result::unwrap))
+}
+
+#[test]
+fn the_first_call_streams_and_later_ones_wait() {
+    let directory = TempDir::new().unwrap();
+    let go = directory.path().join("go");
+    for (options, rest) in [
+        (&["-j2"][..], ["1 end", "2 begin", "2 end"]),
+        (&["-j2", "--live"], ["", "", ""]),
+    ] {
+        let _ = std::fs::remove_file(&go);
+        let wait = format!(
+            "echo $1 begin; while ! [ -e {} ]; do sleep 0.01; done; echo $1 end",
+            go.display()
+        );
+        let (run, mut child, mut lines) = lines(script(options, &wait, &["1", "2"]));
+        let live = options.contains(&"--live");
+        let mut first: Vec<_> = lines.by_ref().take(if live { 2 } else { 1 }).collect();
+        first.sort();
+        assert_eq!(first, ["1 begin", "2 begin"][..first.len()]);
+        std::fs::write(&go, "").unwrap();
+        let mut last: Vec<_> = lines.collect();
+        if live {
+            last.sort();
+            assert_eq!(last, ["1 end", "2 end"]);
+        } else {
+            assert_eq!(last, rest);
+        }
+        assert!(child.wait().unwrap().success());
+        run.nothing_left();
+    }
+}
+
+#[test]
+fn the_first_call_starts_before_the_inputs_end() {
+    let (run, mut child, mut lines) = lines(coordinator(&["exec", "--", "echo"]));
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "1").unwrap();
+    assert_eq!(lines.next().unwrap(), "1");
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    run.nothing_left();
+}
+
+#[test]
+fn head_ends_an_endless_run_quietly() {
+    let (run, mut child, mut lines) = lines(coordinator(&["exec", "-j2", "--", "echo"]));
+    let mut stdin = child.stdin.take().unwrap();
+    let endless = std::thread::spawn(move || while writeln!(stdin, "2").is_ok() {});
+    assert_eq!(lines.next().unwrap(), "2");
+    drop(lines);
+    let mut said = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(said, "");
+    endless.join().unwrap();
+    run.nothing_left();
+}
+
+#[test]
+fn a_grandchild_that_keeps_stdout_open_holds_nothing_up() {
+    prints(
+        &script(&[], "sleep 1000 & echo $1", &["1", "2"]).output(),
+        0,
+        "1\n2\n",
+    );
+}
+
+#[test]
+fn a_timeout_kills_grandchildren_and_those_that_ignore_sigterm() {
+    for ignore in ["", "trap '' TERM; "] {
+        let directory = TempDir::new().unwrap();
+        let pid = directory.path().join("pid");
+        // The loop keeps a shell that ignores SIGTERM from dying with its child.
+        let lines = format!(
+            "{ignore}sleep 1000 & echo $! > {}; while :; do wait; sleep 0.1; done",
+            pid.display()
+        );
+        let output = script(&["-t", "0.5", "--grace", "0.2"], &lines, &["1"]).output();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains("500ms"), "{}", stderr(&output));
+        let pid: u32 = std::fs::read_to_string(pid)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        tests::eventually("the grandchild is gone", || !tests::is_alive(pid));
+    }
+}
+
+#[test]
+fn commands_have_a_group_of_their_own_and_know_their_number() {
+    let each = "echo $COORDINATOR_SEQ $COORDINATOR_ATTEMPT $COORDINATOR_WORKER; \
+                [ $(ps -o pgid= -p $$) = $$ ]";
+    prints(
+        &script(&["-j1"], each, &["a", "b"]).output(),
+        0,
+        "1 1 1\n2 1 1\n",
+    );
+    // Such a signal reaches the command alone.
+    let output = script(&["-j1"], "[ $1 = b ] || kill -KILL 0; echo $1", &["a", "b"]).output();
+    prints(&output, 1, "b\n");
+    assert!(stderr(&output).contains("SIGKILL"), "{}", stderr(&output));
+}
+
+#[test]
+fn max_fail_starts_nothing_more() {
+    let run = script(
+        &["-j1", "--max-fail", "1"],
+        "echo $1; exit $1",
+        &["0", "1", "0"],
+    );
+    prints(&run.output(), 1, "0\n1\n");
+    let run = script(
+        &["-j2", "--max-fail", "1:now"],
+        "[ $1 = 1 ] || exec sleep 1000; sleep 0.2; exit 1",
+        &["0", "1", "2"],
+    );
+    let began = std::time::Instant::now();
+    prints(&run.output(), 1, "");
+    assert!(began.elapsed() < std::time::Duration::from_secs(60));
+}
+
+#[test]
+fn success_at_the_second_attempt_is_shown_as_retried() {
+    let output = script(
+        &["-r1"],
+        "echo $COORDINATOR_ATTEMPT; [ $COORDINATOR_ATTEMPT = 2 ]",
+        &["x"],
+    );
+    let output = output.output();
+    prints(&output, 0, "2\n");
+    assert!(stderr(&output).contains("1 retried"), "{}", stderr(&output));
+}
+
+#[test]
+fn failures_are_summed_up_with_the_command_for_the_rest() {
+    let output = script(&[], "exit $1", &["0", "3", "0", "4"]).output();
+    prints(&output, 1, "");
+    let said = stderr(&output);
+    assert!(said.contains("input \"3\": exited with code 3"), "{said}");
+    assert!(said.contains("2 of 4 calls did not succeed"), "{said}");
+    assert!(said.trim_end().ends_with("::: 3 4"), "{said}");
+}
+
+#[test]
+fn lines_can_be_tagged_with_their_input() {
+    let output = script(&["--tag", "-j2"], "echo one; echo two", &["a", "b"]).output();
+    prints(&output, 0, "a\tone\na\ttwo\nb\tone\nb\ttwo\n");
+}
+
+#[test]
+fn few_descriptors_do_not_hang_a_run() {
+    let mut run = coordinator(&[]);
+    let program = run.command.get_program().to_owned();
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .arg("-c")
+        .arg("ulimit -n 30; exec \"$0\" exec -j2 -r1 -- false ::: 1 2 3 4 5 6 7 8")
+        .arg(program)
+        .env("TMPDIR", run.temporary.path())
+        .stdin(Stdio::null());
+    run.command = limited;
+    let output = run.output();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+}
+
+#[test]
+fn a_warm_process_answers_line_by_line() {
+    prints(
+        &coordinator(&["pipe", "-j2", "--", "cat", ":::", "a b", "", "c"]).output(),
+        0,
+        "a b\n\nc\n",
+    );
+    // A number, and what looks like JSON, is the line that it is.
+    prints(
+        &coordinator(&["pipe", "--", "cat"]).with_input(b"1\n\"x\"\n[]"),
+        0,
+        "1\n\"x\"\n[]\n",
+    );
+    let counts = "while read line; do n=$((n + 1)); echo $line-$n; done";
+    let run = coordinator(&["pipe", "-j1", "--recycle", "2", "--", "sh", "-c", counts]);
+    prints(&run.with_input(b"a\nb\nc\n"), 0, "a-1\nb-2\nc-1\n");
+}
+
+#[test]
+fn a_pipe_that_breaks_costs_one_input() {
+    let breaks = "while read line; do [ $line = b ] && exit 7; echo $line; done";
+    let output = coordinator(&[
+        "pipe", "-j1", "--", "sh", "-c", breaks, ":::", "a", "b", "c",
+    ])
+    .output();
+    prints(&output, 1, "a\nc\n");
+    assert!(stderr(&output).contains("code 7"), "{}", stderr(&output));
+    let silent = coordinator(&["pipe", "-j1", "--", "true", ":::", "x"]).output();
+    prints(&silent, 1, "");
+    assert!(stderr(&silent).contains("\"x\""), "{}", stderr(&silent));
+    let chatty = coordinator(&["pipe", "-j1", "--", "sed", "-u", "p", ":::", "x"]).output();
+    prints(&chatty, 1, "");
+    assert!(
+        stderr(&chatty).contains("more than one line"),
+        "{}",
+        stderr(&chatty)
+    );
+}
+
+#[test]
+fn mistakes_are_found_before_anything_runs() {
+    let line = |arguments: &[&str]| coordinator(arguments).output();
+    complains(
+        &line(&["exec", "--", "nonesuch", ":::", "1"]),
+        2,
+        "there is no command `nonesuch`",
+    );
+    complains(
+        &line(&["exec", "--", "/nonesuch", ":::", "1"]),
+        2,
+        "/nonesuch",
+    );
+    complains(
+        &line(&["pipe", "--", "nonesuch", ":::", "1"]),
+        2,
+        "nonesuch",
+    );
+    complains(&line(&["exec", ":::", "1"]), 2, "after `--`");
+    complains(
+        &line(&["exec", "-j0", "--", "true", ":::", "1"]),
+        2,
+        "--jobs",
+    );
+    complains(
+        &line(&["exec", "-t", "soon", "--", "true", ":::", "1"]),
+        2,
+        "duration",
+    );
+    complains(
+        &line(&["exec", "--resume", "--", "true", ":::", "1"]),
+        2,
+        "--log",
+    );
+    complains(
+        &line(&["exec", "--log", "/nowhere/log", "--", "true", ":::", "1"]),
+        2,
+        "/nowhere/log",
+    );
+}

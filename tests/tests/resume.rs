@@ -1,0 +1,224 @@
+//! `--json`, `--log` and `--resume`.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::run::{coordinator, prints, stderr, stdout};
+
+fn objects(text: &str) -> Vec<Value> {
+    let lines = text.lines().map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn json_has_an_object_for_each_call_and_one_for_the_run() {
+    let script = "echo out; echo err >&2; [ $1 = 3 ] && kill -9 $$; exit $1";
+    let output =
+        coordinator(&["exec", "-j2", "--json", "-c", script, ":::", "0", "2", "3"]).output();
+    assert_eq!(output.status.code(), Some(1));
+    let objects = objects(stdout(&output));
+    let of = |at: usize, field: &str| objects[at][field].clone();
+    let calls = [
+        ("0", "ok", Some(0), None),
+        ("2", "failed", Some(2), None),
+        ("3", "died", None, Some(9)),
+    ];
+    for (at, (input, status, exit, signal)) in calls.into_iter().enumerate() {
+        assert_eq!(of(at, "v"), 1);
+        assert_eq!(of(at, "seq"), at + 1);
+        assert_eq!(of(at, "input"), input);
+        assert_eq!(of(at, "status"), status);
+        assert_eq!(of(at, "exit"), exit.map_or(Value::Null, Value::from));
+        assert_eq!(of(at, "signal"), signal.map_or(Value::Null, Value::from));
+        assert_eq!(of(at, "attempts"), 1);
+        assert!(of(at, "ms").is_number() && of(at, "worker").is_number());
+        assert_eq!(
+            (of(at, "stdout"), of(at, "stderr")),
+            ("out\n".into(), "err\n".into())
+        );
+        assert_eq!(of(at, "error").is_null(), status == "ok");
+    }
+    assert_eq!(of(3, "summary"), true);
+    assert_eq!((of(3, "ok"), of(3, "failed")), (1.into(), 2.into()));
+    assert_eq!(objects.len(), 4);
+}
+
+#[test]
+fn json_has_results_and_bytes_that_are_no_text() {
+    let output = coordinator(&["map", "--json", "square", ":::", "3", "x"]).output();
+    let found = objects(stdout(&output));
+    assert_eq!(found[0]["result"], 9);
+    assert_eq!(found[1]["status"], "undecodable");
+    let run = coordinator(&["exec", "--json", "--", "printf", "%s"]);
+    let output = run.with_input(b"\xff\n");
+    let found = objects(stdout(&output));
+    assert_eq!(
+        (&found[0]["input_b64"], &found[0]["stdout_b64"]),
+        (&"/w==".into(), &"/w==".into())
+    );
+}
+
+/// A run that leaves a mark for each call, and what it was called with.
+struct Marked {
+    directory: TempDir,
+}
+
+impl Marked {
+    fn new() -> Self {
+        Marked {
+            directory: TempDir::new().unwrap(),
+        }
+    }
+
+    fn log(&self) -> String {
+        self.directory.path().join("log").display().to_string()
+    }
+
+    fn script(&self) -> String {
+        let directory = self.directory.path().display();
+        format!("echo \"$1\" >> {directory}/ran; ! [ -e \"{directory}/fails-$1\" ]")
+    }
+
+    fn run(&self, options: &[&str], inputs: &[&str]) -> Output {
+        let (log, script) = (self.log(), self.script());
+        let mut words = vec!["exec", "--log", &log];
+        words.extend(options);
+        words.extend(["-c", &script, ":::"]);
+        words.extend(inputs);
+        coordinator(&words).output()
+    }
+
+    /// What ran since the last time, sorted.
+    fn ran(&self) -> String {
+        let path = self.directory.path().join("ran");
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let _ = fs::remove_file(path);
+        let mut inputs: Vec<_> = text.lines().collect();
+        inputs.sort_unstable();
+        inputs.concat()
+    }
+
+    fn fails(&self, input: &str, fails: bool) {
+        let path = self.directory.path().join(format!("fails-{input}"));
+        match fails {
+            true => fs::write(path, "").unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_resumed_run_does_what_is_left() {
+    let marked = Marked::new();
+    marked.fails("b", true);
+    let output = marked.run(&[], &["a", "b", "c"]);
+    assert_eq!(
+        (output.status.code(), marked.ran().as_str()),
+        (Some(1), "abc")
+    );
+    assert!(stderr(&output).contains("--resume"), "{}", stderr(&output));
+    marked.fails("b", false);
+    // Reordered, with two more, and one of them twice.
+    let resumed = ["--resume"];
+    assert_eq!(
+        marked
+            .run(&resumed, &["d", "c", "b", "a", "a"])
+            .status
+            .code(),
+        Some(0)
+    );
+    assert_eq!(marked.ran(), "abd");
+    marked.run(&resumed, &["d", "c", "b", "a", "a"]);
+    assert_eq!(marked.ran(), "");
+    // The same from the start is not the same again.
+    marked.run(&[], &["a", "b"]);
+    assert_eq!(marked.ran(), "ab");
+    marked.run(&resumed, &["a", "a", "a", "b"]);
+    assert_eq!(marked.ran(), "a");
+}
+
+#[test]
+fn the_log_has_a_line_for_each_attempt() {
+    let marked = Marked::new();
+    marked.fails("b", true);
+    marked.run(&["-r2"], &["a", "b"]);
+    let lines = objects(&fs::read_to_string(marked.log()).unwrap());
+    let of_b: Vec<_> = lines.iter().filter(|line| line["input"] == "b").collect();
+    assert_eq!((lines.len(), of_b.len()), (4, 3));
+    let attempts: Vec<_> = of_b
+        .iter()
+        .map(|line| line["attempt"].as_u64().unwrap())
+        .collect();
+    assert_eq!(attempts, [1, 2, 3]);
+    let again: Vec<_> = of_b
+        .iter()
+        .map(|line| line["again"].as_bool().unwrap())
+        .collect();
+    assert_eq!(again, [true, true, false]);
+    assert!(
+        of_b.iter()
+            .all(|line| line["status"] == "failed" && line["exit"] == 1)
+    );
+}
+
+#[test]
+fn another_command_is_refused_and_a_dry_run_writes_nothing() {
+    let marked = Marked::new();
+    let output = marked.run(&["--dry-run"], &["a"]);
+    assert_eq!(stdout(&output).lines().count(), 1);
+    assert!(!Path::new(&marked.log()).exists());
+    marked.run(&[], &["a"]);
+    marked.ran();
+    prints(&marked.run(&["--resume", "--dry-run"], &["a"]), 0, "");
+    let log = marked.log();
+    let output =
+        coordinator(&["exec", "--log", &log, "--resume", "--", "echo", ":::", "a"]).output();
+    prints(&output, 2, "");
+    assert!(
+        stderr(&output).contains("another command"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_run_that_is_killed_repeats_nothing_that_is_in_its_log() {
+    let marked = Marked::new();
+    let inputs: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+    let text = inputs.join("\n");
+    let (log, script) = (marked.log(), marked.script());
+    for kill_at in [40, 90, 0] {
+        let mut run = coordinator(&["exec", "-j2", "--log", &log, "--resume", "-c", &script]);
+        let input = marked.directory.path().join("inputs");
+        fs::write(&input, &text).unwrap();
+        let mut child = run
+            .command
+            .stdin(fs::File::open(input).unwrap())
+            .spawn()
+            .unwrap();
+        let lines = || fs::read_to_string(&log).unwrap_or_default().lines().count();
+        if kill_at > 0 {
+            tests::eventually("some have run", || lines() >= kill_at);
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+    }
+    let mut logged: HashMap<String, u32> = HashMap::new();
+    for line in fs::read_to_string(&log).unwrap().lines() {
+        // A torn line was never written.
+        if let Ok(line) = serde_json::from_str::<Value>(line)
+            && line["status"] == "ok"
+        {
+            *logged
+                .entry(line["input"].as_str().unwrap().to_owned())
+                .or_default() += 1;
+        }
+    }
+    assert_eq!(logged.len(), 300);
+    assert!(logged.values().all(|times| *times == 1));
+}
