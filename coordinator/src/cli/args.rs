@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use coordinator::Builder;
@@ -12,10 +13,8 @@ use super::help;
 use super::units::{self, Jobs, MaxFail, Recycle};
 
 /// Runs tasks and commands in worker processes; results come back in input order.
-///
-/// Without a command: a demonstration, the squares of 1 to 8 from four workers.
 #[derive(Debug, Parser)]
-#[command(name = "coordinator", version, arg_required_else_help = false, after_help = help::EXAMPLES)]
+#[command(name = "coordinator", version, arg_required_else_help = false, disable_help_subcommand = true, after_help = help::EXAMPLES)]
 pub(super) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -92,11 +91,7 @@ pub(super) struct Exec {
     )]
     pub(super) script: Option<OsString>,
     /// The command and its words
-    #[arg(
-        value_name = "COMMAND",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(value_name = "COMMAND", last = true)]
     pub(super) command: Vec<OsString>,
 }
 
@@ -109,11 +104,7 @@ pub(super) struct Pipe {
     #[command(flatten)]
     pub(super) options: Options,
     /// The command and its words
-    #[arg(
-        value_name = "COMMAND",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(value_name = "COMMAND", last = true)]
     pub(super) command: Vec<OsString>,
 }
 
@@ -274,6 +265,10 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
         );
     }
     let (words, inputs) = split_inputs(words);
+    let needs_separator = words
+        .get(1)
+        .is_some_and(|word| word == "exec" || word == "pipe")
+        && !words.iter().any(|word| word == "--");
     match Cli::try_parse_from(words) {
         Ok(Cli { command }) => {
             let options = command.as_ref().and_then(Command::options);
@@ -286,6 +281,12 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             }
         }
         Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),
+        Err(error) if needs_separator && error.kind() == ErrorKind::UnknownArgument => {
+            Err(format!(
+                "{}: a command comes after `--`, as in: coordinator exec -- gzip {{}}",
+                first_paragraph(&error.to_string())
+            ))
+        }
         Err(error) => Err(one_line(&error.to_string())),
     }
 }
@@ -325,13 +326,17 @@ fn may_follow(word: &OsStr) -> bool {
     word == "--manual" || jobs.is_some_and(number)
 }
 
-/// The first paragraph of a message, without its label, on one line.
 fn one_line(message: &str) -> String {
+    format!("{}; try: coordinator --help", first_paragraph(message))
+}
+
+/// The first paragraph of a message, without its label, on one line.
+fn first_paragraph(message: &str) -> String {
     let paragraph = message.split("\n\n").next().unwrap_or(message);
     let words: Vec<_> = paragraph.split_whitespace().collect();
     let line = words.join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    format!("{line}; try: coordinator --help")
+    line.to_owned()
 }
 
 /// The short form of the help, for a terminal with nothing to read.
@@ -417,8 +422,9 @@ mod tests {
                 help.lines().all(|line| line.chars().count() <= 80),
                 "{help}"
             );
+            let (_, examples) = help.split_once("Examples:").unwrap();
             assert!(
-                help.matches("\n  coordinator ").count() >= 2,
+                examples.matches("coordinator ").count() >= 2,
                 "{name}: {help}"
             );
             for option in command.get_arguments().filter_map(clap::Arg::get_long) {

@@ -7,7 +7,8 @@ Examples:
   coordinator map square ::: 1 2 3
   find . -name '*.log' | coordinator exec -- gzip -9
 
-RUST_LOG=debug tells what happens. The manual: coordinator man | man -l -";
+Without a command: the squares of 1 to 8 from four workers. RUST_LOG=debug tells
+what happens. The manual: coordinator man | man -l -";
 
 pub(super) const MAP_USAGE: &str = "coordinator map TASK [OPTIONS] [::: INPUT...]";
 pub(super) const EXEC_USAGE: &str =
@@ -16,17 +17,18 @@ pub(super) const PIPE_USAGE: &str = "coordinator pipe [OPTIONS] -- COMMAND [ARG]
 
 /// The options of every run.
 const OPTIONS: &str = "
-  -j, --jobs N|N%|-N      so many workers     -a, --input FILE  - is stdin
-  -t, --timeout TIME      limit of one call   -0, --null        inputs end with NUL
-  -r, --retries N         try again           -u, --unordered   as results come
-      --backoff TIME      wait before that        --live        lines as they come
-      --grace TIME        SIGTERM to SIGKILL      --tag         input before lines
-      --memory SIZE       limit of a worker       --json        an object a call
-      --recycle N|SIZE    replace workers     -q, --quiet       only what went wrong
-      --max-fail N[:now]  then start no more      --progress, --color WHEN
-      --delay TIME        between starts          --log FILE    a line an attempt
-      --max-load N|N%     start below that        --resume      skip what succeeded
-      --min-free-memory SIZE                      --dry-run     only show
+  -j, --jobs N|N%|-N     so many workers  -a, --input FILE    `-` is stdin
+  -t, --timeout TIME     limit of a call  -0, --null          end with NUL
+  -r, --retries N        try again        -u, --unordered     as results come
+      --backoff TIME     wait before that     --live          as lines come
+      --grace TIME       TERM to KILL         --tag           input before lines
+      --memory SIZE      of a worker          --json          an object a call
+      --recycle N|SIZE   renew workers    -q, --quiet         only what fails
+      --max-fail N[:now] then give up         --progress WHEN auto|always|never
+      --delay TIME       between starts       --color WHEN    auto|always|never
+      --max-load N|N%    start below that     --log FILE      a line an attempt
+      --min-free-memory SIZE                  --resume        what is left
+      --dry-run          only show
 ";
 
 pub(super) const MAP_EXAMPLES: &str = "Examples:
@@ -54,7 +56,7 @@ pub(super) const MAN_EXAMPLES: &str = "Examples:
   coordinator man > ~/.local/share/man/man1/coordinator.1";
 
 pub(super) fn map() -> String {
-    let own = "      --worker PATH       its executable          --manual      start none myself\n";
+    let own = "      --worker PATH      executable           --manual        start no workers\n";
     format!(
         "Run a task on each input, in warm workers. Inputs are JSON, or else strings.\n\n\
          Usage: {MAP_USAGE}\n{OPTIONS}{own}\n\
@@ -63,8 +65,7 @@ pub(super) fn map() -> String {
 }
 
 pub(super) fn exec() -> String {
-    let own =
-        "  -n, --inputs N          for each command    -c, --script S    sh -c S; use \"$@\"\n";
+    let own = "  -n, --inputs N         for a command    -c, --script SCRIPT sh -c, with \"$@\"\n";
     format!(
         "Run a command on each input, without a shell. Output comes in input order.\n\n\
          Usage: {EXEC_USAGE}\n{OPTIONS}{own}\n\
