@@ -427,7 +427,8 @@ mod tests {
                 examples.matches("coordinator ").count() >= 2,
                 "{name}: {help}"
             );
-            for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let options = command.get_arguments().filter_map(clap::Arg::get_long);
+            for option in options.filter(|option| *option != "help") {
                 assert!(help.contains(&format!("--{option}")), "{name}: --{option}");
             }
         }

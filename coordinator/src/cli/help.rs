@@ -48,7 +48,7 @@ pub(super) const TASKS_EXAMPLES: &str = "Examples:
   coordinator tasks --worker ./my-worker";
 
 pub(super) const COMPLETIONS_EXAMPLES: &str = "Examples:
-  coordinator completions bash > ~/.local/share/bash-completion/completions/coordinator
+  eval \"$(coordinator completions bash)\"
   coordinator completions fish > ~/.config/fish/completions/coordinator.fish";
 
 pub(super) const MAN_EXAMPLES: &str = "Examples:

@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::memory;
+use super::{memory, tree};
 use crate::error::Death;
 
 /// A worker's process and, with it, its process group: all that it starts.
@@ -83,11 +83,29 @@ impl WorkerProcess {
                 GroupSignal::Stop => Signal::STOP,
                 GroupSignal::Continue => Signal::CONT,
             };
+            // Commands have groups of their own. Their worker passes SIGTERM on, and the kernel kills them
+            // with it; but a pause is nothing that it hears of.
+            if signal == Signal::CONT {
+                self.signal_others(signal);
+            }
             // The group exists as long as its leader is not reaped.
             let _ = rustix::process::kill_process_group(self.pid, signal);
+            if signal == Signal::STOP {
+                // The worker stands still: it starts nothing more meanwhile.
+                self.signal_others(signal);
+            }
             if signal == Signal::TERM {
                 // A stopped process would only hear of it when it is continued.
                 let _ = rustix::process::kill_process_group(self.pid, Signal::CONT);
+            }
+        }
+    }
+
+    /// Sends a signal to the groups that the process has started.
+    fn signal_others(&self, signal: Signal) {
+        for group in tree::other_groups(self.pid) {
+            if let Some(group) = Pid::from_raw(group) {
+                let _ = rustix::process::kill_process_group(group, signal);
             }
         }
     }

@@ -5,11 +5,11 @@ use std::io;
 
 use rustix::process::{Pid, Resource, Rlimit};
 
+use super::tree::{self, DEPTH};
+
 /// How far beyond its limit a process may reach for memory before the kernel refuses. It may reserve
 /// more than it uses, and only what it uses counts.
 const REACH: u64 = 2;
-/// How deep the children of children are looked for.
-const DEPTH: u32 = 32;
 
 /// The memory, in bytes, that a process and its descendants have to themselves: what is neither a file
 /// nor shared. That of a process that is gone is 0.
@@ -20,7 +20,7 @@ pub(super) fn of_tree(pid: u32) -> u64 {
 fn of_descendants(pid: u32, depth: u32) -> u64 {
     let children = match depth {
         0 => Vec::new(),
-        _ => children(pid),
+        _ => tree::children(pid),
     };
     let theirs = children
         .iter()
@@ -37,22 +37,6 @@ fn of_process(pid: u32) -> u64 {
         .map_while(|word| word.parse::<u64>().ok());
     let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
     resident.saturating_sub(shared) * rustix::param::page_size() as u64
-}
-
-/// The children of all threads of a process; none where the kernel was built without such lists.
-fn children(pid: u32) -> Vec<u32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    let lists = threads
-        .flatten()
-        .map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
-    let numbers = |list: String| -> Vec<u32> {
-        list.split(' ')
-            .filter_map(|word| word.parse().ok())
-            .collect()
-    };
-    lists.flat_map(numbers).collect()
 }
 
 /// Sets how much private writable memory a process can have, mapped or used.
