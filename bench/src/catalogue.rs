@@ -1,7 +1,7 @@
 //! What is measured: each measure, its sides, and what ours is to reach.
 
 use crate::Problem;
-use crate::sides::{Setting, Values, floor, kills, life, ours, processes, spawned, threads};
+use crate::sides::{Setting, Values, floor, kills, life, ours, processes, shell, spawned, threads};
 
 /// Something that is measured, by one side or several.
 pub(crate) struct Measure {
@@ -263,6 +263,26 @@ pub(crate) static MEASURES: &[Measure] = &[
         sides: &[
             ours(ours::process),
             rust("xargs -P2, bare processes", processes::xargs, TimesAsLong),
+        ],
+    },
+    Measure {
+        name: "exec",
+        title: "`true` for each of 1,000 inputs; ours in order and logged",
+        once: false,
+        quantities: &[seconds("time a call, two at once")],
+        sides: &[
+            ours(shell::exec),
+            rust("xargs -P2", shell::xargs, TimesAsLong).target(1.0),
+        ],
+    },
+    Measure {
+        name: "pipe",
+        title: "200,000 lines through two `cat`s, each answered before the next",
+        once: false,
+        quantities: &[seconds("time a line, two at once")],
+        sides: &[
+            ours(shell::pipe),
+            rust("a bare loop for each", shell::loops, Share).target(0.8),
         ],
     },
     Measure {

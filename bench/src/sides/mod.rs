@@ -5,6 +5,7 @@ pub(crate) mod kills;
 pub(crate) mod life;
 pub(crate) mod ours;
 pub(crate) mod processes;
+pub(crate) mod shell;
 pub(crate) mod spawned;
 pub(crate) mod threads;
 

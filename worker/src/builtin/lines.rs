@@ -17,7 +17,7 @@ use crate::task;
 /// How much of a line a message shows, in characters.
 const SHOWN: usize = 60;
 /// How much is read at once, at first.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 4 << 10;
 /// How long a process has to end when its input has.
 const LEAVE: Duration = Duration::from_millis(200);
 
