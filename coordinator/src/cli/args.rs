@@ -38,6 +38,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "PATH")]
         worker: Option<PathBuf>,
     },
+    /// Draw what a log tells: a page, or a trace for Perfetto
+    #[command(after_help = help::REPORT_EXAMPLES)]
+    Report(Report),
     /// Print a script that completes these words in a shell
     #[command(after_help = help::COMPLETIONS_EXAMPLES)]
     Completions {
@@ -47,6 +50,20 @@ pub(super) enum Command {
     /// Print the manual page
     #[command(after_help = help::MAN_EXAMPLES)]
     Man,
+}
+
+/// Draw what a log tells: a web page with a timeline, or a trace for Perfetto.
+#[derive(Debug, Args)]
+pub(super) struct Report {
+    /// The log that --log wrote; it may hold several runs
+    #[arg(value_name = "LOG")]
+    pub(super) log: PathBuf,
+    /// Write to FILE instead of stdout or, if that is a terminal, LOG.html
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Write Chrome's trace format, for ui.perfetto.dev, instead of a page
+    #[arg(long)]
+    pub(super) trace: bool,
 }
 
 /// Run a task on each input, in warm workers.
@@ -250,7 +267,7 @@ pub(super) enum Parsed {
     /// This text on stdout.
     Print(String),
     /// This command, with the inputs after `:::`.
-    Run(Option<Command>, Option<Vec<OsString>>),
+    Run(Option<Box<Command>>, Option<Vec<OsString>>),
 }
 
 /// Understands a command line, or says in one line why not.
@@ -277,7 +294,7 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
                 (Some(Options { input: Some(_), .. }), Some(_)) => {
                     Err("the inputs come after `:::` or from --input, not from both".to_owned())
                 }
-                _ => Ok(Parsed::Run(command, inputs)),
+                _ => Ok(Parsed::Run(command.map(Box::new), inputs)),
             }
         }
         Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),

@@ -47,6 +47,10 @@ pub(super) const TASKS_EXAMPLES: &str = "Examples:
   coordinator tasks
   coordinator tasks --worker ./my-worker";
 
+pub(super) const REPORT_EXAMPLES: &str = "Examples:
+  coordinator report run.log -o run.html
+  coordinator report --trace run.log > run.trace.json";
+
 pub(super) const COMPLETIONS_EXAMPLES: &str = "Examples:
   eval \"$(coordinator completions bash)\"
   coordinator completions fish > ~/.config/fish/completions/coordinator.fish";

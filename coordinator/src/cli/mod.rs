@@ -10,6 +10,7 @@ mod manual;
 mod outcome;
 mod printer;
 mod progress;
+mod report;
 mod run;
 mod signals;
 mod summary;
@@ -64,7 +65,7 @@ pub(crate) fn main() -> ExitCode {
         .init();
     let ran = match args::parse(std::env::args_os()) {
         Ok(Parsed::Print(text)) => print(&text),
-        Ok(Parsed::Run(command, inputs)) => dispatch(command, inputs),
+        Ok(Parsed::Run(command, inputs)) => dispatch(command.map(|command| *command), inputs),
         Err(why) => Err(Trouble::Usage(why)),
     };
     let code = match ran {
@@ -108,6 +109,7 @@ fn dispatch(command: Option<Command>, inputs: Option<Vec<OsString>>) -> Result<E
             inputs,
         ),
         Some(Command::Tasks { worker }) => tasks::run(worker.as_deref()),
+        Some(Command::Report(args)) => report::run(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut args::definition(), "coordinator", &mut script);

@@ -1,0 +1,112 @@
+//! The attempts as the page's script reads them: JSON in columns, because 100,000 objects with
+//! named fields would be many times as long.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use super::read::{KEPT, Status};
+use super::text;
+use super::timeline::Timeline;
+
+/// So many bytes of inputs are embedded; if they are longer, each is cut shorter.
+const INPUTS: usize = 8_000_000;
+
+/// Texts, each once, by number.
+#[derive(Default)]
+struct Texts<'a> {
+    numbers: HashMap<&'a str, usize>,
+    texts: Vec<&'a str>,
+}
+
+impl<'a> Texts<'a> {
+    fn number(&mut self, text: &'a str) -> usize {
+        *self.numbers.entry(text).or_insert_with(|| {
+            self.texts.push(text);
+            self.texts.len() - 1
+        })
+    }
+
+    /// As a JSON array of texts no longer than the limit.
+    fn json(&self, limit: usize) -> String {
+        let texts = self.texts.iter();
+        let texts = texts.map(|shown| text::json(&text::visible(&text::shorten(shown, limit))));
+        format!("[{}]", texts.collect::<Vec<_>>().join(",\n"))
+    }
+}
+
+/// Writes the JSON, in a form that may stand in a `<script>`.
+pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
+    let (mut inputs, mut reasons) = (Texts::default(), Texts::default());
+    let mut columns: [(&str, Vec<i64>); 7] = [
+        "start", "length", "row", "attempt", "input", "reason", "seq",
+    ]
+    .map(|n| (n, Vec::new()));
+    let mut statuses = String::new();
+    let mut before = 0;
+    for bar in &timeline.bars {
+        let attempt = &timeline.attempts[bar.attempt];
+        let seq = attempt.seq.and_then(|seq| i64::try_from(seq).ok());
+        let values = [
+            // Each from the one before: shorter.
+            bar.start - before,
+            bar.length,
+            bar.row as i64,
+            i64::from(attempt.number),
+            inputs.number(&attempt.input) as i64,
+            reasons.number(&attempt.reason) as i64,
+            seq.unwrap_or(-1),
+        ];
+        before = bar.start;
+        for ((_, column), value) in columns.iter_mut().zip(values) {
+            column.push(value);
+        }
+        statuses.push(letter(attempt.status, attempt.again));
+    }
+
+    let runs = timeline.runs.iter().filter(|run| run.start.is_some());
+    let runs = runs.map(|run| {
+        let start = run.start.unwrap_or(0.0).clamp(-1e12, 1e12);
+        let length = (run.ms * 1e3).clamp(0.0, 1e15);
+        let date = text::json(&text::date(start));
+        format!(
+            "{{\"from\":{},\"length\":{length:.0},\"start\":{start:.3},\"date\":{date}}}",
+            run.from
+        )
+    });
+    writeln!(out, "{{\"end\":{},", timeline.end)?;
+    writeln!(out, "\"runs\":[{}],", runs.collect::<Vec<_>>().join(","))?;
+    let names = Status::ALL.map(|status| text::json(status.word()));
+    writeln!(out, "\"names\":[{}],", names.join(","))?;
+    writeln!(out, "\"workers\":{},", array(&timeline.workers))?;
+    for (name, column) in columns {
+        writeln!(out, "\"{name}\":{},", array(&column))?;
+    }
+    writeln!(out, "\"status\":\"{statuses}\",")?;
+    writeln!(out, "\"reasons\":{},", reasons.json(KEPT))?;
+    let limits = [KEPT, 120, 80, 50];
+    let mut json = String::new();
+    for limit in limits {
+        json = inputs.json(limit);
+        if json.len() <= INPUTS {
+            break;
+        }
+    }
+    writeln!(out, "\"inputs\":{json}}}")
+}
+
+/// One letter for what became of an attempt: capital if it is tried again.
+fn letter(status: Status, again: bool) -> char {
+    let number = Status::ALL.iter().position(|known| *known == status);
+    let letter = (b'a'..=b'z').nth(number.unwrap_or(0)).unwrap_or(b'a');
+    let letter = if again {
+        letter.to_ascii_uppercase()
+    } else {
+        letter
+    };
+    char::from(letter)
+}
+
+fn array(values: &[impl ToString]) -> String {
+    let texts: Vec<_> = values.iter().map(ToString::to_string).collect();
+    format!("[{}]", texts.join(","))
+}

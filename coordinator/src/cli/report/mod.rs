@@ -1,0 +1,102 @@
+//! `coordinator report`: what a log tells, as a web page or as a trace.
+
+mod data;
+mod page;
+mod read;
+mod tables;
+mod text;
+mod timeline;
+mod trace;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use super::args::Report;
+use super::{Exit, Trouble, cannot_write, complain};
+use timeline::Timeline;
+
+/// Reads the log and writes the page or the trace.
+pub(super) fn run(args: &Report) -> Result<Exit, Trouble> {
+    let log = File::open(&args.log)
+        .and_then(|file| read::read(BufReader::new(file)))
+        .map_err(|error| {
+            Trouble::Usage(format!("{} can't be read: {error}", args.log.display()))
+        })?;
+    if let Some(warning) = log.warning() {
+        complain(&format_args!("{}: {warning}", args.log.display()));
+    }
+    let name = args.log.file_name().unwrap_or(args.log.as_os_str());
+    let title = text::visible(&name.to_string_lossy());
+    let timeline = Timeline::new(log);
+    let fill = |out: &mut dyn Write| {
+        if args.trace {
+            trace::write(out, &timeline)
+        } else {
+            page::write(out, &title, &timeline)
+        }
+    };
+    let Some(path) = destination(args) else {
+        // Locked once: a page is many small writes.
+        return match buffered(io::stdout().lock(), fill) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(&error)),
+            _ => Ok(Exit::AllOk),
+        };
+    };
+    if same_file(&path, &args.log) {
+        let log = args.log.display();
+        return Err(Trouble::Usage(format!(
+            "{log} is the log itself, and would be overwritten"
+        )));
+    }
+    File::create(&path)
+        .and_then(|file| buffered(file, fill))
+        .map_err(|error| Trouble::Pool(format!("{} can't be written: {error}", path.display())))?;
+    if args.output.is_none() {
+        complain(&format_args!("wrote {}", path.display()));
+    }
+    Ok(Exit::AllOk)
+}
+
+fn buffered(to: impl Write, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::new(to);
+    fill(&mut out)?;
+    out.flush()
+}
+
+/// The file to write, if it is not stdout: megabytes of markup are no use on a terminal.
+fn destination(args: &Report) -> Option<PathBuf> {
+    match &args.output {
+        Some(path) if path.as_os_str() == "-" => None,
+        Some(path) => Some(path.clone()),
+        None if io::stdout().is_terminal() => Some(beside(&args.log, args.trace)),
+        None => None,
+    }
+}
+
+fn beside(log: &Path, trace: bool) -> PathBuf {
+    let mut name = OsString::from(log);
+    name.push(if trace { ".trace.json" } else { ".html" });
+    PathBuf::from(name)
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (fs::canonicalize(one), fs::canonicalize(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        // What does not exist yet is not the log.
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_names_stand_beside_the_log() {
+        let log = Path::new("/logs/run.jsonl");
+        assert_eq!(beside(log, false), Path::new("/logs/run.jsonl.html"));
+        assert_eq!(beside(log, true), Path::new("/logs/run.jsonl.trace.json"));
+    }
+}

@@ -1,0 +1,277 @@
+//! What the page says in words and numbers, also where no script runs.
+
+use std::io::{self, Write};
+
+use super::read::{Attempt, Status};
+use super::text::{self, count, duration, html};
+use super::timeline::Timeline;
+
+const SLOWEST: usize = 20;
+const FAILED: usize = 200;
+const RUNS: usize = 100;
+
+/// What it came to: a sentence, and the numbers to it.
+pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> io::Result<()> {
+    let mut templates: Vec<&str> = timeline.runs.iter().map(|run| &*run.template).collect();
+    templates.retain(|template| !template.is_empty());
+    templates.dedup();
+    let (first, more) = match *templates {
+        [] => (title.to_owned(), String::new()),
+        [first] => (first.to_owned(), String::new()),
+        [first, ..] => (
+            first.to_owned(),
+            format!(" and {} more", templates.len() - 1),
+        ),
+    };
+    let first = html(&text::shorten(&first, 500));
+    writeln!(
+        out,
+        "<header>\n<p class=\"kind\">coordinator report <span>{}</span></p>",
+        html(title)
+    )?;
+    writeln!(out, "<h1><code>{first}</code>{more}</h1>")?;
+    let calls = &timeline.calls;
+    if calls.total == 0 {
+        writeln!(
+            out,
+            "<p class=\"verdict\">The log is empty: it holds no attempts.</p>"
+        )?;
+        return writeln!(out, "</header>");
+    }
+    let (failed, unfinished) = (calls.failed.len(), calls.unfinished);
+    let total = plural(calls.total, "call");
+    let verdict = match (failed, unfinished) {
+        (0, 0) => format!("<b class=\"good\">✓ {total}, all succeeded</b>"),
+        (0, _) => format!("<b>… {} of {total} not finished</b>", count(unfinished)),
+        (_, 0) => format!("<b class=\"bad\">✗ {} of {total} failed</b>", count(failed)),
+        _ => format!(
+            "<b class=\"bad\">✗ {} of {total} failed</b>, {} not finished",
+            count(failed),
+            count(unfinished)
+        ),
+    };
+    writeln!(
+        out,
+        "<p class=\"verdict\">{verdict}</p>\n<dl class=\"tiles\">"
+    )?;
+    let attempts = timeline.attempts.len();
+    let workers = match timeline.use_of_workers() {
+        Some(used) => format!("{:.0} % busy", used * 100.0),
+        None => String::new(),
+    };
+    let first = timeline.runs.first().and_then(|run| run.start);
+    let runs = first.map_or(String::new(), |start| {
+        format!("from {} UTC", text::date(start))
+    });
+    let rate = match timeline.wall_ms {
+        wall if wall > 0.0 => format!("{} calls a second", rate(calls.total as f64 / wall * 1e3)),
+        _ => String::new(),
+    };
+    let mut times: Vec<f64> = timeline
+        .bars
+        .iter()
+        .map(|bar| bar.length as f64 / 1e3)
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let quantile = |part: f64| {
+        let at = (times.len() as f64 * part) as usize;
+        times.get(at.min(times.len().saturating_sub(1))).copied()
+    };
+    let shown = |time: Option<f64>| time.map_or("–".to_owned(), duration);
+    let spread = format!(
+        "95 %: {}, longest {}",
+        shown(quantile(0.95)),
+        shown(quantile(1.0))
+    );
+    let tiles = [
+        (
+            "Calls",
+            count(calls.total),
+            format!("{} succeeded", count(calls.ok)),
+        ),
+        (
+            "Attempts",
+            count(attempts),
+            format!("{} tried again", count(timeline.retries)),
+        ),
+        ("Wall time", duration(timeline.wall_ms), rate),
+        ("Median attempt", shown(quantile(0.5)), spread),
+        ("Workers", count(timeline.workers.len()), workers),
+        ("Runs", count(timeline.runs.len()), runs),
+    ];
+    for (name, value, note) in tiles {
+        writeln!(
+            out,
+            "<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>"
+        )?;
+    }
+    writeln!(out, "</dl>\n</header>")
+}
+
+fn rate(per_second: f64) -> String {
+    match per_second {
+        rate if rate >= 100.0 => count(rate.round() as usize),
+        rate if rate >= 1.0 => format!("{rate:.1}"),
+        rate => format!("{rate:.3}"),
+    }
+}
+
+fn plural(number: usize, what: &str) -> String {
+    format!(
+        "{} {what}{}",
+        count(number),
+        if number == 1 { "" } else { "s" }
+    )
+}
+
+/// Attempts by how they ended; without a script this is also the legend.
+pub(super) fn outcomes(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
+    writeln!(
+        out,
+        "<ul class=\"legend\" id=\"legend\" aria-label=\"Attempts by outcome\">"
+    )?;
+    for status in Status::ALL {
+        let number = timeline
+            .attempts
+            .iter()
+            .filter(|a| a.status == status)
+            .count();
+        if number > 0 {
+            writeln!(
+                out,
+                "<li data-status=\"{0}\"><i style=\"background:var(--{0})\"></i>{1} <b>{2}</b></li>",
+                status.word(),
+                status.label(),
+                count(number)
+            )?;
+        }
+    }
+    writeln!(out, "</ul>")
+}
+
+/// The tables below the charts.
+pub(super) fn tables(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
+    failed(out, timeline)?;
+    slowest(out, timeline)?;
+    if timeline.runs.len() > 1 {
+        runs(out, timeline)?;
+    }
+    Ok(())
+}
+
+const HEADS: &str = "<th class=\"n\">Call</th><th>Input</th><th>Outcome</th><th class=\"n\">Attempt</th>\
+                     <th class=\"n\">Duration</th><th class=\"n\">Worker</th>";
+
+fn failed(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
+    let failed = &timeline.calls.failed;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "<section><h2>Failed calls <small>by their last attempt</small></h2>"
+    )?;
+    table(out, timeline, failed.iter().take(FAILED).copied())?;
+    if failed.len() > FAILED {
+        let more = count(failed.len() - FAILED);
+        writeln!(
+            out,
+            "<p class=\"note\">and {more} more failed calls, which the log has</p>"
+        )?;
+    }
+    writeln!(out, "</section>")
+}
+
+fn slowest(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
+    let mut order: Vec<usize> = timeline.bars.iter().map(|bar| bar.attempt).collect();
+    // Stable, so that the earlier of two equals comes first.
+    order.sort_by(|a, b| {
+        timeline.attempts[*b]
+            .ms
+            .total_cmp(&timeline.attempts[*a].ms)
+    });
+    order.truncate(SLOWEST);
+    if order.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "<section><h2>Slowest attempts</h2>")?;
+    table(out, timeline, order.into_iter())?;
+    writeln!(out, "</section>")
+}
+
+fn table(
+    out: &mut dyn Write,
+    timeline: &Timeline,
+    indices: impl Iterator<Item = usize>,
+) -> io::Result<()> {
+    let places = timeline.places();
+    writeln!(
+        out,
+        "<div class=\"scroll\"><table><thead><tr>{HEADS}</tr></thead><tbody>"
+    )?;
+    for index in indices {
+        // The script makes of it a way to the bar.
+        let place = places
+            .get(&index)
+            .map(|place| format!(" data-bar=\"{place}\""));
+        row(out, &timeline.attempts[index], &place.unwrap_or_default())?;
+    }
+    writeln!(out, "</tbody></table></div>")
+}
+
+fn row(out: &mut dyn Write, attempt: &Attempt, place: &str) -> io::Result<()> {
+    let seq = attempt.seq.map_or("–".to_owned(), |seq| seq.to_string());
+    let worker = match attempt.worker {
+        0 => "–".to_owned(),
+        worker => worker.to_string(),
+    };
+    let time = attempt
+        .start
+        .map_or("never ran".to_owned(), |_| duration(attempt.ms));
+    let again = if attempt.again { ", tried again" } else { "" };
+    let reason = match attempt.reason.as_str() {
+        "" => String::new(),
+        reason => format!("<small>{}</small>", html(reason)),
+    };
+    writeln!(
+        out,
+        "<tr{place}><td class=\"n\">{seq}</td><td class=\"input\"><code>{}</code></td>\
+         <td><i style=\"background:var(--{})\"></i>{}{again}{reason}</td><td class=\"n\">{}</td>\
+         <td class=\"n\">{time}</td><td class=\"n\">{worker}</td></tr>",
+        html(&attempt.input),
+        attempt.status.word(),
+        attempt.status.label(),
+        attempt.number,
+    )
+}
+
+fn runs(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
+    writeln!(
+        out,
+        "<section><h2>Runs</h2>\n<div class=\"scroll\"><table><thead><tr><th class=\"n\">Run</th><th>Started</th>\
+         <th>Template</th><th class=\"n\">Wall time</th><th class=\"n\">Attempts</th>\
+         <th class=\"n\">Succeeded</th><th class=\"n\">Workers</th></tr></thead><tbody>"
+    )?;
+    for (index, run) in timeline.runs.iter().take(RUNS).enumerate() {
+        let start = run.start.map(|start| format!("{} UTC", text::date(start)));
+        writeln!(
+            out,
+            "<tr><td class=\"n\">{}</td><td title=\"{}\">{}</td><td class=\"input\"><code>{}</code></td>\
+             <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            index + 1,
+            html(&run.id),
+            start.unwrap_or("–".to_owned()),
+            html(&text::shorten(&run.template, 200)),
+            duration(run.ms),
+            count(run.attempts),
+            count(run.succeeded),
+            count(run.workers),
+        )?;
+    }
+    writeln!(out, "</tbody></table></div>")?;
+    if timeline.runs.len() > RUNS {
+        let more = count(timeline.runs.len() - RUNS);
+        writeln!(out, "<p class=\"note\">and {more} more runs</p>")?;
+    }
+    writeln!(out, "</section>")
+}

@@ -1,0 +1,240 @@
+//! Text that others wrote, made safe to show; and numbers made readable.
+
+use std::borrow::Cow;
+
+/// The first `limit` characters, with an ellipsis if there were more.
+pub(super) fn shorten(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        None => text.to_owned(),
+        Some(_) => text
+            .chars()
+            .take(limit.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
+    }
+}
+
+/// Shows what would else be invisible, or would rearrange the text around it.
+pub(super) fn visible(text: &str) -> String {
+    text.chars().map(visible_char).collect()
+}
+
+fn visible_char(c: char) -> char {
+    match c {
+        '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'),
+        '\x7f' => '\u{2421}',
+        '\u{2028}' | '\u{2029}' => '\u{2424}',
+        '\u{80}'..='\u{9f}'
+        | '\u{200e}'
+        | '\u{200f}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        _ => c,
+    }
+}
+
+/// As the content of an element or of a quoted attribute.
+pub(super) fn html(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            _ => escaped.push(visible_char(c)),
+        }
+    }
+    escaped
+}
+
+/// As a JSON string that no `<script>` ends in, and that is a string of older JavaScript too.
+pub(super) fn json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    if !quoted.contains(['<', '\u{2028}', '\u{2029}']) {
+        return quoted;
+    }
+    quoted
+        .replace('<', "\\u003c")
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
+}
+
+/// Base64, with or without padding.
+pub(super) fn decode(encoded: &str) -> Option<Vec<u8>> {
+    let digits = encoded.trim_end_matches('=').as_bytes();
+    let mut decoded = Vec::with_capacity(digits.len() / 4 * 3 + 2);
+    for group in digits.chunks(4) {
+        let mut bits = 0;
+        for digit in group {
+            bits = bits << 6 | sextet(*digit)?;
+        }
+        let bytes = match group.len() {
+            4 => 3,
+            3 => 2,
+            2 => 1,
+            _ => return None,
+        };
+        let whole = (bits << (6 * (4 - group.len()))).to_be_bytes();
+        decoded.extend_from_slice(&whole[1..=bytes]);
+    }
+    Some(decoded)
+}
+
+fn sextet(digit: u8) -> Option<u32> {
+    let value = match digit {
+        b'A'..=b'Z' => digit - b'A',
+        b'a'..=b'z' => digit - b'a' + 26,
+        b'0'..=b'9' => digit - b'0' + 52,
+        b'+' | b'-' => 62,
+        b'/' | b'_' => 63,
+        _ => return None,
+    };
+    Some(u32::from(value))
+}
+
+/// Text of any bytes.
+pub(super) fn lossy(bytes: &[u8]) -> String {
+    match String::from_utf8_lossy(bytes) {
+        Cow::Borrowed(text) => text.to_owned(),
+        Cow::Owned(text) => text,
+    }
+}
+
+/// 1,234,567.
+pub(super) fn count(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A time of this many milliseconds, to about three digits.
+pub(super) fn duration(ms: f64) -> String {
+    let seconds = ms / 1e3;
+    if ms < 1.0 {
+        return format!("{:.0} µs", ms * 1e3);
+    }
+    if seconds < 1.0 {
+        return format!("{:.*} ms", decimals(ms), ms);
+    }
+    // What rounds to a minute is one.
+    if seconds < 59.95 {
+        return format!("{:.*} s", decimals(seconds), seconds);
+    }
+    let whole = seconds.round() as u64;
+    match (
+        whole / 86400,
+        whole / 3600 % 24,
+        whole / 60 % 60,
+        whole % 60,
+    ) {
+        (0, 0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
+        (days, hours, _, _) => format!("{days} d {hours} h"),
+    }
+}
+
+fn decimals(value: f64) -> usize {
+    match value {
+        _ if value < 10.0 => 2,
+        _ if value < 100.0 => 1,
+        _ => 0,
+    }
+}
+
+/// A point in time, in UTC: 2024-11-24 07:20:00.
+pub(super) fn date(unix: f64) -> String {
+    let seconds = unix.floor() as i64;
+    let (days, second) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
+    // Counted from March of the year 0, so that leap days come last; in eras of 400 years.
+    let from_zero = days.saturating_add(719_468);
+    let (era, day) = (from_zero.div_euclid(146_097), from_zero.rem_euclid(146_097));
+    let year_of_era = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day + 2) / 153;
+    let day = day - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_text_ends_nothing() {
+        let evil = "</script><b a='\"'>&\u{2028}\u{1b}[0m\u{202e}\0";
+        assert_eq!(
+            html(evil),
+            "&lt;/script&gt;&lt;b a=&#39;&quot;&#39;&gt;&amp;\u{2424}\u{241b}[0m\u{fffd}\u{2400}"
+        );
+        let quoted = json(evil);
+        assert!(
+            !quoted.contains(['<', '\u{2028}', '\0', '\u{1b}']),
+            "{quoted}"
+        );
+        assert_eq!(serde_json::from_str::<String>(&quoted).unwrap(), evil);
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        assert_eq!(shorten("äöü", 3), "äöü");
+        assert_eq!(shorten("äöüß", 3), "äö…");
+    }
+
+    #[test]
+    fn base64_of_any_length() {
+        assert_eq!(decode("").as_deref(), Some(&b""[..]));
+        assert_eq!(decode("Zg==").as_deref(), Some(&b"f"[..]));
+        assert_eq!(decode("Zm8").as_deref(), Some(&b"fo"[..]));
+        assert_eq!(decode("Zm9vYg==").as_deref(), Some(&b"foob"[..]));
+        assert_eq!(decode("/+8=").as_deref(), Some(&b"\xff\xef"[..]));
+        assert_eq!(decode("Z"), None);
+        assert_eq!(decode("Zg$="), None);
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(
+            (count(7), count(1_234_567)),
+            ("7".into(), "1,234,567".into())
+        );
+        let times = [0.5, 12.345, 999.0, 1234.0, 59_960.0, 3_725_000.0, 2e8];
+        assert_eq!(
+            times.map(duration),
+            [
+                "500 µs",
+                "12.3 ms",
+                "999 ms",
+                "1.23 s",
+                "1 min 0 s",
+                "1 h 2 min",
+                "2 d 7 h"
+            ]
+        );
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0.0), "1970-01-01 00:00:00");
+        assert_eq!(date(951_782_400.5), "2000-02-29 00:00:00");
+        assert_eq!(date(1_732_435_200.9), "2024-11-24 08:00:00");
+        assert_eq!(date(-1.0), "1969-12-31 23:59:59");
+        // Nonsense in the log is nonsense on the page, and no panic.
+        date(f64::MAX);
+        date(f64::MIN);
+    }
+}

@@ -1,0 +1,129 @@
+//! The attempts as a trace in Chrome's format, which Perfetto shows.
+
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use super::read::Status;
+use super::text;
+use super::timeline::Timeline;
+
+/// Writes one event for each attempt: a process for each run, and in it a thread for each worker.
+pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
+    write!(out, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
+    let mut separator = "\n";
+    let mut event = |event: serde_json::Value| {
+        let wrote = write!(out, "{separator}{event}");
+        separator = ",\n";
+        wrote
+    };
+    for (index, run) in timeline.runs.iter().enumerate() {
+        let start = run
+            .start
+            .map(|start| format!(", {} UTC", text::date(start)));
+        let name = format!(
+            "run {}{}: {}",
+            index + 1,
+            start.unwrap_or_default(),
+            run.template
+        );
+        let args = json!({ "name": name });
+        event(json!({ "ph": "M", "name": "process_name", "pid": index + 1, "args": args }))?;
+    }
+    // Once for each run and worker: a worker of one run may be missing in another.
+    let mut named: Vec<(usize, u32)> = Vec::new();
+    for attempt in &timeline.attempts {
+        named.push((attempt.run, attempt.worker));
+    }
+    named.sort_unstable();
+    named.dedup();
+    for (run, worker) in named {
+        let name = match worker {
+            0 => "no worker".to_owned(),
+            _ => format!("worker {worker}"),
+        };
+        let (pid, args) = (run + 1, json!({ "name": name }));
+        event(json!({
+            "ph": "M", "name": "thread_name", "pid": pid, "tid": worker, "args": args,
+        }))?;
+        let args = json!({ "sort_index": worker });
+        event(json!({
+            "ph": "M", "name": "thread_sort_index", "pid": pid, "tid": worker, "args": args,
+        }))?;
+    }
+    let places = timeline.places();
+    for (index, attempt) in timeline.attempts.iter().enumerate() {
+        let bar = places.get(&index).map(|place| &timeline.bars[*place]);
+        let name = match attempt.status {
+            Status::Ok => attempt.input.clone(),
+            status => format!("{}: {}", status.label(), attempt.input),
+        };
+        let mut what = json!({
+            "name": if name.is_empty() { "(no input)" } else { &name },
+            "cat": attempt.status.word(),
+            "pid": attempt.run + 1,
+            "tid": attempt.worker,
+            "args": {
+                "input": attempt.input, "status": attempt.status.word(), "seq": attempt.seq,
+                "attempt": attempt.number, "again": attempt.again, "reason": attempt.reason,
+                "pid": attempt.pid, "start": attempt.start,
+            },
+        });
+        match bar {
+            Some(bar) => {
+                what["ph"] = json!("X");
+                what["ts"] = json!(bar.start);
+                what["dur"] = json!(bar.length);
+            }
+            // It never ran: a mark where its run begins.
+            None => {
+                what["ph"] = json!("i");
+                what["s"] = json!("t");
+                what["ts"] = json!(timeline.runs[attempt.run].from);
+            }
+        }
+        event(what)?;
+    }
+    writeln!(out, "\n]}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::read;
+    use super::*;
+
+    #[test]
+    fn it_has_an_event_for_each_attempt_and_names_the_workers() {
+        let log = "{\"v\":1,\"run\":\"r\",\"input\":\"a\\u0000</b>\",\"start\":100.5,\"ms\":2.5,\"worker\":3,\
+                   \"status\":\"timed_out\",\"again\":true}\n\
+                   {\"v\":1,\"run\":\"r\",\"input\":\"b\",\"start\":100,\"ms\":0.25,\"worker\":1,\"status\":\"ok\"}\n\
+                   {\"v\":1,\"run\":\"r\",\"input\":\"c\",\"status\":\"cancelled\"}\n";
+        let mut bytes = Vec::new();
+        write(&mut bytes, &Timeline::new(read(log.as_bytes()).unwrap())).unwrap();
+        let trace: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let of = |phase: &'static str| events.iter().filter(move |event| event["ph"] == phase);
+        let bars: Vec<_> = of("X").collect();
+        assert_eq!((bars.len(), of("i").count()), (2, 1));
+        assert_eq!(
+            (&bars[0]["ts"], &bars[0]["dur"]),
+            (&json!(500_000), &json!(2500))
+        );
+        assert_eq!((&bars[0]["pid"], &bars[0]["tid"]), (&json!(1), &json!(3)));
+        assert_eq!(bars[0]["name"], "timed out: a\0</b>");
+        assert_eq!((&bars[1]["ts"], &bars[1]["dur"]), (&json!(0), &json!(250)));
+        let names = of("M").filter(|event| event["name"] == "thread_name");
+        let names: Vec<_> = names
+            .map(|e| (e["tid"].clone(), e["args"]["name"].clone()))
+            .collect();
+        assert!(names.contains(&(json!(3), json!("worker 3"))), "{names:?}");
+    }
+
+    #[test]
+    fn an_empty_log_is_an_empty_trace() {
+        let mut bytes = Vec::new();
+        write(&mut bytes, &Timeline::new(read(&b""[..]).unwrap())).unwrap();
+        let trace: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(trace["traceEvents"], json!([]));
+    }
+}
