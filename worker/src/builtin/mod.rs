@@ -30,6 +30,13 @@ pub fn register() {
         Entry::new::<count_primes>("worker::builtin"),
         Entry::new::<sha256>("worker::builtin"),
         Entry::new::<word_count>("worker::builtin"),
+    ]);
+}
+
+/// Makes the tasks known that run commands, as [`register`] does with the others: `coordinator`
+/// needs them for `exec` and `pipe`.
+pub fn register_commands() {
+    registry::add(&[
         Entry::new::<exec>("worker::builtin"),
         Entry::new::<pipe_open>("worker::builtin"),
         Entry::new::<pipe>("worker::builtin"),

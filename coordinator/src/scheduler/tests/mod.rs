@@ -243,14 +243,14 @@ fn after_the_last_failure_nothing_begins_and_with_now_nothing_goes_on() {
         jobs.take_effects();
         let idle = answer(&mut jobs, &workers, running, failed(), Time::ZERO);
         // The others have not begun, and will not.
-        wait(&mut jobs, &workers, idle, Time::ZERO);
+        let (_idle, _) = wait(&mut jobs, &workers, idle, Time::ZERO);
         let killed = jobs.take_effects().signals;
         let expected = [(SlotId(0), Stage::Term)];
         assert_eq!(killed, expected[..usize::from(now)]);
         if now {
             jobs.died(long, 1, died(), 0, Time::ZERO, &workers);
         } else {
-            answer(&mut jobs, &workers, long, Ok(()), Time::ZERO);
+            let _idle = answer(&mut jobs, &workers, long, Ok(()), Time::ZERO);
         }
         let mut ended = Vec::new();
         while let Take::Ready(_, count, call) = jobs.take(map) {
