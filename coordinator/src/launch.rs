@@ -369,13 +369,21 @@ fn broken(error: io::Error) -> HandshakeError {
     HandshakeError::Link(link::LinkError::Broken(error))
 }
 
+/// What the environment names as the worker's executable. A bare number is none: commands that
+/// `coordinator exec` runs find their worker's number under this name, and may use a pool themselves.
+fn named_program() -> Option<PathBuf> {
+    let named = env::var_os(WORKER_VARIABLE)?;
+    let is_number = named.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    (!is_number).then(|| named.into())
+}
+
 /// The worker's executable: the one that was asked for, or the first that is there.
 pub(crate) fn find_program(asked: Option<&Path>) -> Result<PathBuf, PoolError> {
     if let Some(path) = asked {
         return existing(path.to_owned(), ".worker(…)");
     }
-    if let Some(path) = env::var_os(WORKER_VARIABLE).filter(|path| !path.is_empty()) {
-        return existing(path.into(), WORKER_VARIABLE);
+    if let Some(path) = named_program() {
+        return existing(path, WORKER_VARIABLE);
     }
     let this = env::current_exe().map_err(|error| {
         PoolError::System(format!(

@@ -348,3 +348,42 @@ fn mistakes_are_found_before_anything_runs() {
         "/nowhere/log",
     );
 }
+
+#[test]
+fn a_command_may_use_the_command_line_itself() {
+    let nested = format!("{} map square ::: $1", tests::coordinator().display());
+    prints(
+        &script(&["-j2"], &nested, &["3", "4"]).output(),
+        0,
+        "9\n16\n",
+    );
+}
+
+#[test]
+fn a_full_disk_is_a_loud_error() {
+    // Mounting needs a user namespace of its own, which not every machine allows.
+    let directory = TempDir::new().unwrap();
+    let small = directory.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let script = "mount -t tmpfs -o size=1m none \"$1\" || exit 77; \
+                  TMPDIR=$1 \"$2\" exec -j1 -c 'head -c 2000000 /dev/zero 2>&-; true' ::: 1 2";
+    let mut unshare = std::process::Command::new("unshare");
+    unshare
+        .args(["-rm", "sh", "-c", script, "sh"])
+        .arg(&small)
+        .arg(tests::coordinator());
+    let Ok(output) = unshare.stdin(Stdio::null()).output() else {
+        return;
+    };
+    match output.status.code() {
+        Some(1 | 77) => {} // not on this machine
+        code => {
+            assert_eq!(code, Some(3), "{}", stderr(&output));
+            assert!(
+                stderr(&output).contains("no space left"),
+                "{}",
+                stderr(&output)
+            );
+        }
+    }
+}

@@ -148,7 +148,9 @@ fn cannot_write(error: &io::Error) -> Trouble {
 /// A pool whose workers are the ones asked for, or `worker` where it stands beside this program.
 fn builder(worker: Option<&Path>) -> Builder {
     let chosen = worker.map(Path::to_owned).or_else(|| {
-        let named = std::env::var_os("COORDINATOR_WORKER").is_some_and(|path| !path.is_empty());
+        // A bare number is what the commands of a run get; see `Builder::worker`.
+        let is_program = |named: OsString| !named.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        let named = std::env::var_os("COORDINATOR_WORKER").is_some_and(is_program);
         if named { None } else { worker_beside() }
     });
     match chosen {

@@ -350,7 +350,15 @@ struct Place {
 }
 
 impl Spill {
-    fn hold(&mut self, mut outcome: Outcome) -> io::Result<Waiting> {
+    fn hold(&mut self, outcome: Outcome) -> io::Result<Waiting> {
+        self.try_hold(outcome).map_err(|error| {
+            io::Error::other(format!(
+                "results that wait for others can't be kept in a temporary file: {error}"
+            ))
+        })
+    }
+
+    fn try_hold(&mut self, mut outcome: Outcome) -> io::Result<Waiting> {
         let len = outcome.value.len();
         if self.held + len <= HELD {
             self.held += len;

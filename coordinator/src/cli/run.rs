@@ -24,6 +24,9 @@ use super::{Exit, Trouble, cannot_write, complain};
 /// How often to look at what runs.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How much space there has to be for temporary files, in bytes.
+const LEAST_SPACE: u64 = 16 << 10;
+
 /// Whose workers a run uses.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Workers<'p> {
@@ -130,6 +133,22 @@ fn seen_enough(printed: io::Result<()>) -> Result<bool, Trouble> {
     }
 }
 
+/// What calls write goes to files first. A program that could not write all of it may not have said so, so
+/// a disk without space is an error of the run: before anything more is lost, and before it is taken for whole.
+fn check_disk() -> Result<(), Trouble> {
+    let directory = std::env::temp_dir();
+    let full = rustix::fs::statvfs(&directory)
+        .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < LEAST_SPACE);
+    match full {
+        true => Err(Trouble::Pool(format!(
+            "there is no space left in {}, where the output of calls is kept: some of it is lost, and nothing \
+             more is run; set TMPDIR to a place with more space",
+            directory.display()
+        ))),
+        false => Ok(()),
+    }
+}
+
 struct Run<'r> {
     work: &'r Work,
     options: &'r Options,
@@ -227,6 +246,9 @@ impl Run<'_> {
         let began = outcome.attempts > 0 || outcome.status != Status::Cancelled;
         let stopped =
             self.interruption.code().is_some() || self.summary.gave_up(self.options.max_fail);
+        if !(outcome.stdout.is_empty() && outcome.stderr.is_empty()) {
+            check_disk()?;
+        }
         let began = began && !(outcome.status == Status::Cancelled && stopped);
         if began {
             if let Some(log) = &mut self.log {
