@@ -299,12 +299,22 @@ fn a_pipe_that_breaks_costs_one_input() {
     let silent = coordinator(&["pipe", "-j1", "--", "true", ":::", "x"]).output();
     prints(&silent, 1, "");
     assert!(stderr(&silent).contains("\"x\""), "{}", stderr(&silent));
-    let chatty = coordinator(&["pipe", "-j1", "--", "sed", "-u", "p", ":::", "x"]).output();
+    let twice = "s/.*/&\\n&/";
+    let chatty = coordinator(&["pipe", "-j1", "--", "sed", "-u", twice, ":::", "x"]).output();
     prints(&chatty, 1, "");
     assert!(
         stderr(&chatty).contains("more than one line"),
         "{}",
         stderr(&chatty)
+    );
+    // If the second line comes late, it is noticed with one of the next inputs.
+    let many: String = (0..200).map(|n| format!("{n}\n")).collect();
+    let late = coordinator(&["pipe", "-j1", "--", "sed", "-u", "p"]).with_input(many.as_bytes());
+    assert_eq!(late.status.code(), Some(1));
+    assert!(
+        stderr(&late).contains("each line with one line"),
+        "{}",
+        stderr(&late)
     );
 }
 
@@ -386,4 +396,30 @@ fn a_full_disk_is_a_loud_error() {
             );
         }
     }
+}
+
+#[test]
+fn three_thousand_calls_need_the_memory_of_one() {
+    let (run, mut child, mut lines) = lines(coordinator(&["exec", "-j2", "--", "echo"]));
+    let mut stdin = child.stdin.take().unwrap();
+    let peak = |pid: u32| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        kibibytes.parse().unwrap()
+    };
+    let mut ask = |from: u32, to: u32| {
+        for input in from..to {
+            writeln!(stdin, "{input}").unwrap();
+            assert_eq!(lines.next().unwrap(), input.to_string());
+        }
+    };
+    ask(0, 100);
+    let at_first = peak(child.id());
+    ask(100, 3000);
+    let grown = peak(child.id()) - at_first;
+    assert!(grown < 1024, "{grown} KiB");
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    run.nothing_left();
 }

@@ -150,8 +150,10 @@ fn ctrl_z_stops_the_commands_too() {
     let waiting = start(&["-j1"], "");
     let pids = waiting.pids(1);
     waiting.signal(Signal::TSTP);
-    eventually("both are stopped", || {
-        pids.iter().all(|pid| state(*pid) == 'T')
+    // It goes last: what continues it before that would be lost.
+    let all = [&pids[..], &[waiting.child.id()]].concat();
+    eventually("all are stopped", || {
+        all.iter().all(|pid| state(*pid) == 'T')
     });
     waiting.signal(Signal::CONT);
     eventually("both go on", || pids.iter().all(|pid| state(*pid) != 'T'));

@@ -180,13 +180,16 @@ impl Printer {
                     ..Streamed::default()
                 };
             }
-            let rest = self.whole_lines();
+            let part = match self.whole_lines() {
+                true => Part::WholeLines,
+                false => Part::SoFar,
+            };
             self.pass_on(
                 &call.stdout,
                 &call.stderr,
                 &mut streamed,
                 tag.as_deref(),
-                rest,
+                part,
             )?;
             self.streamed.insert(call.index, streamed);
         }
@@ -211,7 +214,13 @@ impl Printer {
             false => Streamed::default(),
         };
         let tag = self.tag.then_some(outcome.input.as_slice());
-        self.pass_on(&outcome.stdout, &outcome.stderr, &mut streamed, tag, false)?;
+        self.pass_on(
+            &outcome.stdout,
+            &outcome.stderr,
+            &mut streamed,
+            tag,
+            Part::All,
+        )?;
         // A command's output is its result, as it is; what a task prints is lines before its result.
         let is_command = matches!(self.work, Work::Exec { .. });
         if streamed.torn && (!is_command || self.whole_lines()) {
@@ -227,15 +236,17 @@ impl Printer {
         Ok(())
     }
 
-    /// Prints what has not been printed of what a call has written: all of it, or the whole lines.
+    /// Prints what has not been printed of what a call has written.
     fn pass_on(
         &mut self,
         stdout: &Captured,
         stderr: &Captured,
         streamed: &mut Streamed,
         tag: Option<&[u8]>,
-        whole_lines: bool,
+        part: Part,
     ) -> io::Result<()> {
+        let whole_lines = part == Part::WholeLines;
+        let is_all = part == Part::All;
         if stdout.len() > streamed.stdout {
             let mut lines = Lines::new(&mut self.stdout, tag, whole_lines);
             stdout.copy_from(streamed.stdout, &mut lines)?;
@@ -249,7 +260,7 @@ impl Printer {
             let mut lines = Lines::new(&mut error, tag, whole_lines);
             stderr.copy_from(streamed.stderr, &mut lines)?;
             streamed.stderr += lines.passed;
-            if !whole_lines && !lines.at_start {
+            if is_all && !lines.at_start {
                 error.push(b'\n');
             }
             // If stderr is gone there is no one left to tell.
@@ -268,6 +279,17 @@ impl Printer {
 fn write_tag(to: &mut impl Write, tag: &[u8]) -> io::Result<()> {
     to.write_all(tag)?;
     to.write_all(b"\t")
+}
+
+/// How much of what a call has written is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// All: it has ended.
+    All,
+    /// What is there; the rest comes later.
+    SoFar,
+    /// As much of that as are whole lines.
+    WholeLines,
 }
 
 /// Passes lines on, with a tag before each, if there is one; perhaps only whole lines.
