@@ -117,7 +117,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
     run::install_panic_hook();
     let served = serve::serve(&mut link, welcome.slot, &black_box);
     #[cfg(feature = "builtin")]
-    crate::builtin::close();
+    crate::builtin::at_end();
     match served {
         // The coordinator takes this for what it is: a limit that was reached.
         Err(LinkError::Broken(error)) if error.kind() == io::ErrorKind::OutOfMemory => {

@@ -80,7 +80,7 @@ fn a_call_that_does_not_succeed_says_why_in_one_line() {
 fn tasks_are_listed_one_a_line_in_columns() {
     let listed = prints(&["tasks"]);
     let lines: Vec<_> = listed.lines().collect();
-    assert_eq!(lines.len(), 7);
+    assert_eq!(lines.len(), 10);
     assert!(lines.is_sorted());
     for line in &lines {
         assert!(line.starts_with("fn "), "{line}");
@@ -136,8 +136,8 @@ fn a_mistake_gets_one_line_and_what_to_do_instead() {
         ),
         (
             &["call", "cube", "3"],
-            "this worker has no task named `cube`; it has child, count_primes, print_number, \
-             sha256, sleep, square, word_count",
+            "this worker has no task named `cube`; it has child, count_primes, exec, pipe, \
+             pipe_open, print_number, sha256, sleep, square, word_count",
         ),
     ] {
         assert_eq!(complaint(&run(arguments)), wanted);

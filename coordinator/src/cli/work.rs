@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use coordinator::{Builder, ByHand, Pool};
-use worker::builtin::{Bytes, Command, pipe_open};
+use worker::builtin::pipe::pipe_open;
+use worker::builtin::{Bytes, Command};
 
 use super::args::{Exec, Map, Pipe};
 use super::template::{Template, quoted};

@@ -3,21 +3,23 @@
 //! They do not register themselves: a program that links this crate for its own tasks may well have
 //! a `square` of its own.
 
-mod commands;
-mod lines;
+pub mod exec;
+pub mod pipe;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use commands::{Bytes, Command, Ending, exec};
-pub(crate) use lines::close;
-pub use lines::{pipe, pipe_open};
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::registry::{self, Entry};
 use crate::task;
+
+pub use exec::{Command, Ending};
 
 /// Makes the built-in tasks known to this process. Call it before [`init`](crate::init) or
 /// [`main`](crate::main).
@@ -30,17 +32,64 @@ pub fn register() {
         Entry::new::<count_primes>("worker::builtin"),
         Entry::new::<sha256>("worker::builtin"),
         Entry::new::<word_count>("worker::builtin"),
+        Entry::new::<exec::exec>("worker::builtin"),
+        Entry::new::<pipe::pipe_open>("worker::builtin"),
+        Entry::new::<pipe::pipe>("worker::builtin"),
     ]);
 }
 
-/// Makes the tasks known that run commands, as [`register`] does with the others: `coordinator`
-/// needs them for `exec` and `pipe`.
-pub fn register_commands() {
-    registry::add(&[
-        Entry::new::<exec>("worker::builtin"),
-        Entry::new::<pipe_open>("worker::builtin"),
-        Entry::new::<pipe>("worker::builtin"),
-    ]);
+/// What the tasks leave to be done when the worker ends of itself.
+pub(crate) fn at_end() {
+    pipe::close();
+}
+
+/// Bytes that need not be UTF-8: a word of a command, a line. In JSON a string, or an array of numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) if serializer.is_human_readable() => serializer.serialize_str(text),
+            _ => serializer.serialize_bytes(&self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_byte_buf(BytesVisitor)
+    }
+}
+
+struct BytesVisitor;
+
+impl<'de> Visitor<'de> for BytesVisitor {
+    type Value = Bytes;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("bytes, as a string or an array of numbers")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
+        Ok(Bytes(bytes.to_vec()))
+    }
+
+    fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
+        Ok(Bytes(bytes))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Bytes, E> {
+        Ok(Bytes(text.as_bytes().to_vec()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut bytes: A) -> Result<Bytes, A::Error> {
+        let mut read = Vec::new();
+        while let Some(byte) = bytes.next_element()? {
+            read.push(byte);
+        }
+        Ok(Bytes(read))
+    }
 }
 
 /// Squares a number.

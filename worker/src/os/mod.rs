@@ -1,19 +1,23 @@
 //! The operating system's part of being a worker. The only place that knows which system it is.
 
 #[cfg(all(unix, feature = "builtin"))]
-mod command;
+mod group;
 #[cfg(unix)]
 mod shared;
 #[cfg(unix)]
 mod tail;
+#[cfg(all(unix, feature = "builtin"))]
+mod term;
 #[cfg(unix)]
 mod unix;
 #[cfg(all(unix, feature = "builtin"))]
-pub(crate) use command::{Group, signal_name};
+pub(crate) use group::{Group, Moved, read_now, set_nonblocking, wait_for, write_now};
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
 #[cfg(unix)]
 pub(crate) use tail::Tail;
+#[cfg(all(unix, feature = "builtin"))]
+pub(crate) use term::Hold;
 #[cfg(unix)]
 pub(crate) use unix::*;
 

@@ -1,0 +1,185 @@
+//! Runs a command for each call: the task behind `coordinator run`, for the command line.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{self, ExitStatus, Stdio};
+
+use protocol::handshake::TOKEN_VARIABLE;
+use serde::{Deserialize, Serialize};
+
+use super::Bytes;
+use crate::os::{Group, Hold};
+use crate::{current, task};
+
+/// A command and its arguments, and which of many it is.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct Command {
+    /// The program, and its arguments. No shell looks at them.
+    pub argv: Vec<Bytes>,
+    /// What the command finds in `COORDINATOR_SEQ`.
+    pub seq: u64,
+}
+
+/// How a process has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with a code.
+    Exit(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// The names that a coordinator has for signals, too.
+const SIGNALS: [(i32, &str); 26] = [
+    (libc::SIGHUP, "SIGHUP"),
+    (libc::SIGINT, "SIGINT"),
+    (libc::SIGQUIT, "SIGQUIT"),
+    (libc::SIGILL, "SIGILL"),
+    (libc::SIGTRAP, "SIGTRAP"),
+    (libc::SIGABRT, "SIGABRT"),
+    (libc::SIGBUS, "SIGBUS"),
+    (libc::SIGFPE, "SIGFPE"),
+    (libc::SIGKILL, "SIGKILL"),
+    (libc::SIGUSR1, "SIGUSR1"),
+    (libc::SIGSEGV, "SIGSEGV"),
+    (libc::SIGUSR2, "SIGUSR2"),
+    (libc::SIGPIPE, "SIGPIPE"),
+    (libc::SIGALRM, "SIGALRM"),
+    (libc::SIGTERM, "SIGTERM"),
+    (libc::SIGXCPU, "SIGXCPU"),
+    (libc::SIGSYS, "SIGSYS"),
+    (libc::SIGXFSZ, "SIGXFSZ"),
+    (libc::SIGVTALRM, "SIGVTALRM"),
+    (libc::SIGPROF, "SIGPROF"),
+    (libc::SIGIO, "SIGIO"),
+    (libc::SIGPWR, "SIGPWR"),
+    (libc::SIGSTKFLT, "SIGSTKFLT"),
+    (libc::SIGSTOP, "SIGSTOP"),
+    (libc::SIGTSTP, "SIGTSTP"),
+    (libc::SIGCONT, "SIGCONT"),
+];
+
+impl Ending {
+    /// Reads what [`Display`](fmt::Display) has written, and nothing else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Ending> {
+        let number = |text: &str| text.split(' ').next().and_then(|word| word.parse().ok());
+        let ending = if let Some(code) = text.strip_prefix("exited with code ") {
+            Ending::Exit(number(code)?)
+        } else {
+            Ending::Signal(number(text.strip_prefix("was killed by signal ")?)?)
+        };
+        (ending.to_string() == text).then_some(ending)
+    }
+}
+
+impl From<ExitStatus> for Ending {
+    fn from(status: ExitStatus) -> Self {
+        match status.signal() {
+            Some(number) => Ending::Signal(number),
+            None => Ending::Exit(status.code().unwrap_or(-1)),
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = match self {
+            Ending::Exit(code) => return write!(formatter, "exited with code {code}"),
+            Ending::Signal(number) => number,
+        };
+        write!(formatter, "was killed by signal {number}")?;
+        match SIGNALS.iter().find(|(named, _)| named == number) {
+            Some((_, name)) => write!(formatter, " ({name})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs a command: for the command line, which has an ending in the error's text.
+///
+/// The command has a process group of its own, nothing to read, and the worker's stdout and stderr. It
+/// finds the command's number, the attempt and the worker's slot in its environment. The call is over
+/// when the command itself has ended; what it leaves behind of its group is killed then.
+#[task(register = false)]
+pub fn exec(command: Command) -> Result<(), String> {
+    // The name belongs to two things: a coordinator's own variable that names a worker's executable, and
+    // this one, which is what commands are promised.
+    const WORKER_VARIABLE: &str = "COORDINATOR_WORKER";
+    let current = current();
+    let mut process = process_of(&command.argv)?;
+    process
+        .stdin(Stdio::null())
+        .env("COORDINATOR_SEQ", command.seq.to_string())
+        // By hand there is one worker, and one try.
+        .env(
+            "COORDINATOR_ATTEMPT",
+            current.map_or(1, |current| current.attempt).to_string(),
+        )
+        .env(
+            WORKER_VARIABLE,
+            current.map_or(1, |current| current.worker).to_string(),
+        );
+    let hold = Hold::new();
+    let mut group =
+        Group::start(&mut process).map_err(|error| not_started(&command.argv, &error))?;
+    hold.pass_on_to(group.pid());
+    let waited = group.wait();
+    hold.keep();
+    let status = waited.and_then(|()| group.end());
+    match status.map(Ending::from) {
+        Ok(Ending::Exit(0)) => Ok(()),
+        Ok(ending) => Err(ending.to_string()),
+        Err(error) => Err(format!("it is not known how the command ended: {error}")),
+    }
+}
+
+/// A process that is to run these words.
+pub(super) fn process_of(argv: &[Bytes]) -> Result<process::Command, String> {
+    let mut words = argv.iter().map(|word| OsStr::from_bytes(&word.0));
+    let program = words.next().ok_or("there is no command to run")?;
+    let mut process = process::Command::new(program);
+    // Who has the token may join the coordinator as a worker.
+    process.args(words).env_remove(TOKEN_VARIABLE);
+    Ok(process)
+}
+
+/// Says which program could not be started, and why.
+pub(super) fn not_started(argv: &[Bytes], error: &io::Error) -> String {
+    let program = argv.first().map(|word| OsString::from_vec(word.0.clone()));
+    let program = program.unwrap_or_default();
+    let mut why = error.to_string();
+    // The number says nothing that the words don't.
+    if let Some(end) = why.find(" (os error") {
+        why.truncate(end);
+    }
+    format!("`{}` could not be started: {why}", program.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_are_read_as_they_are_written() {
+        for number in -1..=256 {
+            for ending in [Ending::Exit(number), Ending::Signal(number)] {
+                assert_eq!(Ending::parse(&ending.to_string()), Some(ending));
+            }
+        }
+        assert_eq!(Ending::Exit(3).to_string(), "exited with code 3");
+        let killed = Ending::Signal(9).to_string();
+        assert_eq!(killed, "was killed by signal 9 (SIGKILL)");
+        for wrong in [
+            "",
+            "exited with code 03",
+            "was killed by signal 9",
+            "exited with code 3 ",
+        ] {
+            assert_eq!(Ending::parse(wrong), None);
+        }
+    }
+}

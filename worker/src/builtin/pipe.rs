@@ -1,0 +1,334 @@
+//! Asks one process line by line: the tasks behind a map over a filter that stays warm, for the command
+//! line.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::exec::{not_started, process_of};
+use super::{Bytes, Ending};
+use crate::os::{self, Group, Hold, Moved};
+use crate::task;
+
+/// How long the process has to end of itself once it has nothing more to read.
+const TO_END: Duration = Duration::from_millis(200);
+/// How long it has to end once it has closed its stdout.
+const TO_DIE: Duration = Duration::from_secs(1);
+/// As much as a pipe holds.
+const CHUNK: usize = 64 << 10;
+/// How much of the buffer for answers is kept from one call to the next, in bytes.
+const KEEP: usize = 1 << 20;
+/// How many characters of an input an error shows.
+const SHOWN: usize = 60;
+const RULE: &str = "it has to answer each line with a line, and flush its output";
+
+static WARM: Mutex<Option<Warm>> = Mutex::new(None);
+
+fn warm() -> MutexGuard<'static, Option<Warm>> {
+    WARM.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the process that `pipe` asks: for the command line, as its pool's initializer.
+#[task(register = false)]
+pub fn pipe_open(argv: Vec<Bytes>) -> Result<(), String> {
+    // A process that is half started is not to be left alone.
+    let _hold = Hold::new();
+    let mut opened = Warm::new(argv);
+    opened.start()?;
+    *warm() = Some(opened);
+    Ok(())
+}
+
+/// Writes a line to the process and returns the line it answers: for the command line. A process that
+/// has ended is started again.
+#[task(register = false)]
+pub fn pipe(line: Bytes) -> Result<Bytes, String> {
+    match warm().as_mut() {
+        Some(warm) => warm.call(line.0).map(Bytes),
+        None => Err("there is no process to ask: `pipe_open` starts it".to_owned()),
+    }
+}
+
+/// Lets the process end.
+pub(super) fn close() {
+    let closed = warm().take();
+    if let Some(process) = closed.and_then(|warm| warm.process) {
+        process.close();
+    }
+}
+
+/// A process that is kept running between calls.
+struct Warm {
+    argv: Vec<Bytes>,
+    process: Option<Process>,
+    /// What the process has written of the answer, and maybe more.
+    heard: Heard,
+    /// The beginning of the input that was answered last, by this same process.
+    previous: Option<Vec<u8>>,
+}
+
+struct Process {
+    group: Group,
+    /// Readable from its death on.
+    pidfd: OwnedFd,
+    /// `None` once it is to end.
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+}
+
+/// What a process has written.
+struct Heard {
+    bytes: Vec<u8>,
+    /// Where the kernel puts what is read next. It is never cleared: that would take longer than a
+    /// short call.
+    room: Box<[u8]>,
+}
+
+/// What came of asking.
+enum Asked {
+    /// A line, whose newline is at this place.
+    Line(usize),
+    /// Its output ended, or the process did.
+    End,
+    /// It wrote something before it was asked.
+    Unasked,
+    /// It was gone before it was asked.
+    Gone,
+}
+
+impl Warm {
+    fn new(argv: Vec<Bytes>) -> Self {
+        Warm {
+            argv,
+            process: None,
+            heard: Heard {
+                bytes: Vec::new(),
+                room: vec![0; CHUNK].into(),
+            },
+            previous: None,
+        }
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        let mut command = process_of(&self.argv)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let started = Group::start(&mut command).and_then(Process::new);
+        let process = started.map_err(|error| not_started(&self.argv, &error))?;
+        self.process = Some(process);
+        self.previous = None;
+        Ok(())
+    }
+
+    fn call(&mut self, mut line: Vec<u8>) -> Result<Vec<u8>, String> {
+        if line.contains(&b'\n') {
+            return Err(format!(
+                "{} has a newline in it: a pipe's input is one line",
+                quoted(&line)
+            ));
+        }
+        line.push(b'\n');
+        let hold = Hold::new();
+        let mut warm = self.process.is_some();
+        loop {
+            if self.process.is_none() {
+                self.start()?;
+            }
+            let Some(process) = &self.process else {
+                return Err("there is no process to ask".to_owned());
+            };
+            hold.pass_on_to(process.group.pid());
+            self.heard.bytes.clear();
+            self.heard.bytes.shrink_to(KEEP);
+            let asked = process.ask(&line, &mut self.heard);
+            let input = &line[..line.len() - 1];
+            match asked {
+                Asked::Line(at) if at + 1 == self.heard.bytes.len() => {
+                    let previous = self.previous.get_or_insert_default();
+                    previous.clear();
+                    // A character may take four bytes.
+                    previous.extend(input.iter().take(4 * SHOWN + 4));
+                    return Ok(self.heard.bytes[..at].to_vec());
+                }
+                Asked::Line(_) => {
+                    self.put_down(&hold, Duration::ZERO);
+                    return Err(format!(
+                        "the process answered {} with more than one line: it has to answer each \
+                         line with one line",
+                        quoted(input)
+                    ));
+                }
+                Asked::Unasked => {
+                    let previous = self.previous.take();
+                    self.put_down(&hold, Duration::ZERO);
+                    return Err(unasked(input, previous.as_deref()));
+                }
+                // It died between two calls, so nobody has read anything of this one. That it is tried
+                // but once more keeps a process that never reads from being started for ever.
+                Asked::Gone if warm && !hold.came() => {
+                    self.put_down(&hold, Duration::ZERO);
+                    warm = false;
+                }
+                Asked::Gone | Asked::End => {
+                    let ending = self.put_down(&hold, TO_DIE);
+                    return self.last_words(ending, input);
+                }
+            }
+        }
+    }
+
+    /// What a process that has ended leaves as an answer.
+    fn last_words(&mut self, ending: Option<Ending>, input: &[u8]) -> Result<Vec<u8>, String> {
+        let input = quoted(input);
+        match ending {
+            // What it was killed in the middle of is no answer.
+            Some(Ending::Exit(0)) | None if !self.heard.bytes.is_empty() => {
+                Ok(std::mem::take(&mut self.heard.bytes))
+            }
+            Some(Ending::Exit(0)) => Err(format!(
+                "the process ended (code 0) without answering to {input}: {RULE}"
+            )),
+            Some(ending) => Err(format!(
+                "the process {ending} instead of answering to {input}"
+            )),
+            None => Err(format!(
+                "the process closed its stdin or stdout without answering to {input}: {RULE}"
+            )),
+        }
+    }
+
+    /// Kills the process, unless it ends of itself soon enough. `None` if it did not.
+    fn put_down(&mut self, hold: &Hold, limit: Duration) -> Option<Ending> {
+        let mut process = self.process.take()?;
+        // Until it is dead SIGTERM is passed on.
+        let ended = process.ends_within(limit);
+        hold.keep();
+        let status = process.group.end().ok()?;
+        ended.then(|| Ending::from(status))
+    }
+}
+
+impl Process {
+    fn new(mut group: Group) -> std::io::Result<Self> {
+        let (Some(stdin), Some(stdout)) = (group.take_stdin(), group.take_stdout()) else {
+            return Err(std::io::Error::other("a process without pipes"));
+        };
+        // The process's own ends are other open files, and block as ever.
+        os::set_nonblocking(&stdin)?;
+        os::set_nonblocking(&stdout)?;
+        Ok(Process {
+            pidfd: group.pidfd()?,
+            group,
+            stdin: Some(stdin),
+            stdout,
+        })
+    }
+
+    /// Writes a line and reads one. It may begin to answer before it has read all, so neither waits
+    /// for the other.
+    fn ask(&self, line: &[u8], heard: &mut Heard) -> Asked {
+        match self.hear(heard) {
+            Moved::NotNow => {}
+            Moved::Some(_) => return Asked::Unasked,
+            Moved::Closed => return Asked::Gone,
+        }
+        let Some(stdin) = &self.stdin else {
+            return Asked::Gone;
+        };
+        let mut unwritten = line;
+        let mut newline = None;
+        loop {
+            if !unwritten.is_empty() {
+                match os::write_now(stdin, unwritten) {
+                    Moved::Some(count) => unwritten = &unwritten[count..],
+                    Moved::NotNow => {}
+                    Moved::Closed if unwritten.len() == line.len() && heard.bytes.is_empty() => {
+                        return Asked::Gone;
+                    }
+                    // It does not want the rest.
+                    Moved::Closed => unwritten = &[],
+                }
+            }
+            if let (Some(at), true) = (newline, unwritten.is_empty()) {
+                // A second line is often there already. If it comes later the next call finds it.
+                self.hear(heard);
+                return Asked::Line(at);
+            }
+            let writable = (!unwritten.is_empty()).then(|| stdin.as_fd());
+            let [out, dead] =
+                os::wait_for([self.stdout.as_fd(), self.pidfd.as_fd()], writable, None);
+            let searched = heard.bytes.len();
+            if out || dead {
+                match self.hear(heard) {
+                    Moved::Some(_) => {}
+                    // What it has started may hold its stdout for ever.
+                    Moved::NotNow if !dead => {}
+                    Moved::NotNow | Moved::Closed => {
+                        return newline.map_or(Asked::End, Asked::Line);
+                    }
+                }
+            }
+            newline = newline.or_else(|| {
+                let at = heard.bytes[searched..]
+                    .iter()
+                    .position(|byte| *byte == b'\n')?;
+                Some(searched + at)
+            });
+        }
+    }
+
+    /// Reads what there is.
+    fn hear(&self, heard: &mut Heard) -> Moved {
+        let moved = os::read_now(&self.stdout, &mut heard.room);
+        if let Moved::Some(count) = moved {
+            heard.bytes.extend_from_slice(&heard.room[..count]);
+        }
+        moved
+    }
+
+    fn ends_within(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let dead = self.pidfd.as_fd();
+            match os::wait_for([dead, dead], None, Some(left)) {
+                [true, _] => return true,
+                // It may have been interrupted by a signal.
+                _ if left.is_zero() => return false,
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets it end: it has nothing more to read. What is left of it after a while is killed.
+    fn close(mut self) {
+        // Its stdout stays open: whatever it says now answers nothing, but must not kill it.
+        self.stdin = None;
+        self.ends_within(TO_END);
+    }
+}
+
+/// An input as an error shows it.
+fn quoted(input: &[u8]) -> String {
+    // A character may take four bytes.
+    let start = String::from_utf8_lossy(&input[..input.len().min(4 * SHOWN + 4)]);
+    let shown: String = start.chars().take(SHOWN).collect();
+    // What is cut off is not quoted, so that nobody takes the dots for the input's own.
+    let dots = if shown.len() < input.len() && start.chars().count() > SHOWN {
+        "…"
+    } else {
+        ""
+    };
+    format!("\"{}\"{dots}", shown.escape_debug())
+}
+
+fn unasked(input: &[u8], previous: Option<&[u8]>) -> String {
+    let what = match previous {
+        Some(previous) => format!("another line after its answer to {}", quoted(previous)),
+        None => "something that nobody had asked for".to_owned(),
+    };
+    format!(
+        "before it was given {} the process wrote {what}: it has to answer each line with one line",
+        quoted(input)
+    )
+}
