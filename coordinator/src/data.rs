@@ -10,7 +10,7 @@ use worker::private::Kept;
 
 use crate::buffers;
 use crate::output::Printed;
-use crate::scheduler::{self, SlotId};
+use crate::scheduler;
 
 /// What the calls of a map run.
 #[derive(Debug)]
@@ -150,11 +150,17 @@ impl scheduler::Inputs for Inputs {
 /// What is left of an attempt, or of consecutive calls that returned values and printed nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct Trace {
-    pub(crate) pid: u32,
-    pub(crate) slot: SlotId,
+    pub(crate) by: By,
     pub(crate) printed: Printed,
     pub(crate) note: Option<String>,
     outputs: Outputs,
+}
+
+/// The worker that ran something.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct By {
+    pub(crate) slot: scheduler::SlotId,
+    pub(crate) pid: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -249,15 +255,9 @@ impl Values {
 
 impl Trace {
     /// Of one call.
-    pub(crate) fn one(
-        (slot, pid): (SlotId, u32),
-        elapsed: Duration,
-        printed: Printed,
-        value: Payload,
-    ) -> Self {
+    pub(crate) fn one(by: By, elapsed: Duration, printed: Printed, value: Payload) -> Self {
         Trace {
-            pid,
-            slot,
+            by,
             printed,
             note: None,
             outputs: Outputs::One {
@@ -268,10 +268,9 @@ impl Trace {
     }
 
     /// Of calls that returned values and printed nothing.
-    pub(crate) fn many((slot, pid): (SlotId, u32), values: Arc<Values>) -> Self {
+    pub(crate) fn many(by: By, values: Arc<Values>) -> Self {
         Trace {
-            pid,
-            slot,
+            by,
             printed: Printed::default(),
             note: None,
             outputs: Outputs::Many(values),
@@ -338,7 +337,11 @@ mod tests {
         let payload = || Payload::from(Owned::new(b"oneoutput".to_vec()));
         let values = Values::new(10, vec![3, 0, 6], vec![1, 2, 3], payload()).unwrap();
         assert_eq!(values.size(1, 3), 6);
-        let trace = Trace::many((SlotId(0), 7), Arc::new(values));
+        let by = By {
+            slot: scheduler::SlotId(0),
+            pid: 7,
+        };
+        let trace = Trace::many(by, Arc::new(values));
         assert_eq!(trace.value(10), b"one");
         assert_eq!(trace.value(11), b"");
         assert_eq!(trace.value(12), b"output");

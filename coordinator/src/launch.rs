@@ -198,11 +198,11 @@ impl Launcher {
         slot: u32,
         stop: &impl AsFd,
         process: Option<Arc<WorkerProcess>>,
-        mut files: Option<OutputFiles>,
+        files: Option<OutputFiles>,
     ) -> Result<Worker, PoolError> {
         let deadline = process.as_ref().map(|_| Instant::now() + CONNECT_LIMIT);
         loop {
-            let mut last_words = || files.as_mut().map(|files| files.rest().stderr.tail(TAIL));
+            let last_words = || files.as_ref().map(|files| files.rest().stderr.tail(TAIL));
             match self.wait_for_knock(place, stop, process.as_deref(), deadline) {
                 Ok(()) => {}
                 Err(cause) => {

@@ -6,13 +6,12 @@
 //! owns a range of them. A range stays in the file until it has been used; then its space is given
 //! back.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::os;
 
@@ -37,55 +36,19 @@ const CHUNK: usize = 64 << 10;
 /// How much of a call's stderr goes into its error.
 pub(crate) const TAIL: u64 = 4 << 10;
 
-/// The two files of one worker, and how far its calls have been told from each other.
-#[derive(Debug)]
+/// The two files of one worker, and how far its calls have been told from each other. Clones are of
+/// the same files.
+#[derive(Debug, Clone)]
 pub(crate) struct OutputFiles {
     stdout: Arc<OutputFile>,
     stderr: Arc<OutputFile>,
-    seen: Arc<[AtomicU64; 2]>,
-}
-
-/// What a worker's calls print, for those who look on.
-#[derive(Debug, Clone)]
-pub(crate) struct LiveOutput {
-    stdout: Arc<OutputFile>,
-    stderr: Arc<OutputFile>,
-    seen: Arc<[AtomicU64; 2]>,
-}
-
-impl LiveOutput {
-    /// What has been printed since the last call that was heard of. It is not kept from being given back.
-    pub(crate) fn printed(&self) -> Printed {
-        let since = |file: &Arc<OutputFile>, seen: &AtomicU64| {
-            let seen = seen.load(Ordering::Acquire);
-            Captured::glance(file, seen..file.len().max(seen))
-        };
-        let [seen_out, seen_err] = &*self.seen;
-        Printed {
-            stdout: since(&self.stdout, seen_out),
-            stderr: since(&self.stderr, seen_err),
-        }
-    }
 }
 
 impl OutputFiles {
     pub(crate) fn new() -> io::Result<Self> {
         let stdout = Arc::new(OutputFile::new()?);
         let stderr = Arc::new(OutputFile::new()?);
-        Ok(OutputFiles {
-            stdout,
-            stderr,
-            seen: Arc::new([const { AtomicU64::new(os::EMPTY_FILE) }; 2]),
-        })
-    }
-
-    /// For those who look on.
-    pub(crate) fn live(&self) -> LiveOutput {
-        LiveOutput {
-            stdout: Arc::clone(&self.stdout),
-            stderr: Arc::clone(&self.stderr),
-            seen: Arc::clone(&self.seen),
-        }
+        Ok(OutputFiles { stdout, stderr })
     }
 
     /// Lets a process that is about to be started write into the files.
@@ -96,24 +59,32 @@ impl OutputFiles {
     }
 
     /// What has been printed since the last time, where the files are this long now.
-    pub(crate) fn advance(&mut self, stdout: u64, stderr: u64) -> Printed {
-        let advance = |file: &Arc<OutputFile>, seen: &AtomicU64, now: u64| {
-            let start = seen.load(Ordering::Relaxed);
-            let range = start..now.max(start);
-            seen.store(range.end, Ordering::Release);
-            Captured::new(file, range)
-        };
-        let [seen_out, seen_err] = &*self.seen;
+    pub(crate) fn advance(&self, stdout: u64, stderr: u64) -> Printed {
+        let mut ranges = self.ranges();
         Printed {
-            stdout: advance(&self.stdout, seen_out, stdout),
-            stderr: advance(&self.stderr, seen_err, stderr),
+            stdout: self.stdout.captured(ranges.0.advance(stdout)),
+            stderr: self.stderr.captured(ranges.1.advance(stderr)),
         }
     }
 
     /// What has been printed since the last time by a worker that will say no more.
-    pub(crate) fn rest(&mut self) -> Printed {
+    pub(crate) fn rest(&self) -> Printed {
         let (stdout, stderr) = (self.stdout.len(), self.stderr.len());
         self.advance(stdout, stderr)
+    }
+
+    /// What has been printed since the last time, and will be part of what is found the next time.
+    pub(crate) fn peek(&self) -> Printed {
+        let mut ranges = self.ranges();
+        Printed {
+            stdout: self.stdout.captured(ranges.0.peek(self.stdout.len())),
+            stderr: self.stderr.captured(ranges.1.peek(self.stderr.len())),
+        }
+    }
+
+    /// Of both files at once: a peek must not see one of them before a call's end and the other behind.
+    fn ranges(&self) -> (MutexGuard<'_, Ranges>, MutexGuard<'_, Ranges>) {
+        (self.stdout.ranges(), self.stderr.ranges())
     }
 }
 
@@ -131,37 +102,75 @@ struct OutputFile {
 }
 
 /// Which ranges are still in use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ranges {
-    starts: BTreeSet<u64>,
-    /// Where the last range ends.
+    /// Where they start, and how many start there.
+    starts: BTreeMap<u64, usize>,
+    /// Where the calls' last range ends, and the next one starts.
     end: u64,
     /// What lies before this has been given back.
     given_back: u64,
+}
+
+impl Ranges {
+    /// The next call's range, in a file that is this long at its end.
+    fn advance(&mut self, len: u64) -> Range<u64> {
+        let range = self.peek(len);
+        self.end = range.end;
+        range
+    }
+
+    /// As far as it has come. It ends nothing: if it is released first, the call still owns it.
+    fn peek(&mut self, len: u64) -> Range<u64> {
+        let range = self.end..len.max(self.end);
+        if !range.is_empty() {
+            *self.starts.entry(range.start).or_default() += 1;
+        }
+        range
+    }
 }
 
 impl OutputFile {
     fn new() -> io::Result<Self> {
         Ok(OutputFile {
             file: os::append_only_file()?,
-            ranges: Mutex::default(),
+            ranges: Mutex::new(Ranges {
+                starts: BTreeMap::new(),
+                end: os::EMPTY_FILE,
+                given_back: 0,
+            }),
         })
+    }
+
+    fn ranges(&self) -> MutexGuard<'_, Ranges> {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn len(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    fn hold(&self, range: &Range<u64>) {
-        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
-        ranges.starts.insert(range.start);
-        ranges.end = ranges.end.max(range.end);
+    /// What a range holds, until it is dropped.
+    fn captured(self: &Arc<Self>, range: Range<u64>) -> Captured {
+        let held = (!range.is_empty()).then(|| HeldRange {
+            file: Arc::clone(self),
+            range,
+        });
+        Captured {
+            range: held.map(Arc::new),
+        }
     }
 
     fn release(&self, range: &Range<u64>) {
-        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
-        ranges.starts.remove(&range.start);
-        let unused_until = ranges.starts.first().copied().unwrap_or(ranges.end);
+        let mut ranges = self.ranges();
+        if let Some(count) = ranges.starts.get_mut(&range.start) {
+            *count -= 1;
+            if *count == 0 {
+                ranges.starts.remove(&range.start);
+            }
+        }
+        let first = ranges.starts.first_key_value().map(|(start, _)| *start);
+        let unused_until = first.unwrap_or(ranges.end);
         if unused_until - ranges.given_back >= GIVE_BACK {
             os::give_back(&self.file, ranges.given_back, unused_until);
             ranges.given_back = unused_until;
@@ -181,45 +190,15 @@ pub struct Captured {
 struct HeldRange {
     file: Arc<OutputFile>,
     range: Range<u64>,
-    /// Its space is not given back before this is dropped.
-    is_kept: bool,
 }
 
 impl Drop for HeldRange {
     fn drop(&mut self) {
-        if self.is_kept {
-            self.file.release(&self.range);
-        }
+        self.file.release(&self.range);
     }
 }
 
 impl Captured {
-    fn new(file: &Arc<OutputFile>, range: Range<u64>) -> Self {
-        if range.is_empty() {
-            return Captured { range: None };
-        }
-        file.hold(&range);
-        Captured::of(file, range, true)
-    }
-
-    /// What stands in a file now.
-    fn glance(file: &Arc<OutputFile>, range: Range<u64>) -> Self {
-        match range.is_empty() {
-            true => Captured { range: None },
-            false => Captured::of(file, range, false),
-        }
-    }
-
-    fn of(file: &Arc<OutputFile>, range: Range<u64>, is_kept: bool) -> Self {
-        Captured {
-            range: Some(Arc::new(HeldRange {
-                file: Arc::clone(file),
-                range,
-                is_kept,
-            })),
-        }
-    }
-
     /// How much it is, in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -366,5 +345,58 @@ impl Write for Splitter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+
+    /// Writes as a worker does; the file's length afterwards.
+    fn write(file: &OutputFile, bytes: &[u8]) -> u64 {
+        (&file.file).write_all(bytes).unwrap();
+        file.len()
+    }
+
+    #[test]
+    fn a_peek_takes_nothing_away() {
+        let files = OutputFiles::new().unwrap();
+        assert!(files.peek().stdout.is_empty());
+        let len = write(&files.stdout, b"one");
+        let call = files.advance(len, 0);
+        assert!(files.peek().stdout.is_empty());
+        write(&files.stdout, b"tw");
+        let (peek, other) = (files.peek(), files.peek());
+        assert_eq!(peek.stdout.read().unwrap(), b"tw");
+        let len = write(&files.stdout, b"o");
+        drop((peek, call));
+        let call = files.advance(len, 0);
+        assert_eq!(call.stdout.read().unwrap(), b"two");
+        assert_eq!(other.stdout.read().unwrap(), b"tw");
+        assert!(call.stderr.is_empty());
+    }
+
+    #[test]
+    fn space_is_given_back_when_nobody_uses_it_any_more() {
+        let files = OutputFiles::new().unwrap();
+        let much = vec![b'x'; 2 * GIVE_BACK as usize];
+        let given_back = || files.stdout.ranges().given_back;
+        write(&files.stdout, &much);
+        let peek = files.peek();
+        // What is still being written belongs to a call, whoever has looked at it.
+        drop(files.peek());
+        drop(peek.clone());
+        assert_eq!(given_back(), 0);
+        let call = files.rest();
+        drop(call);
+        assert_eq!(given_back(), 0);
+        assert_eq!(peek.stdout.read().unwrap(), much);
+        drop(peek);
+        assert_eq!(given_back(), files.stdout.len());
+        write(&files.stdout, &much);
+        drop(files.peek());
+        assert_eq!(files.rest().stdout.read().unwrap(), much);
     }
 }

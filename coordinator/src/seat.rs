@@ -9,11 +9,11 @@ use protocol::link::LinkError;
 use protocol::message::{CallReply, Reply, ToWorker};
 
 use crate::buffers;
-use crate::data::{Inputs, Job, Payload, Trace, Values};
+use crate::data::{By, Inputs, Job, Payload, Trace, Values};
 use crate::error::{Death, PoolError, Why};
 use crate::launch::Worker;
 use crate::os::{self, GroupSignal, WorkerProcess};
-use crate::output::{Forwarder, Output, OutputFiles, Printed, TAIL};
+use crate::output::{Forwarder, Output, Printed, TAIL};
 use crate::scheduler::{Batch, Idle, MOST_CALLS, Next, Running, SlotId};
 use crate::shared::{Config, Post, Shared};
 use crate::start;
@@ -60,7 +60,7 @@ impl Seat {
             post.socket = Some(self.worker.socket.clone());
             post.black_box = Some(Arc::clone(&self.worker.black_box));
             post.pid = Some(self.worker.pid);
-            post.live = self.worker.files.as_ref().map(OutputFiles::live);
+            post.files = self.worker.files.clone();
             state.counts.started += 1;
             if state.tasks.is_none() {
                 state.tasks = Some(std::mem::take(&mut self.worker.tasks).into());
@@ -231,7 +231,7 @@ impl Seat {
         let values = Values::new(first + u64::from(at), lens, nanos, payload)
             .map(Arc::new)
             .map_err(LinkError::Malformed)?;
-        let who = (self.slot, self.worker.pid);
+        let by = self.by();
         let now = shared.now();
         self.answered += u64::from(count);
         self.last_failed = false;
@@ -241,7 +241,7 @@ impl Seat {
                 state.jobs.values(running, at, count, now, |fresh| {
                     news = fresh.end - fresh.start;
                     let bytes = values.size(fresh.start - at, fresh.end - at);
-                    (Trace::many(who, values), bytes)
+                    (Trace::many(by, values), bytes)
                 })?;
                 state.posts[self.slot.0].calls += u64::from(count);
                 // What was found in its black box before has been counted.
@@ -263,12 +263,12 @@ impl Seat {
             None => payload,
             Some(_) => Payload::default(),
         };
-        let files = self.worker.files.as_mut();
+        let files = self.worker.files.as_ref();
         let printed = files.map(|files| files.advance(reply.stdout, reply.stderr));
         let bytes = value.bytes().len();
         let elapsed = Duration::from_nanos(reply.nanos);
         let printed = printed.unwrap_or_default();
-        let trace = Trace::one((self.slot, self.worker.pid), elapsed, printed, value);
+        let trace = Trace::one(self.by(), elapsed, printed, value);
         let result = why.map_or(Ok(()), Err);
         self.answered += 1;
         self.last_failed = result.is_err();
@@ -321,8 +321,8 @@ impl Seat {
     }
 
     /// What a worker that is dead has printed since its last reply.
-    fn last_words(&mut self) -> Printed {
-        let files = self.worker.files.as_mut();
+    fn last_words(&self) -> Printed {
+        let files = self.worker.files.as_ref();
         files.map(|files| files.rest()).unwrap_or_default()
     }
 
@@ -441,13 +441,15 @@ impl Seat {
         }
     }
 
+    fn by(&self) -> By {
+        By {
+            slot: self.slot,
+            pid: self.worker.pid,
+        }
+    }
+
     fn trace(&self, elapsed: Duration, printed: Printed) -> Trace {
-        Trace::one(
-            (self.slot, self.worker.pid),
-            elapsed,
-            printed,
-            Payload::default(),
-        )
+        Trace::one(self.by(), elapsed, printed, Payload::default())
     }
 
     fn wears_out(&self, config: &Config) -> bool {

@@ -10,11 +10,12 @@ use protocol::black_box::BlackBox;
 use protocol::frame::Owned;
 use protocol::message::TaskInfo;
 
-use crate::data::{Inputs, Job, Payload, Trace, Values};
+use crate::data::{By, Inputs, Job, Payload, Trace, Values};
 use crate::error::{Death, PoolError};
 use crate::launch::Launcher;
 use crate::os::{self, GroupSignal, WorkerProcess};
-use crate::output::{LiveOutput, Output};
+use crate::output::{Output, OutputFiles, Printed};
+use crate::pool::RunningCall;
 use crate::scheduler::{Effects, Idle, Limits, MapId, Scheduler, Seen, Sight, SlotId, Stage, Time};
 use crate::seat::Seat;
 use crate::socket::SharedSocket;
@@ -104,8 +105,8 @@ pub(crate) struct Post {
     pub(crate) socket: Option<SharedSocket>,
     pub(crate) pid: Option<u32>,
     pub(crate) black_box: Option<Arc<BlackBox>>,
-    /// What its calls print, as it is printed.
-    pub(crate) live: Option<LiveOutput>,
+    /// Where what it prints goes, if not elsewhere.
+    pub(crate) files: Option<OutputFiles>,
     /// The supervisor has seen it die.
     pub(crate) dead: bool,
     /// How many calls it has answered for.
@@ -150,10 +151,40 @@ impl State {
         if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
             let news = self.jobs.found(slot, count, |news| {
                 let bytes = values.size(0, news);
-                (Trace::many((slot, pid), Arc::new(values)), bytes)
+                (Trace::many(By { slot, pid }, Arc::new(values)), bytes)
             });
             self.counts.succeeded += u64::from(news);
         }
+    }
+}
+
+impl State {
+    /// What a slot is running now.
+    pub(crate) fn running_on(&mut self, slot: SlotId, now: Time) -> Option<RunningCall> {
+        // What was finished before it and not said is silent: then all that is new in the files is its.
+        self.collect(slot);
+        let (jobs, sight) = self.jobs_and_sight();
+        let current = jobs.running_on(slot, &sight)?;
+        let post = &sight.posts[slot.0];
+        let worker = post.pid?;
+        let files = post.files.as_ref().filter(|_| current.is_next);
+        let mut printed = files.map(OutputFiles::peek).unwrap_or_default();
+        // It may have ended while we looked, and the next one have begun to print. A new batch can't
+        // have begun: that takes the lock that we hold.
+        let later = jobs.running_on(slot, &sight);
+        if later.is_none_or(|later| later.index != current.index) {
+            printed = Printed::default();
+        }
+        Some(RunningCall {
+            task: current.job.task.clone(),
+            index: current.index,
+            attempt: current.attempt,
+            slot: slot.0 + 1,
+            worker,
+            elapsed: now.saturating_sub(current.since),
+            stdout: printed.stdout,
+            stderr: printed.stderr,
+        })
     }
 }
 

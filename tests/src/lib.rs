@@ -84,8 +84,19 @@ pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
 /// Whether a process lives: is there, and is no zombie.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {
+    state_of(pid).is_some_and(|state| state != 'Z')
+}
+
+/// Whether a process is stopped.
+#[must_use]
+pub fn is_stopped(pid: u32) -> bool {
+    state_of(pid) == Some('T')
+}
+
+/// See proc_pid_stat(5).
+fn state_of(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state stands behind the name, which may contain anything.
     stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+        .and_then(|(_, rest)| rest.chars().next())
 }

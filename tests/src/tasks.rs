@@ -3,9 +3,10 @@
 #![allow(unsafe_code, reason = "the misbehaviour of C code")]
 #![allow(clippy::print_stdout)]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use coordinator::Pool;
@@ -45,6 +46,34 @@ pub fn fail_or_sleep(ms: i64) -> Result<(), String> {
 #[task]
 pub fn fail(text: String) -> Result<(), String> {
     Err(text)
+}
+
+/// Prints the number of the attempt, and fails unless it is the one that is to succeed.
+#[task]
+pub fn succeed_at(attempt: u32) -> Result<u32, String> {
+    let now = worker::current().map_or(0, |call| call.attempt);
+    println!("out {now}");
+    eprintln!("err {now}");
+    match now == attempt {
+        true => Ok(now),
+        false => Err(format!("attempt {now}")),
+    }
+}
+
+/// Prints a line with the number of the attempt, waits for a file with this number as its extension,
+/// and fails if that says so.
+#[task]
+pub fn print_and_wait(text: String, path: PathBuf) -> Result<(), String> {
+    let now = worker::current().map_or(0, |call| call.attempt);
+    println!("{text} {now}");
+    eprintln!("{text} {now} err");
+    let path = path.with_extension(now.to_string());
+    crate::eventually("the call may end", || path.exists());
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.is_empty() => Ok(()),
+        Ok(text) => Err(text),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[task]
@@ -196,6 +225,31 @@ pub fn hold_out(path: PathBuf) -> Result<(), std::io::Error> {
     let child = Command::new("sleep").arg("1000").spawn()?;
     let whole = path.with_extension("part");
     std::fs::write(&whole, format!("{} {}", std::process::id(), child.id()))?;
+    std::fs::rename(whole, path)?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// As [`hold_out`], with a child in a process group of its own, whose child is in a session of its own.
+#[task]
+pub fn hold_out_apart(path: PathBuf) -> Result<(), std::io::Error> {
+    // SAFETY: no handler is involved.
+    unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+    }
+    let mut child = Command::new("sh")
+        .args(["-c", "setsid sleep 1000 >&2 & echo $!; wait"])
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut grandchild = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut grandchild)?;
+    }
+    let whole = path.with_extension("part");
+    let pids = format!("{} {} {grandchild}", std::process::id(), child.id());
+    std::fs::write(&whole, pids)?;
     std::fs::rename(whole, path)?;
     loop {
         std::thread::park();

@@ -22,9 +22,10 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::{memory, tree};
 use crate::error::Death;
 
-/// A worker's process and, with it, its process group: all that it starts.
+/// A worker's process and, with it, all that it starts: its process group, and the groups of
+/// descendants that have their own.
 ///
-/// Dropping it kills the group.
+/// Dropping it kills them.
 #[derive(Debug)]
 pub(crate) struct WorkerProcess {
     pid: Pid,
@@ -73,41 +74,55 @@ impl WorkerProcess {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Sends a signal to the process and all that it has started. Does nothing once it is reaped.
+    /// Tells the process's group something and, unless that is to end in its own way, the groups of
+    /// all that it has started. Does nothing once it is reaped.
     pub(crate) fn signal(&self, signal: GroupSignal) {
         let life = self.life();
-        if let Life::Unreaped(_) = *life {
-            let signal = match signal {
-                GroupSignal::Term => Signal::TERM,
-                GroupSignal::Kill => Signal::KILL,
-                GroupSignal::Stop => Signal::STOP,
-                GroupSignal::Continue => Signal::CONT,
-            };
-            // Commands have groups of their own. Their worker passes SIGTERM on, and the kernel kills them
-            // with it; but a pause is nothing that it hears of.
-            if signal == Signal::CONT {
-                self.signal_others(signal);
-            }
-            // The group exists as long as its leader is not reaped.
-            let _ = rustix::process::kill_process_group(self.pid, signal);
-            if signal == Signal::STOP {
-                // The worker stands still: it starts nothing more meanwhile.
-                self.signal_others(signal);
-            }
-            if signal == Signal::TERM {
+        if let Life::Reaped(_) = *life {
+            return;
+        }
+        // The worker's group exists as long as its leader is not reaped.
+        match signal {
+            GroupSignal::Term => {
+                tell(self.pid, Signal::TERM);
                 // A stopped process would only hear of it when it is continued.
-                let _ = rustix::process::kill_process_group(self.pid, Signal::CONT);
+                tell(self.pid, Signal::CONT);
+            }
+            GroupSignal::Stop => _ = self.halt(),
+            GroupSignal::Continue => {
+                // A worker that goes on first could look at what is still stopped.
+                for group in tree::groups_below(self.pid) {
+                    tell(group, Signal::CONT);
+                }
+                tell(self.pid, Signal::CONT);
+            }
+            GroupSignal::Kill => {
+                // The others first: once the worker is dead, they are no longer found below it.
+                for group in self.halt() {
+                    tell(group, Signal::KILL);
+                }
+                tell(self.pid, Signal::KILL);
             }
         }
     }
 
-    /// Sends a signal to the groups that the process has started.
-    fn signal_others(&self, signal: Signal) {
-        for group in tree::other_groups(self.pid) {
-            if let Some(group) = Pid::from_raw(group) {
-                let _ = rustix::process::kill_process_group(group, signal);
+    /// Stops the process's group and those of its descendants; returns the latter.
+    ///
+    /// What is not stopped yet may start something in another group while one looks. What is stopped
+    /// can't, so that it is over when nothing new is found.
+    fn halt(&self) -> Vec<Pid> {
+        tell(self.pid, Signal::STOP);
+        let mut halted = Vec::new();
+        for _ in 0..ROUNDS {
+            let mut found = tree::groups_below(self.pid);
+            found.retain(|group| !halted.contains(group));
+            if found.is_empty() {
+                break;
             }
+            found.iter().for_each(|group| tell(*group, Signal::STOP));
+            halted.extend(found);
         }
+        halted
     }
 
     /// Waits for the process to die, for at most `limit`.
@@ -149,6 +164,15 @@ impl WorkerProcess {
     fn life(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How often one looks for further groups at most: whoever makes groups faster than that is not to hold
+/// us up for ever.
+const ROUNDS: usize = 16;
+
+/// Sends a signal to a process group. One that is gone needs none.
+fn tell(group: Pid, signal: Signal) {
+    let _ = rustix::process::kill_process_group(group, signal);
 }
 
 impl AsFd for WorkerProcess {

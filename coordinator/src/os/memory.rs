@@ -5,7 +5,7 @@ use std::io;
 
 use rustix::process::{Pid, Resource, Rlimit};
 
-use super::tree::{self, DEPTH};
+use super::tree;
 
 /// How far beyond its limit a process may reach for memory before the kernel refuses. It may reserve
 /// more than it uses, and only what it uses counts.
@@ -14,17 +14,7 @@ const REACH: u64 = 2;
 /// The memory, in bytes, that a process and its descendants have to themselves: what is neither a file
 /// nor shared. That of a process that is gone is 0.
 pub(super) fn of_tree(pid: u32) -> u64 {
-    of_descendants(pid, DEPTH)
-}
-
-fn of_descendants(pid: u32, depth: u32) -> u64 {
-    let children = match depth {
-        0 => Vec::new(),
-        _ => tree::children(pid),
-    };
-    let theirs = children
-        .iter()
-        .map(|child| of_descendants(*child, depth - 1));
+    let theirs = tree::descendants(pid).into_iter().map(of_process);
     of_process(pid).saturating_add(theirs.sum())
 }
 

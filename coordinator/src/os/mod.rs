@@ -9,6 +9,7 @@
 mod linux;
 #[cfg(target_os = "linux")]
 mod memory;
+#[cfg(target_os = "linux")]
 mod tree;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;

@@ -1,15 +1,57 @@
-//! What a process has started.
+//! What a process has started: its descendants, by parent, in whatever group or session they are.
 
-use std::collections::BTreeSet;
 use std::fs;
 
 use rustix::process::Pid;
 
 /// How deep the children of children are looked for.
-pub(super) const DEPTH: u32 = 32;
+const DEPTH: u32 = 32;
+
+/// All descendants of a process, parents before their children. Those whose parent is gone are
+/// somebody else's children by now, and not found.
+pub(super) fn descendants(pid: u32) -> Vec<u32> {
+    let mut all = Vec::new();
+    let mut generation = vec![pid];
+    for _ in 0..DEPTH {
+        generation = generation.into_iter().flat_map(children).collect();
+        if generation.is_empty() {
+            break;
+        }
+        all.extend(&generation);
+    }
+    all
+}
+
+/// The process groups of a process's descendants that are neither its own nor this program's.
+pub(super) fn groups_below(leader: Pid) -> Vec<Pid> {
+    // Without it, one can't tell whom a signal would reach.
+    let Some(ours) = group_of("self") else {
+        return Vec::new();
+    };
+    let leader = leader.as_raw_nonzero().get();
+    let groups = descendants(leader.unsigned_abs());
+    let mut groups: Vec<i32> = groups
+        .into_iter()
+        // One that is gone has no group.
+        .filter_map(|pid| group_of(&pid.to_string()))
+        // 0 stands for a group outside of this process namespace, and would be our own; 1 is the
+        // system's.
+        .filter(|group| *group > 1 && *group != leader && *group != ours)
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups.into_iter().filter_map(Pid::from_raw).collect()
+}
+
+/// See proc_pid_stat(5): behind the name, which may contain anything, are state, parent and group.
+fn group_of(pid: &str) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(2)?.parse().ok()
+}
 
 /// The children of all threads of a process; none where the kernel was built without such lists.
-pub(super) fn children(pid: u32) -> Vec<u32> {
+fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };
@@ -24,21 +66,39 @@ pub(super) fn children(pid: u32) -> Vec<u32> {
     lists.flat_map(numbers).collect()
 }
 
-/// The process groups of a process's descendants that are not its own.
-pub(super) fn other_groups(process: Pid) -> BTreeSet<i32> {
-    let mut groups = BTreeSet::new();
-    let mut level = vec![process.as_raw_nonzero().get().unsigned_abs()];
-    for _ in 0..DEPTH {
-        level = level.into_iter().flat_map(children).collect();
-        for pid in &level {
-            let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
-            if let Some(Ok(group)) = pid.map(|pid| rustix::process::getpgid(Some(pid))) {
-                groups.insert(group.as_raw_nonzero().get());
-            }
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, id};
+
+    use super::*;
+
+    #[test]
+    fn descendants_are_found_by_parent_and_groups_are_never_ours() {
+        let mut apart = Command::new("sleep")
+            .arg("1000")
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut near = Command::new("sleep").arg("1000").spawn().unwrap();
+        let found = descendants(id());
+        let this = Pid::from_raw(id() as i32).unwrap();
+        let groups = groups_below(this);
+        for child in [&mut apart, &mut near] {
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
+        assert!(found.contains(&apart.id()) && found.contains(&near.id()));
+        assert!(groups.contains(&Pid::from_raw(apart.id() as i32).unwrap()));
+        let ours = group_of("self").unwrap();
+        let raw = |group: &Pid| group.as_raw_nonzero().get();
+        assert!(
+            groups
+                .iter()
+                .map(raw)
+                .all(|group| group > 1 && group != ours)
+        );
     }
-    groups.remove(&process.as_raw_nonzero().get());
-    // Whatever happens in between, this is nobody's business but ours.
-    groups.remove(&rustix::process::getpgrp().as_raw_nonzero().get());
-    groups
 }

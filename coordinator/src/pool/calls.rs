@@ -14,8 +14,8 @@ use super::codec::{Codec, Typed};
 use crate::data::{Chunk, Job, Trace};
 use crate::error::{CallError, Details, Why};
 use crate::output::{Captured, Forwarder, Output, TAIL};
-use crate::scheduler::{Ended, MapId, MapSpec, Next, Take};
-use crate::shared::{Parked, Shared, Watcher};
+use crate::scheduler::{Ended, MapId, MapSpec, Next, Take, Time};
+use crate::shared::{Parked, Shared, State, Watcher};
 
 /// How many inputs are read before looking for a result, at first: results come out as soon as they are
 /// there, also where reading an input takes its time, and workers still have something to do.
@@ -27,7 +27,8 @@ const QUICK: Duration = Duration::from_micros(100);
 /// How long to wait for a result that may stand in a black box before looking there.
 const GLANCE: Duration = Duration::from_millis(5);
 
-/// How a call ended, and what is left of it.
+/// How a call ended, and what is left of it; with [`With::every_attempt`](super::With::every_attempt),
+/// also how an attempt ended that was not its last.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report<O> {
@@ -37,13 +38,14 @@ pub struct Report<O> {
     pub result: Result<O, CallError>,
     /// How often it was tried; 0 if it never ran.
     pub attempts: u32,
-    /// The process id of the worker that ran it last.
-    pub worker: Option<u32>,
-    /// The slot of that worker, counted from 1.
-    pub slot: Option<usize>,
-    /// This is not the call's outcome, but an attempt that is tried again: only with
-    /// [`With::every_attempt`](super::With::every_attempt).
+    /// Whether this is an attempt that did not succeed, and the call is tried again. `attempts` is its
+    /// number then, `result` its error, and there will be another report of this call.
     pub again: bool,
+    /// The pool's slot that ran the last attempt, counted from 1; `None` if it never ran, or was
+    /// cancelled while it waited for another attempt.
+    pub slot: Option<usize>,
+    /// The process id of the worker that ran the last attempt; `None` as for `slot`.
+    pub worker: Option<u32>,
     /// How long the last attempt ran.
     pub elapsed: Duration,
     /// What the last attempt wrote to stdout.
@@ -64,13 +66,13 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// What was waited for has not come yet.
+/// Nothing has come within the limit, and more will come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotYet;
 
 impl fmt::Display for NotYet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it has not come yet")
+        f.write_str("nothing has come within the limit")
     }
 }
 
@@ -148,7 +150,7 @@ impl<C: Codec> Inputs<C> {
         }
         match encoded {
             Ok(()) => _ = state.jobs.push(*id, chunk.take()),
-            Err(why) => _ = state.jobs.push_ended(*id, Why::Undecodable(why)),
+            Err(why) => push_ended(&mut state, *id, why, shared.now()),
         }
         shared.release(state);
         Ok(())
@@ -161,7 +163,7 @@ impl<C: Codec> Inputs<C> {
         let encoded = chunk.add(|bytes| self.codec.encode(input, bytes));
         let mut state = shared.state();
         if let Err(why) = encoded {
-            state.jobs.push_ended(*id, Why::Undecodable(why));
+            push_ended(&mut state, *id, why, shared.now());
             return shared.release(state);
         }
         state.jobs.push(*id, chunk.take());
@@ -197,6 +199,12 @@ impl<C: Codec> Inputs<C> {
         shared.give_back(&mut state, slot, parked);
         shared.release(state);
     }
+}
+
+/// Adds a call whose input can't be encoded.
+fn push_ended(state: &mut State, map: MapId, why: String, now: Time) {
+    let (jobs, sight) = state.jobs_and_sight();
+    jobs.push_ended(map, Why::Undecodable(why), now, &sight);
 }
 
 impl<C> Drop for Inputs<C> {
@@ -322,6 +330,20 @@ impl<C: Codec> Reports<C> {
         }
     }
 
+    /// The next report, if it comes within `limit`; `None` if there is none any more. A limit of zero
+    /// takes what is there.
+    ///
+    /// # Errors
+    ///
+    /// It has not come, but may still.
+    pub fn next_timeout(&mut self, limit: Duration) -> Result<Option<Report<C::Output>>, NotYet> {
+        match self.wait(Some(limit)) {
+            Waited::Report(report) => Ok(Some(report)),
+            Waited::Exhausted => Ok(None),
+            Waited::NotYet => Err(NotYet),
+        }
+    }
+
     /// The next report, if it is there.
     pub(super) fn poll(
         &mut self,
@@ -391,19 +413,6 @@ impl<C: Codec> Reports<C> {
             .map(|report| (report.index, report.result))
     }
 
-    /// The next report, if it comes within the limit; `None` if there is none any more.
-    ///
-    /// # Errors
-    ///
-    /// It has not come yet.
-    pub fn next_timeout(&mut self, limit: Duration) -> Result<Option<Report<C::Output>>, NotYet> {
-        match self.wait(Some(limit)) {
-            Waited::Report(report) => Ok(Some(report)),
-            Waited::Exhausted => Ok(None),
-            Waited::NotYet => Err(NotYet),
-        }
-    }
-
     /// Whether the next report is there, or it is clear that none will come: whether `next` would
     /// return at once.
     #[must_use]
@@ -443,8 +452,8 @@ impl<C: Codec> Reports<C> {
             .map(|trace| trace.value(index))
             .unwrap_or_default();
         let result = result.and_then(|()| C::decode(value).map_err(Why::Undecodable));
-        let worker = trace.as_ref().map(|trace| trace.pid);
-        let slot = trace.as_ref().map(|trace| trace.slot.0 + 1);
+        let slot = trace.as_ref().map(|trace| trace.by.slot.0 + 1);
+        let worker = trace.as_ref().map(|trace| trace.by.pid);
         let elapsed = trace
             .as_ref()
             .map_or(Duration::ZERO, |trace| trace.elapsed(index));
@@ -470,9 +479,9 @@ impl<C: Codec> Reports<C> {
             index,
             result,
             attempts,
-            worker,
-            slot,
             again,
+            slot,
+            worker,
             elapsed,
             stdout,
             stderr,
@@ -621,9 +630,10 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         if let Some(why) = refused {
             self.push();
             if let Ok(under) = &self.reports.state {
+                let now = under.shared.now();
                 under
                     .shared
-                    .act(|state| state.jobs.push_ended(under.id, Why::Undecodable(why)));
+                    .act(|state| push_ended(state, under.id, why, now));
             }
         }
         read.unwrap_or_else(|panic| {

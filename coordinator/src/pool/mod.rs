@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use worker::Task;
 
 use crate::error::{CallError, PoolError};
-use crate::output::{Captured, LiveOutput};
+use crate::output::Captured;
 use crate::scheduler::{RestartLimit, Scheduler, SlotId};
 use crate::shared::{Config, Shared};
 use crate::{slot, supervisor};
@@ -49,9 +49,11 @@ pub struct Stats {
     pub succeeded: u64,
     /// Attempts that did not.
     pub failed: u64,
-    /// Calls that run now.
+    /// Workers that run a call now. One whose report can be taken does not count any more.
     pub running: usize,
-    /// Calls that wait for a worker.
+    /// Calls that wait for a worker, or for their next attempt. Together with `running`, these are all
+    /// calls that were made and have not ended: whoever wants to make one only while there are fewer
+    /// than so many looks at the sum.
     pub waiting: usize,
 }
 
@@ -69,26 +71,26 @@ pub struct Worker {
     pub running: Option<(String, u64, Duration)>,
 }
 
-/// A call that runs.
-#[derive(Debug)]
+/// A call that is running; found by [`Pool::running`].
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RunningCall {
-    /// The name of its task.
+    /// Its task.
     pub task: String,
     /// Its index in its map, from 0.
     pub index: u64,
-    /// Which attempt it is, from 1.
+    /// Which attempt this is, from 1.
     pub attempt: u32,
-    /// The slot of its worker, counted from 1.
+    /// The slot that runs it, counted from 1.
     pub slot: usize,
-    /// The process id of its worker.
+    /// The worker's process id.
     pub worker: u32,
-    /// For how long it has been running.
+    /// For how long the attempt has been running, pauses included.
     pub elapsed: Duration,
-    /// What it has written to stdout so far. Read it soon: when the call has ended and its report was
-    /// dropped, the space is given back, and reads as zeros.
+    /// What the attempt has written to stdout so far. Empty also if the output is not kept, or if it is
+    /// not known yet where that of the calls before ends.
     pub stdout: Captured,
-    /// What it has written to stderr so far.
+    /// What the attempt has written to stderr so far; empty as for stdout.
     pub stderr: Captured,
 }
 
@@ -355,6 +357,21 @@ impl Pool {
         }
     }
 
+    /// What each worker that is busy is running now, in the order of the slots. It takes some
+    /// microseconds for each, and disturbs none of them: it may be asked many times a second.
+    ///
+    /// Each call's output is held in its file until it is dropped, with all that is printed behind it.
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningCall> {
+        self.shared.act(|state| {
+            let now = self.shared.now();
+            let slots = (0..state.posts.len()).map(SlotId);
+            slots
+                .filter_map(|slot| state.running_on(slot, now))
+                .collect()
+        })
+    }
+
     /// The workers that live now.
     #[must_use]
     pub fn workers(&self) -> Vec<Worker> {
@@ -364,11 +381,10 @@ impl Pool {
         let posts = sight.posts.iter().enumerate();
         posts
             .filter_map(|(slot, post)| {
-                let running = jobs
-                    .running_on(SlotId(slot), &sight)
-                    .map(|(job, index, since)| {
-                        (job.task.clone(), index, now.saturating_sub(since))
-                    });
+                let running = jobs.running_on(SlotId(slot), &sight).map(|call| {
+                    let elapsed = now.saturating_sub(call.since);
+                    (call.job.task.clone(), call.index, elapsed)
+                });
                 Some(Worker {
                     slot: slot + 1,
                     pid: post.pid?,
@@ -377,35 +393,6 @@ impl Pool {
                 })
             })
             .collect()
-    }
-
-    /// The calls that run now, with what they have printed so far.
-    pub fn running(&self) -> Vec<RunningCall> {
-        let now = self.shared.now();
-        let mut state = self.shared.state();
-        let (jobs, sight) = state.jobs_and_sight();
-        let posts = sight.posts.iter().enumerate();
-        let running = posts.filter_map(|(slot, post)| {
-            let slot = SlotId(slot);
-            let attempt = jobs.attempt_on(slot, &sight)?;
-            let started = || post.black_box.as_ref().map(|seen| seen.progress().started);
-            let before = started();
-            let printed = post.live.as_ref().map(LiveOutput::printed);
-            // If it has gone on meanwhile, what was printed may be another call's.
-            let alone = attempt.alone && started() == before;
-            let printed = printed.filter(|_| alone).unwrap_or_default();
-            Some(RunningCall {
-                task: attempt.job.task.clone(),
-                index: attempt.index,
-                attempt: attempt.attempt,
-                slot: slot.0 + 1,
-                worker: post.pid?,
-                elapsed: now.saturating_sub(attempt.since),
-                stdout: printed.stdout,
-                stderr: printed.stderr,
-            })
-        });
-        running.collect()
     }
 
     /// The tasks that the workers can run. Waits for the first worker.

@@ -11,7 +11,7 @@ use super::codec::{Codec, Text, Typed};
 use super::pending::Pending;
 use crate::data::Job;
 use crate::error::CallError;
-use crate::scheduler::{self, Limits, MapSpec, MaxFailures, Window};
+use crate::scheduler::{self, Failures, Limits, MapSpec, Window};
 
 /// In which order results are handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,8 +41,8 @@ pub struct With<'p> {
     pool: &'p Pool,
     limits: Limits,
     order: Order,
-    max_failures: Option<MaxFailures>,
     every_attempt: bool,
+    failures: Failures,
 }
 
 impl<'p> With<'p> {
@@ -51,8 +51,8 @@ impl<'p> With<'p> {
             pool,
             limits: pool.shared().config.limits,
             order: Order::Input,
-            max_failures: None,
             every_attempt: false,
+            failures: Failures::Any,
         }
     }
 
@@ -93,24 +93,32 @@ impl<'p> With<'p> {
         self
     }
 
-    /// Gives up when so many calls did not succeed: no further call of the map begins, and those that
-    /// have not begun end as cancelled. The calls that run are finished or, with `now`, cancelled, too.
+    /// [`open`](Self::open) and [`open_text`](Self::open_text) also report attempts that did not
+    /// succeed and are followed by another one, as they end: see [`Report::again`](crate::Report).
+    /// Such a report does not free the call's place in the window. Each call has one report besides,
+    /// its outcome, which comes behind those of its earlier attempts. What attempts print that are
+    /// reported is kept or forwarded as for any report.
     ///
-    /// Such calls are sent to the workers one by one, so that not one is begun too many.
-    pub fn max_failures(mut self, calls: u64, now: bool) -> Self {
-        self.max_failures = Some(MaxFailures {
-            calls: calls.max(1),
-            now,
-        });
+    /// Reports come in the order of completion then, whatever [`order`](Self::order) says.
+    pub fn every_attempt(mut self) -> Self {
+        self.every_attempt = true;
         self
     }
 
-    /// Has [`open`](Self::open) and [`open_text`](Self::open_text) also report each attempt that is tried
-    /// again, as it ends: [`Report::again`](crate::Report::again) tells them from the calls' outcomes. Reports come in the
-    /// order of [`Order::Completion`].
-    pub fn every_attempt(mut self) -> Self {
-        self.every_attempt = true;
-        self.order = Order::Completion;
+    /// Ends a map that was made by [`open`](Self::open) or [`open_text`](Self::open_text) once so many
+    /// of its calls have not succeeded, after all of their attempts: no further one starts, another
+    /// attempt of one that was tried included. Those that have not started end as
+    /// [`Cancelled`](crate::Why::Cancelled), and further inputs are [`Refused`](crate::Refused). Those
+    /// that run are finished, or, with `now`, cancelled, too: their workers are killed and replaced.
+    ///
+    /// 0 is taken for 1. An output that can't be decoded is found out only when its report is taken, and
+    /// does not count. The calls of such a map travel one by one, so that none starts behind the last
+    /// failure; where they are very short, that takes longer than it would without.
+    pub fn max_failures(mut self, failures: u64, now: bool) -> Self {
+        self.failures = Failures::Most {
+            calls: failures,
+            now,
+        };
         self
     }
 
@@ -125,7 +133,7 @@ impl<'p> With<'p> {
         inputs: impl IntoIterator<Item = T::Input>,
     ) -> Result<Vec<T::Output>, CallError> {
         let opened = self.start(Typed::<T>::new(), |spec| MapSpec {
-            fail_fast: true,
+            failures: Failures::First,
             ..spec
         });
         collect(inputs, opened)
@@ -177,8 +185,10 @@ impl<'p> With<'p> {
         _task: T,
         inputs: I,
     ) -> StreamUnordered<T, I::IntoIter> {
-        let unordered = self.order(Order::Completion);
-        let opened = unordered.start(Typed::<T>::new(), lazily);
+        let opened = self.start(Typed::<T>::new(), |spec| MapSpec {
+            order: scheduler::Order::Completion,
+            ..lazily(spec)
+        });
         StreamUnordered(Feed::new(inputs.into_iter(), opened))
     }
 
@@ -227,17 +237,26 @@ impl<'p> With<'p> {
     /// # Ok::<(), coordinator::PoolError>(())
     /// ```
     pub fn open<T: Task>(self, _task: T) -> (Option<Inputs<Typed<T>>>, Reports<Typed<T>>) {
-        self.start(Typed::<T>::new(), lazily)
+        self.start(Typed::<T>::new(), |spec| self.in_both_directions(spec))
     }
 
     /// As [`open`](Self::open), for a task that this program knows only by name.
     pub fn open_text(self, task: &str) -> (Option<Inputs<Text>>, Reports<Text>) {
-        self.start(
-            Text {
-                task: task.to_owned(),
+        let task = task.to_owned();
+        self.start(Text { task }, |spec| self.in_both_directions(spec))
+    }
+
+    /// The settings that are for maps whose reports are taken.
+    fn in_both_directions(self, spec: MapSpec<Arc<Job>>) -> MapSpec<Arc<Job>> {
+        MapSpec {
+            order: match self.order {
+                Order::Input if !self.every_attempt => scheduler::Order::Input,
+                Order::Input | Order::Completion => scheduler::Order::Completion,
             },
-            lazily,
-        )
+            every_attempt: self.every_attempt,
+            failures: self.failures,
+            ..lazily(spec)
+        }
     }
 
     fn start<C: Codec>(
@@ -249,15 +268,11 @@ impl<'p> With<'p> {
             kind(MapSpec {
                 job,
                 limits: self.limits,
-                order: match self.order {
-                    Order::Input if !self.every_attempt => scheduler::Order::Input,
-                    _ => scheduler::Order::Completion,
-                },
+                order: scheduler::Order::Input,
                 window: MAP,
-                fail_fast: false,
-                max_failures: self.max_failures,
-                every_attempt: self.every_attempt,
+                failures: Failures::Any,
                 lazy: false,
+                every_attempt: false,
             })
         })
     }

@@ -54,6 +54,18 @@ impl Default for Limits {
     }
 }
 
+/// What calls that did not succeed, after all of their attempts, mean for the others of their map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Failures {
+    /// Nothing.
+    #[default]
+    Any,
+    /// The first cancels those behind it.
+    First,
+    /// After so many no further call starts; with `now`, those that run are killed, too.
+    Most { calls: u64, now: bool },
+}
+
 /// What a map is to do.
 #[derive(Debug, Clone)]
 pub(crate) struct MapSpec<J> {
@@ -61,25 +73,14 @@ pub(crate) struct MapSpec<J> {
     pub(crate) limits: Limits,
     pub(crate) order: Order,
     pub(crate) window: Window,
-    /// The first call that does not succeed cancels those behind it.
-    pub(crate) fail_fast: bool,
-    /// So many calls that do not succeed cancel all that have not begun.
-    pub(crate) max_failures: Option<MaxFailures>,
-    /// Attempts that are tried again are handed out, too: for [`Order::Completion`].
-    pub(crate) every_attempt: bool,
+    pub(crate) failures: Failures,
     /// Inputs are only read while someone takes results.
     pub(crate) lazy: bool,
+    /// Attempts that are not the call's last are handed out, too: only for [`Order::Completion`].
+    pub(crate) every_attempt: bool,
 }
 
-/// When a map gives up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MaxFailures {
-    pub(crate) calls: u64,
-    /// The calls that run are cancelled, too.
-    pub(crate) now: bool,
-}
-
-/// A call that has ended, or an attempt.
+/// A call that has ended, or an attempt that has, and is followed by another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended<T> {
     pub(crate) result: Result<(), Why>,
@@ -88,7 +89,7 @@ pub(crate) struct Ended<T> {
     pub(crate) trace: Option<T>,
     /// What else there is to know of it.
     pub(crate) note: Option<String>,
-    /// Only an attempt has ended: the call is tried again.
+    /// It is only an attempt: the call is tried again.
     pub(crate) again: bool,
 }
 
@@ -100,21 +101,12 @@ const MOST_BYTES: usize = 256 << 10;
 /// What there is to take from a map.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Take<T> {
-    /// So many calls from an index on have ended, all in the same way.
+    /// So many calls from an index on have ended, all in the same way; or an attempt of one has.
     Ready(u64, u32, Ended<T>),
     /// The next one has not ended yet, or has not been added.
     Pending,
     /// There is none any more.
     Exhausted,
-}
-
-/// What has ended, for [`Order::Completion`].
-#[derive(Debug)]
-enum Completed<T> {
-    /// A stretch of calls that begins here.
-    Calls(u64),
-    /// An attempt that is tried again.
-    Attempt(u64, Box<Ended<T>>),
 }
 
 /// Consecutive calls that share their fate.
@@ -146,14 +138,21 @@ enum Fate<I, T> {
 /// What became of an attempt's end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Settled {
-    /// The call is to be tried again: at once, or at a time.
-    Again(Option<Time>),
+    /// The call is to be tried again: at once, or at a time; `visible` as below.
+    Again { at: Option<Time>, visible: bool },
     /// The call has ended; `visible` if that gives [`Map::take`] something.
     Ended { visible: bool },
-    /// It has ended, and no call is begun any more; with `now`, those that run are cancelled.
-    GivenUp { now: bool },
-    /// It has ended, and the calls behind it are cancelled.
-    Cut,
+    /// It has ended, and the calls from an index on are cancelled; `kill` if those that run are, too.
+    Cut { from: u64, kill: bool },
+}
+
+/// What there is to take from a map whose results come as calls end.
+#[derive(Debug)]
+enum Completed<T> {
+    /// The stretch that begins with this call.
+    Calls(u64),
+    /// An attempt of this call. Its stretch waits or runs again meanwhile.
+    Attempt(u64, Ended<T>),
 }
 
 /// Where a map has been cut off.
@@ -184,14 +183,14 @@ pub(super) struct Map<J, I, T> {
     running: usize,
     /// Calls that have not ended.
     unfinished: usize,
+    /// Calls that have ended without success.
+    failed: u64,
     /// Calls that were not taken.
     untaken: usize,
     /// What is under way, in bytes: inputs of calls that have not ended, outputs of those that have.
     bytes: usize,
     /// Ended and not taken, as they ended: only for [`Order::Completion`].
     completed: VecDeque<Completed<T>>,
-    /// How many calls did not succeed.
-    failures: u64,
     /// How often workers have died before they had begun a batch, by its first call.
     unbegun: BTreeMap<u64, u32>,
     sealed: bool,
@@ -214,10 +213,10 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             slots: 0,
             running: 0,
             unfinished: 0,
+            failed: 0,
             untaken: 0,
             bytes: 0,
             completed: VecDeque::new(),
-            failures: 0,
             unbegun: BTreeMap::new(),
             sealed: false,
             cut: None,
@@ -286,7 +285,8 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         first
     }
 
-    pub(super) fn push_ended(&mut self, why: Why) -> u64 {
+    /// Adds a call that has ended before it began; its index, and what follows from it.
+    pub(super) fn push_ended(&mut self, why: Why) -> (u64, Settled) {
         let index = self.end;
         self.push_result(
             1,
@@ -298,10 +298,8 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
                 again: false,
             },
         );
-        if self.spec.fail_fast {
-            self.cut_behind(index);
-        }
-        index
+        let settled = self.cut_after_failure(index);
+        (index, settled.unwrap_or(Settled::Ended { visible: true }))
     }
 
     fn push_result(&mut self, count: u32, ended: Ended<T>) {
@@ -404,11 +402,10 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             count: 0,
             parts: Vec::new(),
         };
-        // A batch can't be cut short from outside at once: one call too many might begin.
-        let most = if self.spec.max_failures.is_some() {
-            1
-        } else {
-            most
+        let most = match self.spec.failures {
+            // What stands behind a failure in a batch would run before anyone hears of it.
+            Failures::Most { .. } => 1,
+            Failures::Any | Failures::First => most,
         };
         let size = self.pace.size(self.ready_calls, slots).min(most).max(1);
         let mut room = MOST_BYTES;
@@ -478,17 +475,6 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             at: place,
             count,
         })
-    }
-
-    /// Which attempt of a call is running, from 1.
-    pub(super) fn attempt(&self, index: u64) -> Option<u32> {
-        let (first, stretch) = self.stretches.range(..=index).next_back()?;
-        match &stretch.fate {
-            Fate::Running { attempts, .. } if index < first + u64::from(stretch.count) => {
-                Some(attempts + 1)
-            }
-            _ => None,
-        }
     }
 
     /// Another worker died before it had begun a batch that starts with this call: whether that is the
@@ -613,18 +599,19 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         let attempts = attempts + 1;
         let cut = self.is_cut(index);
         if !cut && attempts <= retries && result.as_ref().is_err_and(may_retry) {
-            if self.spec.every_attempt {
-                let attempt = Ended {
+            let visible = self.spec.every_attempt && !self.detached;
+            if visible {
+                let ended = Ended {
                     result,
                     attempts,
                     trace: Some(trace),
                     note: None,
                     again: true,
                 };
-                self.completed
-                    .push_back(Completed::Attempt(index, Box::new(attempt)));
+                self.completed.push_back(Completed::Attempt(index, ended));
             }
-            return self.try_again(index, attempts, backoff, now);
+            let at = self.try_again(index, attempts, backoff, now);
+            return Settled::Again { at, visible };
         }
         // What was stopped because of the cut says so.
         let note = match (&result, &self.cut) {
@@ -643,30 +630,12 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         self.bytes += bytes;
         self.insert(index, 1, Fate::Ended { ended, bytes });
         let visible = self.completed_now(index);
-        if failed && self.spec.fail_fast {
-            self.cut_behind(index);
-            return Settled::Cut;
-        }
-        if failed && let Some(most) = self.spec.max_failures {
-            self.failures += 1;
-            if self.failures == most.calls {
-                self.give_up(most.calls);
-                return Settled::GivenUp { now: most.now };
-            }
-        }
-        Settled::Ended { visible }
+        let settled = failed.then(|| self.cut_after_failure(index)).flatten();
+        settled.unwrap_or(Settled::Ended { visible })
     }
 
-    /// Too many calls did not succeed: none is begun any more.
-    fn give_up(&mut self, calls: u64) {
-        let note = match calls {
-            1 => "a call of the same map did not succeed".to_owned(),
-            calls => format!("{calls} calls of the same map did not succeed"),
-        };
-        self.cut_from(0, &note);
-    }
-
-    fn try_again(&mut self, index: u64, made: u32, backoff: Duration, now: Time) -> Settled {
+    /// Has a call wait for its next attempt; the time until which, if it is not to run at once.
+    fn try_again(&mut self, index: u64, made: u32, backoff: Duration, now: Time) -> Option<Time> {
         if let Some(stretch) = self.stretches.remove(&index)
             && let Fate::Running { inputs, at, .. } = stretch.fate
         {
@@ -680,9 +649,9 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         }
         if backoff.is_zero() {
             self.set_ready(index);
-            return Settled::Again(None);
+            return None;
         }
-        Settled::Again(Some(now.saturating_add(delay(backoff, made, index))))
+        Some(now.saturating_add(delay(backoff, made, index)))
     }
 
     /// Notes that calls have ended; whether that gives `take` something.
@@ -698,11 +667,26 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
 
     // ---- Cutting off -----------------------------------------------------------------------
 
-    fn cut_behind(&mut self, index: u64) {
-        self.cut_from(
-            index + 1,
-            &format!("call {index} of the same map did not succeed"),
-        );
+    /// A call has ended without success: what follows from it, if anything does.
+    fn cut_after_failure(&mut self, index: u64) -> Option<Settled> {
+        self.failed += 1;
+        let (from, kill, note) = match self.spec.failures {
+            Failures::First => (
+                index + 1,
+                true,
+                format!("call {index} of the same map did not succeed"),
+            ),
+            Failures::Most { calls, now } if self.failed == calls.max(1) => {
+                let note = match self.failed {
+                    1 => "1 call of the same map had not succeeded".to_owned(),
+                    failed => format!("{failed} calls of the same map had not succeeded"),
+                };
+                (0, now, note)
+            }
+            Failures::Any | Failures::Most { .. } => return None,
+        };
+        self.cut_from(from, &note);
+        Some(Settled::Cut { from, kill })
     }
 
     fn is_cut(&self, index: u64) -> bool {
@@ -753,7 +737,8 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             Order::Input => self.next,
             Order::Completion => match self.completed.pop_front() {
                 Some(Completed::Calls(first)) => first,
-                Some(Completed::Attempt(index, attempt)) => return Take::Ready(index, 1, *attempt),
+                // The call keeps its place in the window.
+                Some(Completed::Attempt(index, ended)) => return Take::Ready(index, 1, ended),
                 None if self.is_finished() => return Take::Exhausted,
                 None => return Take::Pending,
             },

@@ -26,8 +26,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub(crate) use map::{Ended, Limits, MapSpec, MaxFailures, Order, Take, Window};
-pub(crate) use slot::{Idle, Running, Seen, Sight, Stage};
+pub(crate) use map::{Ended, Failures, Limits, MapSpec, Order, Take, Window};
+pub(crate) use slot::{Current, Idle, Running, Seen, Sight, Stage};
 
 use crate::error::Why;
 use map::{Map, Settled};
@@ -159,18 +159,6 @@ pub(crate) struct Scheduler<J, I, T> {
     effects: Effects,
 }
 
-/// What a slot runs.
-#[derive(Debug)]
-pub(crate) struct Attempt<'j, J> {
-    pub(crate) job: &'j J,
-    pub(crate) index: u64,
-    /// Which one, from 1.
-    pub(crate) attempt: u32,
-    pub(crate) since: Time,
-    /// Nothing that its worker has done before is still to be reported.
-    pub(crate) alone: bool,
-}
-
 impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     pub(crate) fn new(slots: usize, restart_limit: RestartLimit) -> Self {
         Scheduler {
@@ -243,8 +231,17 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     }
 
     /// Adds a call that has ended before it began.
-    pub(crate) fn push_ended(&mut self, map: MapId, why: Why) -> u64 {
-        let index = self.with_map(map, |map| map.push_ended(why));
+    pub(crate) fn push_ended(
+        &mut self,
+        map: MapId,
+        why: Why,
+        now: Time,
+        sight: &impl Sight,
+    ) -> u64 {
+        let (index, settled) = self.with_map(map, |map| map.push_ended(why));
+        if let Settled::Cut { from, kill } = settled {
+            self.cut(map, from, kill, now, sight);
+        }
         self.effects.wake.insert(map);
         index
     }
@@ -433,7 +430,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let limits = self.maps.get(&map).map(|map| map.spec.limits);
         let limits = limits.unwrap_or_default();
         self.effects.rearm |= limits.timeout.is_some() || limits.memory.is_some();
-        let busy = Busy::new(map, batch.first, batch.count, now, limits);
+        let busy = Busy::new(map, &batch, now, limits);
         self.slots[idle.slot.0] = Slot::Busy(busy);
         let running = Running {
             slot: idle.slot,
@@ -778,6 +775,22 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         }
     }
 
+    /// A map was cut: what workers have not started of it does not start, and what runs is killed if it
+    /// is to be.
+    fn cut(&mut self, map: MapId, from: u64, kill: bool, now: Time, sight: &impl Sight) {
+        if kill {
+            return self.doom_map(map, from, now, sight);
+        }
+        for slot in self.slots_of(map) {
+            // What is doomed ends as was decided, begun or not.
+            let doomed = self.slots[slot.0].busy().and_then(Busy::doomed);
+            if doomed.is_none() {
+                let kept = sight.lower(slot, 0);
+                self.retract(slot, kept);
+            }
+        }
+    }
+
     // ---- Taking back -----------------------------------------------------------------------
 
     /// Whether a worker has calls that it may not have started.
@@ -841,21 +854,19 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
 
     // ---- Counting --------------------------------------------------------------------------
 
-    /// How many slots run a call, and how many calls wait for one.
+    /// How many slots run a call, and how many calls wait for one: together, those that have not ended.
     pub(crate) fn load(&self) -> (usize, usize) {
-        let spare = |busy: &Busy| busy.limit.saturating_sub(busy.reported + 1) as usize;
-        let busy: Vec<usize> = self
-            .slots
-            .iter()
-            .filter_map(Slot::busy)
-            .map(spare)
-            .collect();
+        let busy = self.slots.iter().filter_map(Slot::busy);
+        // A slot whose calls have all ended is not idle before its worker has said so.
+        let left = busy.map(|busy| busy.limit.saturating_sub(busy.reported) as usize);
+        let left: Vec<usize> = left.filter(|left| *left > 0).collect();
         let waiting: usize = self.maps.values().map(Map::waiting).sum();
-        (busy.len(), waiting + busy.iter().sum::<usize>())
+        let behind = left.iter().map(|left| left - 1).sum::<usize>();
+        (left.len(), waiting + behind)
     }
 
-    /// The call a slot is running, and since when.
-    pub(crate) fn running_on(&self, slot: SlotId, sight: &impl Sight) -> Option<(&J, u64, Time)> {
+    /// The call a slot is running.
+    pub(crate) fn running_on(&self, slot: SlotId, sight: &impl Sight) -> Option<Current<'_, J>> {
         let busy = self.slots[slot.0].busy()?;
         let seen = sight.look(slot);
         let (call, since) = match seen.started.min(busy.limit).checked_sub(1) {
@@ -863,24 +874,16 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             Some(call) => (call, busy.since),
             None => (0, busy.since),
         };
-        let job = &self.maps.get(&busy.map)?.spec.job;
-        Some((job, busy.first + u64::from(call), since))
-    }
-
-    /// The call of `map` that a slot is running, if all before it in its batch have been reported: its
-    /// index, which attempt it is, and since when it runs.
-    pub(crate) fn attempt_on(&self, slot: SlotId, sight: &impl Sight) -> Option<Attempt<'_, J>> {
-        let (job, index, since) = self.running_on(slot, sight)?;
-        let busy = self.slots[slot.0].busy()?;
-        let map = self.maps.get(&busy.map)?;
-        let alone = index == busy.first + u64::from(busy.reported);
-        let attempt = map.attempt(index).unwrap_or(1);
-        Some(Attempt {
-            job,
-            index,
-            attempt,
+        // Between two calls, or before the worker says that it was the last.
+        if call < busy.reported {
+            return None;
+        }
+        Some(Current {
+            job: &self.maps.get(&busy.map)?.spec.job,
+            index: busy.first + u64::from(call),
+            attempt: busy.attempt,
             since,
-            alone,
+            is_next: call == busy.reported,
         })
     }
 
@@ -946,30 +949,24 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             return;
         }
         let settled = self.with_map(id, |map| map.settle(index, result, trace, bytes, now));
-        if self.maps.get(&id).is_some_and(|map| map.spec.every_attempt) {
-            self.effects.wake.insert(id);
-        }
         match settled {
-            Settled::Again(None) => self.effects.work += 1,
-            Settled::Again(Some(at)) => {
-                self.delayed.insert((at, id, index));
+            Settled::Again { at, visible } => {
+                if let Some(at) = at {
+                    self.delayed.insert((at, id, index));
+                }
                 // A slot that waits must wait for this, too.
                 self.effects.work += 1;
+                if visible {
+                    self.effects.wake.insert(id);
+                }
             }
             Settled::Ended { visible } => {
                 if visible {
                     self.effects.wake.insert(id);
                 }
             }
-            Settled::GivenUp { now: true } => {
-                self.doom_map(id, 0, now, sight);
-                self.effects.wake.insert(id);
-            }
-            Settled::GivenUp { now: false } => {
-                self.effects.wake.insert(id);
-            }
-            Settled::Cut => {
-                self.doom_map(id, index + 1, now, sight);
+            Settled::Cut { from, kill } => {
+                self.cut(id, from, kill, now, sight);
                 self.effects.wake.insert(id);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Limits, MapId, SlotId, Time};
+use super::{Batch, Limits, MapId, SlotId, Time};
 use crate::error::Why;
 
 /// A worker that has nothing to do. Whoever holds this may ask for calls, once.
@@ -34,6 +34,18 @@ pub(crate) trait Sight {
     /// Takes back the calls of its batch beyond so many, as far as it has not started them. Returns how
     /// many it keeps.
     fn lower(&self, slot: SlotId, to: u32) -> u32;
+}
+
+/// A call that a slot is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Current<'j, J> {
+    pub(crate) job: &'j J,
+    pub(crate) index: u64,
+    /// From 1.
+    pub(crate) attempt: u32,
+    pub(crate) since: Time,
+    /// Whether all calls before it in the batch are known to have ended.
+    pub(crate) is_next: bool,
 }
 
 /// How far a worker has come with its batch.
@@ -94,6 +106,8 @@ pub(super) struct Busy {
     pub(super) map: MapId,
     /// The index of its first call.
     pub(super) first: u64,
+    /// Which try of its calls it is, from 1.
+    pub(super) attempt: u32,
     /// How many calls were sent.
     pub(super) sent: u32,
     /// How many of them the worker may run: the others have been taken back.
@@ -132,12 +146,13 @@ pub(super) struct Doomed {
 
 impl Busy {
     /// A batch that is about to be sent.
-    pub(super) fn new(map: MapId, first: u64, sent: u32, now: Time, limits: Limits) -> Self {
+    pub(super) fn new<J, I>(map: MapId, batch: &Batch<J, I>, now: Time, limits: Limits) -> Self {
         let mut busy = Busy {
             map,
-            first,
-            sent,
-            limit: sent,
+            first: batch.first,
+            attempt: batch.attempt,
+            sent: batch.count,
+            limit: batch.count,
             heard: 0,
             reported: 0,
             begun: now,

@@ -113,10 +113,9 @@ fn spec() -> MapSpec<u32> {
             calls: 8,
             bytes: 1000,
         },
-        fail_fast: false,
-        max_failures: None,
-        every_attempt: false,
+        failures: Failures::Any,
         lazy: false,
+        every_attempt: false,
     }
 }
 
@@ -198,7 +197,7 @@ fn failing_fast_cancels_what_is_behind_and_lets_finish_what_is_before() {
     let (mut jobs, workers) = (jobs(2), Workers::default());
     let map = jobs
         .open(MapSpec {
-            fail_fast: true,
+            failures: Failures::First,
             ..spec()
         })
         .unwrap();
@@ -221,84 +220,6 @@ fn failing_fast_cancels_what_is_behind_and_lets_finish_what_is_before() {
         (3, cancelled),
     ];
     assert_eq!(outcomes, expected);
-}
-
-#[test]
-fn after_the_last_failure_nothing_begins_and_with_now_nothing_goes_on() {
-    for now in [false, true] {
-        let (mut jobs, workers) = (jobs(2), Workers::default());
-        let max_failures = Some(MaxFailures { calls: 2, now });
-        let map = jobs
-            .open(MapSpec {
-                max_failures,
-                ..spec()
-            })
-            .unwrap();
-        (0..5).for_each(|input| _ = jobs.push(map, one(input)));
-        let (long, _) = run(&mut jobs, &workers, 0, Time::ZERO);
-        let (running, _) = run(&mut jobs, &workers, 1, Time::ZERO);
-        let idle = answer(&mut jobs, &workers, running, failed(), Time::ZERO);
-        let (running, index) = begin(&mut jobs, &workers, idle, Time::ZERO);
-        assert_eq!(index, 2);
-        jobs.take_effects();
-        let idle = answer(&mut jobs, &workers, running, failed(), Time::ZERO);
-        // The others have not begun, and will not.
-        let (_idle, _) = wait(&mut jobs, &workers, idle, Time::ZERO);
-        let killed = jobs.take_effects().signals;
-        let expected = [(SlotId(0), Stage::Term)];
-        assert_eq!(killed, expected[..usize::from(now)]);
-        if now {
-            jobs.died(long, 1, died(), 0, Time::ZERO, &workers);
-        } else {
-            let _idle = answer(&mut jobs, &workers, long, Ok(()), Time::ZERO);
-        }
-        let mut ended = Vec::new();
-        while let Take::Ready(_, count, call) = jobs.take(map) {
-            (0..count).for_each(|_| ended.push(call.result.clone()));
-        }
-        let cancelled = || Err(Why::Cancelled);
-        let first = if now { cancelled() } else { Ok(()) };
-        assert_eq!(ended, [first, failed(), failed(), cancelled(), cancelled()]);
-    }
-}
-
-#[test]
-fn attempts_that_are_made_again_are_handed_out_if_asked_for() {
-    let (mut jobs, workers) = (jobs(1), Workers::default());
-    let limits = Limits {
-        retries: 2,
-        ..limits()
-    };
-    let map = jobs
-        .open(MapSpec {
-            limits,
-            order: Order::Completion,
-            every_attempt: true,
-            ..spec()
-        })
-        .unwrap();
-    jobs.push(map, one(0));
-    jobs.seal(map);
-    let mut idle = jobs.ready(SlotId(0));
-    let mut attempts = Vec::new();
-    for result in [failed(), failed(), Ok(())] {
-        let (running, _) = begin(&mut jobs, &workers, idle, Time::ZERO);
-        jobs.take_effects();
-        idle = answer(&mut jobs, &workers, running, result, Time::ZERO);
-        assert!(
-            jobs.take_effects().wake.contains(&map),
-            "whoever waits must hear of it"
-        );
-        let Take::Ready(0, 1, ended) = jobs.take(map) else {
-            panic!()
-        };
-        attempts.push((ended.attempts, ended.again, ended.result.is_ok()));
-    }
-    assert_eq!(
-        attempts,
-        [(1, true, false), (2, true, false), (3, false, true)]
-    );
-    assert_eq!(jobs.take(map), Take::Exhausted);
 }
 
 #[test]

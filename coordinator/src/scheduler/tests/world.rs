@@ -36,6 +36,9 @@ struct Known {
     pushed: u64,
     /// Results taken, by index.
     taken: BTreeMap<u64, Ended<u32>>,
+    every_attempt: bool,
+    /// Attempts taken that were not the call's last.
+    again: BTreeMap<u64, u32>,
     order: Order,
     sealed: bool,
     retries: u32,
@@ -46,16 +49,26 @@ struct Known {
     /// Calls whose end has been decided: they must not be handed out again.
     succeeded: BTreeSet<u64>,
     forgotten: bool,
-    fail_fast: bool,
-    /// The first call of those that failed for good.
-    failed: u64,
+    failures: Failures,
+    /// The calls that failed for good.
+    failed: BTreeSet<u64>,
+    /// Cut off by something else than its failures.
+    cancelled: bool,
 }
 
 impl Known {
     /// An attempt of a call was charged to it and did not succeed.
     fn failed(&mut self, index: u64) {
         if self.begun[&index] > self.retries {
-            self.failed = self.failed.min(index);
+            self.failed.insert(index);
+        }
+    }
+
+    /// Whether too many calls have failed for any other to start.
+    fn is_over(&self) -> bool {
+        match self.failures {
+            Failures::Most { calls, .. } => self.failed.len() as u64 >= calls,
+            Failures::Any | Failures::First => false,
         }
     }
 }
@@ -78,8 +91,9 @@ struct World {
 enum Step {
     Open {
         order: bool,
-        fail_fast: bool,
+        failures: Failures,
         lazy: bool,
+        every_attempt: bool,
         retries: u32,
         backoff: u64,
         timeout: Option<u64>,
@@ -123,17 +137,22 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let open = (
         any::<bool>(),
-        any::<bool>(),
-        any::<bool>(),
+        prop_oneof![
+            Just(Failures::Any),
+            Just(Failures::First),
+            (1..4_u64, any::<bool>()).prop_map(|(calls, now)| Failures::Most { calls, now }),
+        ],
+        any::<(bool, bool)>(),
         0..4_u32,
         0..3_u64,
         any::<bool>(),
     );
     prop_oneof![
-        2 => open.prop_map(|(order, fail_fast, lazy, retries, backoff, limited)| Step::Open {
+        2 => open.prop_map(|(order, failures, (lazy, every_attempt), retries, backoff, limited)| Step::Open {
             order,
-            fail_fast,
+            failures,
             lazy,
+            every_attempt,
             retries,
             backoff: backoff * 20,
             timeout: limited.then_some(50),
@@ -192,13 +211,14 @@ impl World {
         match *step {
             Step::Open {
                 order,
-                fail_fast,
+                failures,
                 lazy,
+                every_attempt,
                 retries,
                 backoff,
                 timeout,
             } => {
-                let order = if order {
+                let order = if order && !every_attempt {
                     Order::Input
                 } else {
                     Order::Completion
@@ -214,10 +234,9 @@ impl World {
                 let opened = self.jobs.open(MapSpec {
                     limits,
                     order,
-                    fail_fast,
-                    max_failures: None,
-                    every_attempt: false,
+                    failures,
                     lazy,
+                    every_attempt,
                     ..spec()
                 });
                 assert_eq!(opened.is_err(), self.jobs.refusal().is_some());
@@ -225,6 +244,8 @@ impl World {
                     let known = Known {
                         pushed: 0,
                         taken: BTreeMap::new(),
+                        every_attempt,
+                        again: BTreeMap::new(),
                         order,
                         sealed: false,
                         retries,
@@ -232,8 +253,9 @@ impl World {
                         unbegun: 0,
                         succeeded: BTreeSet::new(),
                         forgotten: false,
-                        fail_fast,
-                        failed: u64::MAX,
+                        failures,
+                        failed: BTreeSet::new(),
+                        cancelled: false,
                     };
                     self.maps.insert(map, known);
                 }
@@ -255,6 +277,7 @@ impl World {
                 if let Some(map) = self.nth(n) {
                     self.jobs.cancel(map, self.now, "cancelled", &self.workers);
                     self.known(map).sealed = true;
+                    self.known(map).cancelled = true;
                 }
             }
             Step::Forget(n) => {
@@ -387,9 +410,10 @@ impl World {
         }
         let first = self.known(map).pushed;
         let index = match count {
-            None => self
-                .jobs
-                .push_ended(map, Why::Undecodable("bad".to_owned())),
+            None => {
+                let why = Why::Undecodable("bad".to_owned());
+                self.jobs.push_ended(map, why, self.now, &self.workers)
+            }
             Some(1) => self.jobs.push(map, one(first)),
             Some(count) => self.jobs.push(map, Numbers { first, count }),
         };
@@ -397,7 +421,7 @@ impl World {
         let known = self.known(map);
         known.pushed += u64::from(count.unwrap_or(1));
         if count.is_none() {
-            known.failed = known.failed.min(index);
+            known.failed.insert(index);
         }
     }
 
@@ -408,7 +432,23 @@ impl World {
                 assert!(ready && count > 0);
                 let known = self.known(map);
                 assert!(ended.attempts <= known.retries + 1, "too many attempts");
+                if ended.again {
+                    assert!(known.every_attempt && count == 1 && ended.result.is_err());
+                    assert!(
+                        !known.taken.contains_key(&first),
+                        "an attempt after the end"
+                    );
+                    let before = known.again.insert(first, ended.attempts).unwrap_or(0);
+                    assert_eq!(ended.attempts, before + 1, "an attempt twice, or none");
+                    return true;
+                }
                 for index in first..first + u64::from(count) {
+                    if known.every_attempt {
+                        let again = known.again.get(&index).copied().unwrap_or(0);
+                        // One that was cancelled while it waited has had no further attempt.
+                        let last = u32::from(ended.trace.is_some());
+                        assert_eq!(ended.attempts, again + last, "an attempt without a report");
+                    }
                     if known.order == Order::Input {
                         assert_eq!(index, known.taken.len() as u64, "out of order");
                     }
@@ -478,8 +518,12 @@ impl World {
                 let known = self.known(map);
                 assert!(batch.attempt <= known.retries + 1);
                 let last = batch.first + u64::from(batch.count) - 1;
-                let cut = known.fail_fast && known.failed < last;
+                let earlier = known.failed.first().is_some_and(|failed| *failed < last);
+                let cut = known.failures == Failures::First && earlier;
                 assert!(!cut, "runs after the failure of an earlier call");
+                assert!(!known.is_over(), "runs after too many failures");
+                let one = batch.count == 1 || !matches!(known.failures, Failures::Most { .. });
+                assert!(one, "a batch that a failure could not stop");
                 self.workers.open(slot, batch.count);
                 self.jobs.sent(&running, self.now);
                 Post::Busy(
@@ -562,6 +606,7 @@ impl World {
             worker.started += 1;
             assert!(!known.taken.contains_key(&index), "runs after its end");
             assert!(!known.succeeded.contains(&index), "runs after its success");
+            assert!(!known.is_over(), "starts after too many failures");
             *known.begun.entry(index).or_default() += 1;
             return true;
         }
@@ -651,6 +696,22 @@ impl World {
             assert_eq!(self.jobs.take(map), Take::Exhausted);
             let known = &self.maps[&map];
             assert_eq!(known.taken.len() as u64, known.pushed);
+            let over = matches!(self.jobs.phase, Phase::Over(_));
+            if let (Failures::Most { calls, now }, false) =
+                (known.failures, known.cancelled || over)
+            {
+                let is_cancelled = |ended: &Ended<u32>| ended.result == Err(Why::Cancelled);
+                let outcomes = || known.taken.values();
+                let failed = outcomes().filter(|it| it.result.is_err() && !is_cancelled(it));
+                if outcomes().any(is_cancelled) {
+                    assert!(failed.count() as u64 >= calls, "cut too early");
+                }
+                let killed = |it: &Ended<u32>| is_cancelled(it) && it.trace.is_some();
+                assert!(
+                    now || !outcomes().any(killed),
+                    "killed for another's failure"
+                );
+            }
             for (index, ended) in &known.taken {
                 let begun = known.begun.get(index).copied().unwrap_or(0);
                 assert!(
