@@ -1,179 +1,207 @@
 // The timeline: a row for each worker, a bar for each attempt.
-const left = 42; // where the rows begin, beside the workers' numbers
-const rows = data.workers.length;
-const rowHeight = rows > 40 ? 12 : rows > 16 ? 18 : 26;
-const whole = { from: -end * 0.005, to: end * 1.005 };
-let view = { ...whole };
-// The longest attempt says how far before the view a bar may begin that reaches into it.
-const longest = data.length.reduce((most, length) => Math.max(most, length), 0);
+const gutter = 48, right = 6;
+const strip = data.runs.length > 1 ? 22 : 0;
+// No canvas may be higher than some 32,000 pixels of the screen.
+const rowHeight = Math.max(rows.length > 1500 ? 2 : 5, Math.min(26, Math.floor(520 / rows.length)));
+// Around a bar, and around one that succeeded.
+const margin = rowHeight < 5 ? 0 : 0.5, lower = rowHeight < 5 ? 0 : rowHeight * 0.14;
+let plot = 1;
 
-const firstFrom = (micros) => {
-  let [low, high] = [0, count];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (data.start[middle] < micros) low = middle + 1; else high = middle;
-  }
-  return low;
-};
-const across = (width) => (width - left - 2) / (view.to - view.from);
+const toX = (time) => gutter + (time - view.from) / (view.to - view.from) * plot;
+const toTime = (x) => view.from + (x - gutter) / plot * (view.to - view.from);
 
-const drawBars = () => {
-  const { pen, width, height } = prepare($("bars"), rows * rowHeight + 4);
-  const scale = across(width);
-  const x = (micros) => left + (micros - view.from) * scale;
-  pen.fillStyle = colours.soft;
-  pen.textAlign = "right";
-  pen.textBaseline = "middle";
-  data.workers.forEach((worker, row) => {
-    pen.fillText(worker || "–", left - 8, (row + 0.5) * rowHeight + 2);
-  });
-  pen.save();
-  pen.beginPath();
-  pen.rect(left, 0, width - left, height);
-  pen.clip();
-  // Between two runs time is left out.
-  pen.strokeStyle = colours.soft;
-  pen.setLineDash([3, 3]);
-  for (const run of data.runs.slice(1)) {
-    const at = Math.round(x(run.from)) - 2.5;
-    pen.beginPath();
-    pen.moveTo(at, 0);
-    pen.lineTo(at, height);
-    pen.stroke();
-  }
-  pen.setLineDash([]);
-  // What is narrower than a pixel is gathered, a pixel of a row at a time.
-  const pixels = new Map();
-  const until = firstFrom(view.to);
-  for (let at = firstFrom(view.from - longest); at < until; at++) {
-    const from = x(data.start[at]);
-    const wide = data.length[at] * scale;
-    if (from + wide < left) continue;
-    const top = data.row[at] * rowHeight + 3;
-    if (wide < 1.5) {
-      const key = data.row[at] * 65536 + Math.max(0, Math.floor(from));
-      const there = pixels.get(key);
-      if (there === undefined || rank(there) < rank(at)) pixels.set(key, at);
-      continue;
+function drawBars() {
+  const { g, width, height, ratio } = paper("bars", strip + rows.length * rowHeight + 1);
+  plot = width - gutter - right;
+  const every = Math.ceil(14 / rowHeight);
+  rows.forEach((row, r) => {
+    const y = strip + r * rowHeight;
+    if (r % 2 === 0) { g.fillStyle = ink.faint; g.fillRect(gutter, y, plot, rowHeight); }
+    if (r % every === 0) {
+      g.fillStyle = ink.soft;
+      g.textAlign = "right";
+      g.fillText(data.workers[r] || "–", gutter - 8, y + Math.max(rowHeight, every > 1 ? 10 : 0) / 2);
     }
-    pen.fillStyle = colours[state(at)] || colours.unknown;
-    pen.fillRect(from, top, Math.max(1, wide - 0.7), rowHeight - 3);
-    if (again(at)) {
-      pen.strokeStyle = colours.card;
-      pen.lineWidth = 1;
-      for (let stripe = 3; stripe < Math.min(wide, width); stripe += 6) {
-        pen.beginPath();
-        pen.moveTo(from + stripe, top);
-        pen.lineTo(from + stripe - 3, top + rowHeight - 3);
-        pen.stroke();
-      }
+  });
+  drawBreaks(g, height);
+  g.save();
+  g.beginPath();
+  g.rect(gutter, 0, plot, height);
+  g.clip();
+  const columns = Math.ceil(plot * ratio) + 1;
+  const heaviest = new Int32Array(columns), cover = new Float32Array(columns);
+  rows.forEach((row, r) => drawRow(g, row, strip + r * rowHeight, ratio, heaviest, cover));
+  g.restore();
+}
+
+// Between two runs, and their names above.
+function drawBreaks(g, height) {
+  if (!strip) return;
+  g.textAlign = "left";
+  data.runs.forEach((run, r) => {
+    const from = Math.max(toX(run.from), gutter), to = Math.min(toX(run.from + run.length), gutter + plot);
+    if (to > from + 46) {
+      const name = `run ${r + 1}`, full = `${name} · ${run.date} UTC`;
+      g.fillStyle = ink.soft;
+      g.fillText(g.measureText(full).width < to - from - 10 ? full : name, from + 4, strip / 2);
+    }
+    const next = data.runs[r + 1];
+    if (!next) return;
+    const a = Math.max(toX(run.from + run.length), gutter), b = Math.min(toX(next.from), gutter + plot);
+    if (b <= a) return;
+    g.save();
+    g.beginPath();
+    g.rect(a, 0, b - a, height);
+    g.clip();
+    g.fillStyle = ink.card;
+    g.fillRect(a, 0, b - a, height);
+    g.strokeStyle = ink.line;
+    g.lineWidth = 1.5;
+    g.beginPath();
+    for (let x = a - height; x < b; x += 7) { g.moveTo(x, height); g.lineTo(x + height, 0); }
+    g.stroke();
+    const pause = (next.start - run.start) * 1e6 - run.length;
+    const words = pause > 0 ? `${span(pause)} later` : "";
+    if (words && height > g.measureText(words).width + 16 && b - a > 16) {
+      g.translate((a + b) / 2, height / 2);
+      g.rotate(-Math.PI / 2);
+      g.textAlign = "center";
+      const half = g.measureText(words).width / 2 + 6;
+      g.fillStyle = ink.card;
+      g.fillRect(-half, -8, 2 * half, 16);
+      g.fillStyle = ink.soft;
+      g.fillText(words, 0, 0);
+    }
+    g.restore();
+  });
+}
+
+// Attempts too short for a bar of their own share their pixel: the heaviest of them gives it its
+// colour, so that no failure disappears among successes, and how busy it was its strength.
+function drawRow(g, row, y, ratio, heaviest, cover) {
+  heaviest.fill(-1);
+  cover.fill(0);
+  const scale = plot * ratio / (view.to - view.from), last = heaviest.length - 1;
+  const bars = [];
+  for (const k of row) {
+    if (ends[k] < view.from || starts[k] > view.to || !shown(k)) continue;
+    const a = (starts[k] - view.from) * scale, b = (ends[k] - view.from) * scale;
+    if (b - a >= 3 * ratio) { bars.push(k); continue; }
+    const first = Math.max(0, Math.floor(a)), to = Math.min(last, Math.max(first, Math.ceil(b) - 1));
+    for (let c = first; c <= to; c++) {
+      const was = heaviest[c];
+      if (was < 0 || weight[status[k]] > weight[was]) heaviest[c] = status[k];
+      cover[c] += Math.max(0, Math.min(b, c + 1) - Math.max(a, c));
     }
   }
-  for (const [key, at] of pixels) {
-    pen.fillStyle = colours[state(at)] || colours.unknown;
-    pen.fillRect(key % 65536, Math.floor(key / 65536) * rowHeight + 3, 1.5, rowHeight - 3);
+  const px = 1 / ratio;
+  const style = (c) => heaviest[c] < 0 ? -1
+    : heaviest[c] === 0 ? Math.min(4, Math.floor(cover[c] * 4.2)) : 8 + heaviest[c];
+  for (const failures of [false, true]) {
+    for (let c = 0; c <= last;) {
+      const now = style(c), from = c;
+      while (c <= last && style(c) === now) c++;
+      if (now < 0 || (now > 8) !== failures) continue;
+      g.fillStyle = colours[failures ? now - 8 : 0];
+      g.globalAlpha = failures ? 1 : 0.45 + 0.55 * now / 4;
+      const inset = failures ? 0 : lower;
+      const wide = failures ? Math.max(2, (c - from) * px) : (c - from) * px;
+      g.fillRect(gutter + from * px, y + inset + margin, wide, rowHeight - 2 * (margin + inset));
+    }
+    g.globalAlpha = 1;
+    if (!failures) for (const k of bars) drawBar(g, k, y);
   }
-  pen.restore();
-  drawAxis();
-};
+}
 
-const drawAxis = () => {
-  const { pen, width } = prepare($("axis"), 20);
-  const scale = across(width);
-  const step = nice((view.to - view.from) / Math.max(2, width / 110));
-  pen.fillStyle = colours.soft;
-  pen.textBaseline = "top";
-  pen.textAlign = "center";
-  for (let at = Math.max(0, Math.ceil(view.from / step) * step); at <= view.to; at += step) {
-    const x = left + (at - view.from) * scale;
-    pen.fillRect(x, 0, 1, 4);
-    pen.fillText(at === 0 ? "0" : time(at), Math.min(x, width - 24), 6);
+function drawBar(g, k, y) {
+  const a = Math.max(toX(starts[k]), gutter - 4), b = Math.min(toX(ends[k]), gutter + plot + 4);
+  // A little lower if all is well: colour alone tells not everyone.
+  const inset = status[k] === 0 ? lower : 0;
+  const top = y + inset + margin, tall = rowHeight - 2 * (margin + inset), wide = b - a > 6 ? b - a - 1 : b - a;
+  g.fillStyle = colours[status[k]];
+  g.fillRect(a, top, wide, tall);
+  if (again[k] && wide > 5) {
+    g.save();
+    g.beginPath();
+    g.rect(a, top, wide, tall);
+    g.clip();
+    g.strokeStyle = ink.card;
+    g.globalAlpha = 0.45;
+    g.lineWidth = 1.5;
+    g.beginPath();
+    for (let x = a - tall; x < b; x += 6) { g.moveTo(x, top + tall); g.lineTo(x + tall, top); }
+    g.stroke();
+    g.restore();
   }
-  const shown = view.from <= 0 && view.to >= end ? "" : time(Math.max(0, view.from)) + " to " + time(Math.min(end, view.to));
-  $("range").textContent = shown;
-};
-
-const look = (from, to) => {
-  const least = Math.min(20, end);
-  if (to - from < least) [from, to] = [(from + to - least) / 2, (from + to + least) / 2];
-  const wide = Math.min(to - from, whole.to - whole.from);
-  from = Math.min(Math.max(from, whole.from), whole.to - wide);
-  view = { from, to: from + wide };
-  requestAnimationFrame(drawTime);
-};
-const zoom = (factor, about = (view.from + view.to) / 2) =>
-  look(about - (about - view.from) * factor, about + (view.to - about) * factor);
-const move = (part) => look(view.from + (view.to - view.from) * part, view.to + (view.to - view.from) * part);
-const showAll = () => look(whole.from, whole.to);
-
-const bars = $("bars");
-const under = (event) => {
-  const box = bars.getBoundingClientRect();
-  return { x: event.clientX - box.left, y: event.clientY - box.top, width: box.width };
-};
-const timeAt = ({ x, width }) => view.from + (x - left) / across(width);
-const describe = (at) => [
-  data.inputs[data.input[at]],
-  `${state(at).replaceAll("_", " ")} after ${time(data.length[at])}, attempt ${data.attempt[at]}` +
-    (again(at) ? ", tried again" : "") + `, worker ${data.workers[data.row[at]]}`,
-  data.reasons[data.reason[at]],
-].filter(Boolean).join("\n");
-const barAt = (event) => {
-  const place = under(event);
-  const row = Math.floor((place.y - 2) / rowHeight);
-  const micros = timeAt(place);
-  const reach = 2 / across(place.width);
-  let found = -1;
-  const until = firstFrom(micros + reach);
-  for (let at = firstFrom(micros - longest - reach); at < until; at++) {
-    if (data.row[at] !== row || data.start[at] + data.length[at] < micros - reach) continue;
-    if (found < 0 || rank(at) >= rank(found)) found = at;
+  if (wide > 44 && tall >= 13) {
+    g.save();
+    g.beginPath();
+    g.rect(a, top, wide - 3, tall);
+    g.clip();
+    g.fillStyle = onTop(colours[status[k]]);
+    g.textAlign = "left";
+    g.fillText(data.inputs[data.input[k]].slice(0, 80), Math.max(a, gutter) + 5, top + tall / 2 + 0.5);
+    g.restore();
   }
-  return found;
-};
+}
 
-let drag = null;
-bars.addEventListener("pointerdown", (event) => {
-  if (event.button === 0) drag = { from: under(event).x, at: timeAt(under(event)) };
-});
-addEventListener("pointermove", (event) => {
-  if (drag) {
-    const to = under(event).x;
-    $("select").hidden = Math.abs(to - drag.from) < 4;
-    $("select").style.left = Math.min(to, drag.from) + "px";
-    $("select").style.width = Math.abs(to - drag.from) + "px";
-    hideTip();
-  } else if (event.target === bars) {
-    const at = barAt(event);
-    if (at < 0) hideTip(); else showTip(event, describe(at));
-  } else if (!event.target.closest || !event.target.closest("canvas")) hideTip();
-});
-addEventListener("pointerup", (event) => {
-  if (drag && !$("select").hidden) {
-    const to = timeAt(under(event));
-    look(Math.min(drag.at, to), Math.max(drag.at, to));
-  }
-  drag = null;
-  $("select").hidden = true;
-});
-bars.addEventListener("wheel", (event) => {
-  event.preventDefault();
-  if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) move(Math.sign(event.deltaX) * 0.1);
-  else zoom(event.deltaY > 0 ? 1.25 : 0.8, timeAt(under(event)));
-}, { passive: false });
-bars.addEventListener("dblclick", showAll);
-bars.addEventListener("keydown", (event) => {
-  const act = { "+": () => zoom(0.7), "-": () => zoom(1.4), ArrowLeft: () => move(-0.2), ArrowRight: () => move(0.2), 0: showAll }[event.key];
-  if (act) { event.preventDefault(); act(); }
-});
-$("in").addEventListener("click", () => zoom(0.6));
-$("out").addEventListener("click", () => zoom(1.6));
-$("reset").addEventListener("click", showAll);
-for (const row of document.querySelectorAll("tr[data-bar]")) {
-  row.addEventListener("click", () => {
-    const at = Number(row.dataset.bar);
-    const margin = Math.max(data.length[at], end / 200);
-    look(data.start[at] - margin, data.start[at] + data.length[at] + margin);
-    bars.scrollIntoView({ block: "center", behavior: "smooth" });
+// Black or white, whichever can be read on this colour.
+function onTop(colour) {
+  const part = (at) => (parseInt(colour.slice(at, at + 2), 16) / 255) ** 2.2;
+  return 0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5) > 0.2 ? "#000" : "#fff";
+}
+
+// Each run's time starts at 0.
+function drawAxis() {
+  const { g, width } = paper("axis", 24);
+  const step = roundTime((view.to - view.from) / Math.max(2, width / 110));
+  g.fillStyle = ink.soft;
+  g.strokeStyle = ink.line;
+  let free = gutter - 30;
+  data.runs.forEach((run) => {
+    const first = Math.max(0, Math.ceil((view.from - run.from) / step));
+    for (let n = first, left = 200; n * step <= run.length && left > 0; n++, left--) {
+      const x = toX(run.from + n * step), text = tick(n * step, step), half = g.measureText(text).width / 2;
+      if (x > gutter + plot + 1) break;
+      g.fillStyle = ink.line;
+      g.fillRect(x, 0, 1, 5);
+      if (x - half < free + 8 || x + half > width) continue;
+      free = x + half;
+      g.fillStyle = ink.soft;
+      g.textAlign = "center";
+      g.fillText(text, x, 14);
+    }
   });
+}
+
+// What is under the mouse: the heaviest, and how many more are there.
+function find(x, y) {
+  const row = rows[Math.floor((y - strip) / rowHeight)];
+  if (!row || y < strip || x < gutter) return null;
+  const from = toTime(x - 2.5), to = toTime(x + 2.5);
+  let best = -1, others = -1;
+  for (const k of row) {
+    if (ends[k] < from || starts[k] > to || !shown(k)) continue;
+    others++;
+    if (best < 0 || weight[status[k]] > weight[status[best]]) best = k;
+  }
+  return best < 0 ? null : { k: best, others };
+}
+
+function runOf(k) {
+  let r = data.runs.length - 1;
+  while (r > 0 && data.runs[r].from > starts[k]) r--;
+  return r;
+}
+
+function tellOf(event, k, others) {
+  const r = runOf(k), at = span(Math.max(0, starts[k] - data.runs[r].from));
+  const call = data.seq[k] < 0 ? "" : `call ${data.seq[k]}, `;
+  tell(event, data.inputs[data.input[k]] || "(no input)", [
+    `${labels[status[k]]}${again[k] ? ", tried again" : ""} after ${span(ends[k] - starts[k])}`,
+    data.reasons[data.reason[k]],
+    `${call}attempt ${data.attempt[k]}, worker ${data.workers[data.row[k]] || "–"}`,
+    `started ${at} into ${data.runs.length > 1 ? `run ${r + 1}` : "the run"}`,
+    others ? `and ${count(others)} more here: zoom in` : "",
+  ]);
 }

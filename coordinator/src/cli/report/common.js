@@ -1,57 +1,131 @@
-// What all charts share: the data, colours, units, and canvases as sharp as the screen.
+// The data, in columns; times are in microseconds from the timeline's beginning.
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
-const count = data.start.length;
-// Starts are written each from the one before.
-for (let at = 1; at < count; at++) data.start[at] += data.start[at - 1];
-const end = Math.max(1, data.end);
+const total = data.length.length;
+const starts = new Float64Array(total), ends = new Float64Array(total);
+const status = new Uint8Array(total), again = new Uint8Array(total);
+let soFar = 0;
+for (let k = 0; k < total; k++) {
+  soFar += data.start[k];
+  starts[k] = soFar;
+  ends[k] = soFar + data.length[k];
+  const code = data.status.charCodeAt(k);
+  again[k] = code < 97 ? 1 : 0;
+  status[k] = code - (again[k] ? 65 : 97);
+}
+const rows = data.workers.map(() => []);
+for (let k = 0; k < total; k++) rows[data.row[k]].push(k);
 
-const state = (at) => data.names[data.status.toLowerCase().charCodeAt(at) - 97] || "unknown";
-const again = (at) => data.status[at] !== data.status[at].toLowerCase();
-// Where bars share a pixel, the worse is shown: no failure disappears in an overview.
-const ranks = ["ok", "cancelled", "undecodable", "failed", "timed_out", "out_of_memory", "panicked", "died"];
-const rank = (at) => ranks.indexOf(state(at)) + 1;
+// What is shown where there is room for one thing only: an outcome that needs attention before one
+// that does not. By the numbers of the outcomes.
+const weight = [0, 6, 7, 8, 5, 9, 1, 4, 3];
+const labels = data.names.map((name) => name.replaceAll("_", " "));
 
-let colours = {};
-const readColours = () => {
+let colours, ink;
+function readColours() {
   const style = getComputedStyle(document.documentElement);
-  const names = ["text", "soft", "line", "card", "accent", "unknown", ...data.names];
-  colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue("--" + name).trim()]));
-};
+  const of = (name) => style.getPropertyValue("--" + name).trim();
+  colours = data.names.map(of);
+  ink = { text: of("text"), soft: of("soft"), line: of("line"), faint: of("faint"), card: of("card") };
+}
 
-const units = [[1, "µs"], [1e3, "ms"], [1e6, "s"], [60e6, "min"], [3600e6, "h"]];
-const time = (micros) => {
-  const unit = units.findLast(([size]) => Math.abs(micros) >= size) || units[0];
-  const value = micros / unit[0];
-  return (value >= 100 ? value.toFixed(0) : Number(value.toPrecision(3))) + " " + unit[1];
-};
-const number = (value) => value.toLocaleString("en");
-// The next of 1, 2, 5, 10, … that is not below.
-const nice = (value) => {
-  const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].find((step) => step * power >= value) * power;
-};
+// What the legend has been asked for; -1 is everything.
+let only = -1;
+const shown = (k) => only < 0 || status[k] === only;
 
-const prepare = (canvas, height) => {
-  const width = canvas.parentElement.clientWidth;
-  const scale = window.devicePixelRatio || 1;
+// What is seen of the timeline.
+const end = Math.max(data.end, 1);
+const whole = { from: -end * 0.004, to: end * 1.004 };
+const view = { ...whole };
+
+function zoomTo(from, to) {
+  const least = 20, most = whole.to - whole.from;
+  const span = Math.min(Math.max(to - from, least), most);
+  from = Math.min(Math.max((from + to - span) / 2, whole.from), whole.to - span);
+  view.from = from;
+  view.to = from + span;
+  later();
+}
+function zoomAt(time, factor) {
+  zoomTo(time - (time - view.from) * factor, time + (view.to - time) * factor);
+}
+function zoomed() {
+  return view.to - view.from < (whole.to - whole.from) * 0.9999;
+}
+
+let waiting = false;
+function later() {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => { waiting = false; draw(); });
+}
+
+// Numbers for people.
+function span(us) {
+  const ms = us / 1e3, s = us / 1e6;
+  const digits = (x) => x.toFixed(x < 10 ? 2 : x < 100 ? 1 : 0);
+  if (ms < 1) return us.toFixed(0) + " µs";
+  if (s < 1) return digits(ms) + " ms";
+  if (s < 59.95) return digits(s) + " s";
+  const t = Math.round(s), d = Math.floor(t / 86400), h = Math.floor(t / 3600) % 24, m = Math.floor(t / 60) % 60;
+  return d ? `${d} d ${h} h` : h ? `${h} h ${m} min` : `${m} min ${t % 60} s`;
+}
+const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
+
+// A round step of at least this size: 1, 2 or 5 times a power of ten.
+function round(least) {
+  const power = 10 ** Math.floor(Math.log10(least));
+  return [1, 2, 5, 10].map((x) => x * power).find((x) => x >= least * 0.999);
+}
+// The same for times: above a second, in seconds, minutes and hours.
+function roundTime(least) {
+  if (least <= 1e6) return round(least);
+  const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400];
+  const step = steps.find((s) => s * 1e6 >= least);
+  return step ? step * 1e6 : 86400e6 * round(least / 86400e6);
+}
+// A tick's label, no finer than the step.
+function tick(us, step) {
+  if (us === 0) return "0";
+  const digits = (unit) => Math.max(0, Math.ceil(-Math.log10(step / unit) - 1e-9));
+  if (us < 1e3) return us.toFixed(0) + " µs";
+  if (us < 1e6) return (us / 1e3).toFixed(Math.min(3, digits(1e3))) + " ms";
+  if (us < 60e6 || step < 1e6) return (us / 1e6).toFixed(Math.min(6, digits(1e6))) + " s";
+  const t = Math.round(us / 1e6), two = (n) => String(n).padStart(2, "0");
+  return t < 3600 ? `${Math.floor(t / 60)}:${two(t % 60)}`
+    : `${Math.floor(t / 3600)}:${two(Math.floor(t / 60) % 60)}:${two(t % 60)}`;
+}
+
+// A canvas as wide as its frame, in the screen's own pixels; drawn in CSS pixels.
+function paper(id, height) {
+  const canvas = $(id), ratio = window.devicePixelRatio || 1;
+  const width = canvas.clientWidth || canvas.parentElement.clientWidth || 800;
   canvas.style.height = height + "px";
-  canvas.width = Math.round(width * scale);
-  canvas.height = Math.round(height * scale);
-  const pen = canvas.getContext("2d");
-  pen.setTransform(scale, 0, 0, scale, 0, 0);
-  pen.clearRect(0, 0, width, height);
-  pen.font = "11px system-ui, sans-serif";
-  return { pen, width, height };
-};
+  const w = Math.round(width * ratio), h = Math.round(height * ratio);
+  if (canvas.width !== w) canvas.width = w;
+  if (canvas.height !== h) canvas.height = h;
+  const g = canvas.getContext("2d");
+  g.setTransform(ratio, 0, 0, ratio, 0, 0);
+  g.clearRect(0, 0, width, height);
+  g.font = "12px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
+  g.textBaseline = "middle";
+  return { g, width, height, ratio };
+}
 
-const tip = $("tip");
-const showTip = (event, text) => {
-  tip.textContent = text;
+// Beside the mouse: its first line is what it is about. Only ever text, never markup.
+function tell(event, head, lines) {
+  const tip = $("tip");
+  if (!head) { tip.hidden = true; return; }
+  const first = document.createElement("code");
+  first.textContent = head;
+  tip.replaceChildren(first, ...lines.filter(Boolean).map((line) => {
+    const item = document.createElement("span");
+    item.textContent = line;
+    return item;
+  }));
   tip.hidden = false;
-  tip.style.left = Math.max(4, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)) + "px";
-  const below = event.clientY + 18;
-  const fits = below + tip.offsetHeight < innerHeight;
-  tip.style.top = (fits ? below : event.clientY - tip.offsetHeight - 10) + "px";
-};
-const hideTip = () => { tip.hidden = true; };
+  const box = tip.getBoundingClientRect();
+  const x = event.clientX + 14, y = event.clientY + 16;
+  tip.style.left = Math.max(4, Math.min(x, innerWidth - box.width - 8)) + "px";
+  tip.style.top = (y + box.height > innerHeight ? Math.max(4, event.clientY - box.height - 10) : y) + "px";
+}

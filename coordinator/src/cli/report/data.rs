@@ -83,14 +83,15 @@ pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> 
     }
     writeln!(out, "\"status\":\"{statuses}\",")?;
     writeln!(out, "\"reasons\":{},", reasons.json(KEPT))?;
-    let limits = [KEPT, 120, 80, 50];
-    let mut json = String::new();
-    for limit in limits {
-        json = inputs.json(limit);
-        if json.len() <= INPUTS {
-            break;
-        }
-    }
+    let fits = |limit: &usize| {
+        let lengths = inputs
+            .texts
+            .iter()
+            .map(|text| text::shorten(text, *limit).len());
+        lengths.sum::<usize>() <= INPUTS
+    };
+    let limit = [KEPT, 120, 80].into_iter().find(fits).unwrap_or(50);
+    let json = inputs.json(limit);
     writeln!(out, "\"inputs\":{json}}}")
 }
 

@@ -67,7 +67,7 @@ fn charts(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
          <div class=\"stage\"><div class=\"tall\"><canvas id=\"bars\" tabindex=\"0\" role=\"img\" aria-label=\"\
          Timeline: a row for each worker, a bar for each attempt\"></canvas></div>\
          <canvas id=\"axis\" aria-hidden=\"true\"></canvas><div id=\"select\" hidden></div></div>\n\
-         <h3>Attempts that ended, per second</h3>\n\
+         <h3>Attempts that ended, per second; those that did not succeed on top</h3>\n\
          <div class=\"stage\"><canvas id=\"rate\" role=\"img\" aria-label=\"Throughput over time\"></canvas></div>\n\
          <p class=\"note\">Wheel or drag to zoom, double-click for all; arrow keys, + and − work too. \
          Striped: tried again.</p>{idle}</section>\n\
@@ -75,4 +75,88 @@ fn charts(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
          <div class=\"stage\"><canvas id=\"histogram\" role=\"img\" aria-label=\"Histogram of durations\"></canvas></div></section>\n\
          </div>\n<div id=\"tip\" role=\"status\" hidden></div>"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::time::Instant;
+
+    use super::super::read::read;
+    use super::*;
+
+    fn page(log: &str) -> String {
+        let mut bytes = Vec::new();
+        let timeline = Timeline::new(read(log.as_bytes()).unwrap());
+        write(&mut bytes, "a.jsonl", &timeline).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn embedded(page: &str) -> serde_json::Value {
+        let (_, data) = page.split_once("id=\"data\">").unwrap();
+        let (data, _) = data.split_once("</script>").unwrap();
+        serde_json::from_str(data).unwrap()
+    }
+
+    #[test]
+    fn an_empty_log_says_so_and_runs_no_script() {
+        let page = page("");
+        assert!(page.contains("The log is empty"), "{page}");
+        assert!(!page.contains("<script"), "{page}");
+    }
+
+    #[test]
+    fn nothing_in_the_log_becomes_markup() {
+        let evil = "</script><script>alert(1)</script>&\\\"'\\u2028\\u0000<!--";
+        let line = format!(
+            "{{\"v\":1,\"run\":\"{evil}\",\"template\":\"{evil}\",\"input\":\"{evil}\",\"error\":\"{evil}\",\
+             \"status\":\"{evil}\",\"start\":1,\"ms\":2,\"worker\":1}}\n"
+        );
+        let page = page(&format!(
+            "{line}{}",
+            line.replace("\"run\":\"", "\"run\":\"x")
+        ));
+        assert!(!page.contains("<script>alert"), "{page}");
+        assert!(!page.contains("<!--"), "{page}");
+        assert!(!page.contains(['\0', '\u{2028}']), "{page}");
+        let data = embedded(&page);
+        let shown = "</script><script>alert(1)</script>&\"'\u{2424}\u{2400}<!--";
+        assert_eq!(data["inputs"], serde_json::json!([shown]));
+        assert_eq!(data["status"], "ii");
+    }
+
+    #[test]
+    fn failures_beyond_the_first_200_are_counted() {
+        let mut log = String::new();
+        for seq in 0..1234 {
+            writeln!(log, "{{\"v\":1,\"seq\":{seq},\"status\":\"died\"}}").unwrap();
+        }
+        let page = page(&log);
+        assert!(page.contains("and 1,034 more failed calls"));
+        assert!(page.contains("✗ 1,234 of 1,234 calls failed"));
+        assert!(page.contains("1234 attempts never ran"));
+    }
+
+    #[test]
+    fn a_page_of_100_000_attempts_is_not_too_large() {
+        let mut log = String::new();
+        let long = "ä".repeat(100);
+        for seq in 0..100_000 {
+            let start = 1_732_435_200.0 + f64::from(seq) * 0.0123;
+            writeln!(
+                log,
+                "{{\"v\":1,\"run\":\"r\",\"template\":\"t\",\"seq\":{seq},\"occurrence\":0,\"input\":\"{seq} {long}\",\
+                 \"attempt\":1,\"status\":\"ok\",\"start\":{start},\"ms\":123.456,\"worker\":{}}}",
+                seq % 16 + 1
+            )
+            .unwrap();
+        }
+        let begun = Instant::now();
+        let page = page(&log);
+        println!("{} bytes in {:?}", page.len(), begun.elapsed());
+        assert!(page.len() < 20_000_000, "{}", page.len());
+        let data = embedded(&page);
+        assert_eq!(data["start"].as_array().unwrap().len(), 100_000);
+        assert_eq!(data["inputs"].as_array().unwrap().len(), 100_000);
+    }
 }

@@ -125,7 +125,8 @@ struct Line {
     run: Option<String>,
     template: Option<String>,
     seq: Option<u64>,
-    occurrence: Option<u64>,
+    /// Its run skipped what had succeeded before.
+    resumed: Option<bool>,
     input: Option<String>,
     input_b64: Option<String>,
     attempt: Option<u32>,
@@ -141,17 +142,55 @@ struct Line {
     error: Option<String>,
 }
 
+/// Tells which attempts are at the same call, also in several runs. An input may stand there more than once:
+/// the first time it does in a run is the first call with it, or, in a resumed run, the first one that had
+/// not succeeded.
+#[derive(Default)]
+struct Calls {
+    /// The calls with an input, and whether they have succeeded.
+    known: HashMap<u64, Vec<(u64, bool)>>,
+    /// Which of them a number of a run stands for.
+    of_run: HashMap<(usize, u64, Option<u64>), usize>,
+    /// How far the calls with an input have been assigned in a run.
+    next: HashMap<(usize, u64), usize>,
+    count: u64,
+}
+
+impl Calls {
+    fn of(&mut self, run: usize, input: u64, line: &Line, status: Status) -> u64 {
+        let known = self.known.entry(input).or_default();
+        let place = *self
+            .of_run
+            .entry((run, input, line.seq))
+            .or_insert_with(|| {
+                let next = self.next.entry((run, input)).or_default();
+                while line.resumed == Some(true) && known.get(*next).is_some_and(|(_, ok)| *ok) {
+                    *next += 1;
+                }
+                *next += 1;
+                *next - 1
+            });
+        if place == known.len() {
+            self.count += 1;
+            known.push((self.count, false));
+        }
+        let (call, ok) = &mut known[place];
+        *ok |= status == Status::Ok;
+        *call
+    }
+}
+
 /// Reads all of it. Lines that make no sense are counted, and do not hide the others.
 pub(super) fn read(mut from: impl BufRead) -> io::Result<Log> {
     let mut log = Log::default();
-    let mut runs = HashMap::new();
+    let (mut runs, mut calls) = (HashMap::new(), Calls::default());
     let mut bytes = Vec::new();
     let mut number = 0;
     while from.read_until(b'\n', &mut bytes)? > 0 {
         number += 1;
         let line: Option<Line> = serde_json::from_slice(&bytes).ok();
         match line.filter(|line| line.v == 1) {
-            Some(line) => log.add(line, number, &mut runs),
+            Some(line) => log.add(line, number, &mut runs, &mut calls),
             None if bytes.trim_ascii().is_empty() => {}
             None if bytes.last() != Some(&b'\n') => log.torn = true,
             None => log.bad.get_or_insert((0, number)).0 += 1,
@@ -162,7 +201,13 @@ pub(super) fn read(mut from: impl BufRead) -> io::Result<Log> {
 }
 
 impl Log {
-    fn add(&mut self, line: Line, number: usize, runs: &mut HashMap<String, usize>) {
+    fn add(
+        &mut self,
+        line: Line,
+        number: usize,
+        runs: &mut HashMap<String, usize>,
+        calls: &mut Calls,
+    ) {
         let template = line.template.as_deref().unwrap_or_default();
         let id = line.run.as_deref().unwrap_or_default();
         let run = *runs.entry(id.to_owned()).or_insert_with(|| {
@@ -181,12 +226,13 @@ impl Log {
             // A resumed run may number its calls anew, so these tell which call it is.
             (None, None, Some(seq)) => (0, id, seq).hash(&mut hasher),
             (None, None, None) => (1, number).hash(&mut hasher),
-            (text, encoded, _) => (2, template, text, encoded, line.occurrence).hash(&mut hasher),
+            (text, encoded, _) => (2, template, text, encoded).hash(&mut hasher),
         }
         let status = Status::of(line.status.as_deref());
+        let call = calls.of(run, hasher.finish(), &line, status);
         self.attempts.push(Attempt {
             run,
-            call: hasher.finish(),
+            call,
             seq: line.seq,
             input: text::shorten(&input.unwrap_or_default(), KEPT),
             number: line.attempt.unwrap_or(1),
@@ -266,11 +312,27 @@ mod tests {
 
     #[test]
     fn a_resumed_call_is_the_same_call() {
-        let log = "{\"v\":1,\"run\":\"1\",\"seq\":5,\"input\":\"a\",\"occurrence\":0}\n\
-                   {\"v\":1,\"run\":\"2\",\"seq\":1,\"input\":\"a\",\"occurrence\":0}\n\
-                   {\"v\":1,\"run\":\"2\",\"seq\":2,\"input\":\"a\",\"occurrence\":1}\n";
-        let log = read(log.as_bytes()).unwrap();
-        assert_eq!(log.attempts[0].call, log.attempts[1].call);
-        assert_ne!(log.attempts[1].call, log.attempts[2].call);
+        let line = |run: u32, resumed: bool, seq: u32, status: &str| {
+            format!(
+                "{{\"v\":1,\"run\":\"{run}\",\"resumed\":{resumed},\"seq\":{seq},\"input\":\"a\",\
+                 \"status\":\"{status}\"}}\n"
+            )
+        };
+        let calls = |lines: &[String]| -> Vec<u64> {
+            let log = read(lines.concat().as_bytes()).unwrap();
+            log.attempts.iter().map(|attempt| attempt.call).collect()
+        };
+        let first = [line(1, false, 5, "ok"), line(1, false, 6, "failed")];
+        let again = [line(2, true, 1, "failed"), line(2, true, 1, "ok")];
+        assert_eq!(calls(&[&first[..], &again].concat()), [1, 2, 2, 2]);
+        // A third one, where two had succeeded.
+        let third = [line(3, true, 3, "ok")];
+        assert_eq!(
+            calls(&[&first[..], &again, &third].concat()),
+            [1, 2, 2, 2, 3]
+        );
+        // From the start it is each of them once more.
+        let anew = [line(2, false, 1, "ok"), line(2, false, 2, "ok")];
+        assert_eq!(calls(&[&first[..], &anew].concat()), [1, 2, 1, 2]);
     }
 }

@@ -1,5 +1,6 @@
 //! What the page says in words and numbers, also where no script runs.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use super::read::{Attempt, Status};
@@ -14,7 +15,8 @@ const RUNS: usize = 100;
 pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> io::Result<()> {
     let mut templates: Vec<&str> = timeline.runs.iter().map(|run| &*run.template).collect();
     templates.retain(|template| !template.is_empty());
-    templates.dedup();
+    let mut seen = HashSet::new();
+    templates.retain(|template| seen.insert(*template));
     let (first, more) = match *templates {
         [] => (title.to_owned(), String::new()),
         [first] => (first.to_owned(), String::new()),
@@ -41,7 +43,7 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
     let (failed, unfinished) = (calls.failed.len(), calls.unfinished);
     let total = plural(calls.total, "call");
     let verdict = match (failed, unfinished) {
-        (0, 0) => format!("<b class=\"good\">✓ {total}, all succeeded</b>"),
+        (0, 0) => format!("<b class=\"good\">✓ {total} succeeded</b>"),
         (0, _) => format!("<b>… {} of {total} not finished</b>", count(unfinished)),
         (_, 0) => format!("<b class=\"bad\">✗ {} of {total} failed</b>", count(failed)),
         _ => format!(
@@ -61,7 +63,7 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
     };
     let first = timeline.runs.first().and_then(|run| run.start);
     let runs = first.map_or(String::new(), |start| {
-        format!("from {} UTC", text::date(start))
+        format!("{:.16} UTC", text::date(start))
     });
     let rate = match timeline.wall_ms {
         wall if wall > 0.0 => format!("{} calls a second", rate(calls.total as f64 / wall * 1e3)),
@@ -79,7 +81,7 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
     };
     let shown = |time: Option<f64>| time.map_or("–".to_owned(), duration);
     let spread = format!(
-        "95 %: {}, longest {}",
+        "p95 {}, max {}",
         shown(quantile(0.95)),
         shown(quantile(1.0))
     );

@@ -146,9 +146,10 @@ fn lay_out(runs: &mut Vec<Run>, attempts: &mut [Attempt]) -> i64 {
         attempt.run = places[attempt.run];
     }
     runs.extend(order.into_iter().map(|(_, run)| run));
-    // Wide enough to be seen, whatever the runs took.
+    // Wide enough to be seen, whatever the runs took; but many breaks together still a small part.
     let all: f64 = runs.iter().map(|run| run.ms).sum();
-    let gap = micros(all * 0.02).max(1);
+    let part = f64::min(0.02, 0.15 / runs.len().max(1) as f64);
+    let gap = micros(all * part).max(1);
     let mut end: i64 = 0;
     for (place, run) in runs.iter_mut().enumerate() {
         if place > 0 && run.start.is_some() {
