@@ -1,29 +1,23 @@
 //! The calls of one map, from both ends: inputs go in, reports come out.
 
-use std::any::Any;
+mod feed;
+
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use worker::Task;
-
-use super::codec::{Codec, Typed};
+use super::codec::Codec;
 use crate::data::{Chunk, Job, Trace};
 use crate::error::{CallError, Details, Why};
 use crate::output::{Captured, Forwarder, Output, TAIL};
 use crate::scheduler::{Ended, MapId, MapSpec, Next, Take, Time};
 use crate::shared::{Parked, Shared, State, Watcher};
 
-/// How many inputs are read before looking for a result, at first: results come out as soon as they are
-/// there, also where reading an input takes its time, and workers still have something to do.
-const STEP: usize = 8;
-/// How many are read at most, if reading them takes next to no time.
-const LARGE_STEP: usize = 1024;
-/// What reading some inputs may take for more to be read the next time.
-const QUICK: Duration = Duration::from_micros(100);
+pub(super) use feed::Feed;
+pub use feed::{Stream, StreamUnordered};
+
 /// How long to wait for a result that may stand in a black box before looking there.
 const GLANCE: Duration = Duration::from_millis(5);
 
@@ -507,197 +501,6 @@ impl<C: Codec> Iterator for Reports<C> {
             Waited::Report(report) => Some(report),
             Waited::Exhausted | Waited::NotYet => None,
         }
-    }
-}
-
-/// A map whose inputs are an iterator: it reads inputs and hands out reports, in turn.
-pub(super) struct Feed<C, I> {
-    inputs: Option<(I, Inputs<C>)>,
-    reports: Reports<C>,
-    /// What reading an input panicked with: it goes on when the reports before it are taken.
-    panic: Option<Box<dyn Any + Send>>,
-    /// An input that was read after the map stopped taking any.
-    cut_short: Option<u64>,
-    taken: u64,
-    chunk: Chunk,
-    /// How many inputs to read before looking for a result.
-    step: usize,
-}
-
-impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
-    pub(super) fn new(inputs: I, opened: (Option<Inputs<C>>, Reports<C>)) -> Self {
-        let (sender, reports) = opened;
-        Feed {
-            inputs: sender.map(|sender| (inputs, sender)),
-            reports,
-            panic: None,
-            cut_short: None,
-            taken: 0,
-            chunk: Chunk::default(),
-            step: STEP,
-        }
-    }
-
-    /// The next result, and its index.
-    pub(super) fn next(&mut self) -> Option<(u64, Result<C::Output, CallError>)> {
-        if let Some(result) = self.reports.next_value() {
-            self.taken += 1;
-            return Some(result);
-        }
-        self.next_report()
-            .map(|report| (report.index, report.result))
-    }
-
-    fn next_report(&mut self) -> Option<Report<C::Output>> {
-        loop {
-            let fed = self.feed();
-            let limit = fed.then_some(Duration::ZERO);
-            match self.reports.wait(limit) {
-                Waited::Report(report) => {
-                    self.taken += 1;
-                    return Some(report);
-                }
-                Waited::NotYet => {}
-                Waited::Exhausted => {
-                    if let Some(panic) = self.panic.take() {
-                        panic::resume_unwind(panic);
-                    }
-                    // The inputs that were never read must not look like the end.
-                    let index = self.cut_short.take()?;
-                    let note = "the pool was closed before this input was read".to_owned();
-                    return Some(self.reports.report(index, cancelled(note)));
-                }
-            }
-        }
-    }
-
-    /// Reads some inputs; whether there may be more to read at once.
-    fn feed(&mut self) -> bool {
-        if self.inputs.is_none() {
-            return false;
-        }
-        let Some(room) = self.room() else {
-            if self.reports.is_sealed() {
-                self.stop_reading();
-            }
-            return false;
-        };
-        let began = Instant::now();
-        let more = self.read_some(room.min(self.step));
-        self.push();
-        if !more {
-            self.inputs = None;
-        }
-        // An input that is slow to come must not keep results waiting that are there.
-        self.step = match began.elapsed() {
-            quick if quick < QUICK => (self.step * 2).min(LARGE_STEP),
-            _ => STEP,
-        };
-        more
-    }
-
-    /// How many calls there is room for; `None` if there is none.
-    fn room(&self) -> Option<usize> {
-        let under = self.reports.state.as_ref().ok()?;
-        let room = under.shared.state().jobs.room(under.id);
-        (room > 0).then_some(room)
-    }
-
-    /// Reads at most so many inputs; whether there may be more.
-    fn read_some(&mut self, most: usize) -> bool {
-        let Some((inputs, sender)) = &mut self.inputs else {
-            return false;
-        };
-        // What an iterator promises it has at hand. If it promises nothing, the next input may be long
-        // in coming, and those before it are not to wait for it.
-        let most = most.min(inputs.size_hint().0.max(1));
-        let (chunk, mut refused) = (&mut self.chunk, None);
-        let read = panic::catch_unwind(AssertUnwindSafe(|| {
-            for _ in 0..most {
-                let Some(input) = inputs.next() else {
-                    return false;
-                };
-                if let Err(why) = chunk.add(|bytes| sender.codec.encode(input, bytes)) {
-                    refused = Some(why);
-                    break;
-                }
-                if chunk.is_full() {
-                    break;
-                }
-            }
-            true
-        }));
-        if let Some(why) = refused {
-            self.push();
-            if let Ok(under) = &self.reports.state {
-                let now = under.shared.now();
-                under
-                    .shared
-                    .act(|state| push_ended(state, under.id, why, now));
-            }
-        }
-        read.unwrap_or_else(|panic| {
-            self.panic = Some(panic);
-            false
-        })
-    }
-
-    fn push(&mut self) {
-        if !self.chunk.is_empty()
-            && let Ok(under) = &self.reports.state
-        {
-            let inputs = self.chunk.take();
-            under.shared.act(|state| state.jobs.push(under.id, inputs));
-        }
-    }
-
-    /// The map takes no more inputs, though there may be some: it was cut, or the pool closed.
-    fn stop_reading(&mut self) {
-        if let Some((mut inputs, _)) = self.inputs.take()
-            && let Ok(under) = &self.reports.state
-            && !under.shared.state().jobs.is_cut(under.id)
-            && inputs.next().is_some()
-        {
-            let pushed = under.shared.state().jobs.pushed(under.id);
-            self.cut_short = Some(pushed.max(self.taken));
-        }
-    }
-}
-
-/// The results of [`Pool::stream`](super::Pool::stream), in input order.
-#[must_use = "a stream does nothing until it is read"]
-pub struct Stream<T: Task, I>(pub(super) Feed<Typed<T>, I>);
-
-impl<T: Task, I: Iterator<Item = T::Input>> Iterator for Stream<T, I> {
-    type Item = Result<T::Output, CallError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|(_, result)| result)
-    }
-}
-
-/// The results of [`Pool::stream_unordered`](super::Pool::stream_unordered), as they come, each with
-/// the index of its input.
-#[must_use = "a stream does nothing until it is read"]
-pub struct StreamUnordered<T: Task, I>(pub(super) Feed<Typed<T>, I>);
-
-impl<T: Task, I: Iterator<Item = T::Input>> Iterator for StreamUnordered<T, I> {
-    type Item = (u64, Result<T::Output, CallError>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.next()
-    }
-}
-
-impl<T: Task, I> fmt::Debug for Stream<T, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Stream").field(&T::NAME).finish()
-    }
-}
-
-impl<T: Task, I> fmt::Debug for StreamUnordered<T, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("StreamUnordered").field(&T::NAME).finish()
     }
 }
 

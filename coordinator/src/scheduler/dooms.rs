@@ -1,0 +1,197 @@
+//! Deadlines and other ends of running calls, and taking back those that have not begun.
+
+use super::{
+    Busy, Doom, End, Inputs, MapId, Must, STUCK, Scheduler, Sight, Slot, SlotId, Stage, Time, WORTH,
+};
+
+impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
+    /// The next time [`overdue`](Self::overdue) has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        if self.paused.is_some() {
+            return None;
+        }
+        let busy = self.slots.iter().filter_map(Slot::busy);
+        busy.filter_map(Busy::deadline).min()
+    }
+
+    /// Lets deadlines take effect that have passed.
+    pub(crate) fn overdue(&mut self, now: Time, sight: &impl Sight) {
+        if self.paused.is_some() {
+            return;
+        }
+        for slot in self.busy_slots() {
+            let Some(busy) = self.slots[slot.0].busy_mut() else {
+                continue;
+            };
+            match busy.end {
+                End::Limited { at, limit } if at <= now => {
+                    let seen = sight.look(slot);
+                    if seen.started > 0 && seen.began > busy.since {
+                        // It is another call by now, which has its own time.
+                        busy.next_call(seen.began);
+                    }
+                    if busy.deadline().is_some_and(|at| at <= now) {
+                        self.doom(slot, Doom::TimedOut(limit), now, sight, Must::HaveACall);
+                    }
+                }
+                End::Terminated { doom, kill_at } if kill_at <= now => {
+                    busy.end = End::Killed { doom };
+                    self.effects.signals.push((slot, Stage::Kill));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The slots whose workers may have only so much memory for what they are running.
+    pub(crate) fn memory_limits(&self) -> impl Iterator<Item = (SlotId, u64)> {
+        let limits = self.slots.iter().map(Slot::memory_limit).enumerate();
+        limits.filter_map(|(number, limit)| Some((SlotId(number), limit?)))
+    }
+
+    /// A worker has more memory than the call it runs allows.
+    pub(crate) fn out_of_memory(
+        &mut self,
+        slot: SlotId,
+        limit: u64,
+        now: Time,
+        sight: &impl Sight,
+    ) {
+        self.doom(slot, Doom::OutOfMemory(limit), now, sight, Must::HaveACall);
+    }
+
+    /// Decides that what a slot's worker is running ends otherwise than by itself. What it has not
+    /// started is given back.
+    pub(super) fn doom(
+        &mut self,
+        slot: SlotId,
+        doom: Doom,
+        now: Time,
+        sight: &impl Sight,
+        must: Must,
+    ) {
+        let busy = self.slots[slot.0].busy();
+        let Some(busy) = busy.filter(|busy| busy.doomed().is_none()) else {
+            return;
+        };
+        // A worker that never gets as far as the first call has to answer for that one.
+        let least = match must {
+            Must::HaveACall => busy.reported + 1,
+            Must::Die | Must::BeRunning(_) => 0,
+        };
+        let kept = sight.lower(slot, least);
+        self.retract(slot, kept);
+        let seen = sight.look(slot);
+        let Some(busy) = self.slots[slot.0].busy_mut() else {
+            return;
+        };
+        let last = busy
+            .limit
+            .checked_sub(1)
+            .filter(|last| *last >= busy.reported && (seen.finished <= *last || must == Must::Die));
+        let is_meant = match (must, last) {
+            (Must::Die, _) => true,
+            (Must::HaveACall, last) => last.is_some(),
+            (Must::BeRunning(from), last) => {
+                last.is_some_and(|last| seen.started > last && busy.first + u64::from(last) >= from)
+            }
+        };
+        if is_meant {
+            let stage = busy.condemn(doom, last, now);
+            self.effects.signals.push((slot, stage));
+        } else if busy.deadline().is_some_and(|at| at <= now) {
+            // It has just finished; what comes next has its own time.
+            busy.next_call(now);
+        }
+        self.effects.rearm = true;
+    }
+
+    /// Cancels what runs of a map, from an index on.
+    pub(super) fn doom_map(&mut self, map: MapId, from: u64, now: Time, sight: &impl Sight) {
+        for slot in self.busy_slots() {
+            let concerned = self.slots[slot.0]
+                .busy()
+                .is_some_and(|busy| busy.map == map && busy.first + u64::from(busy.limit) > from);
+            if concerned {
+                self.doom(slot, Doom::Cancelled, now, sight, Must::BeRunning(from));
+            }
+        }
+    }
+
+    /// A map was cut: what workers have not started of it does not start, and what runs is killed if it
+    /// is to be.
+    pub(super) fn cut(&mut self, map: MapId, from: u64, kill: bool, now: Time, sight: &impl Sight) {
+        if kill {
+            return self.doom_map(map, from, now, sight);
+        }
+        for slot in self.slots_of(map) {
+            // What is doomed ends as was decided, begun or not.
+            let doomed = self.slots[slot.0].busy().and_then(Busy::doomed);
+            if doomed.is_none() {
+                let kept = sight.lower(slot, 0);
+                self.retract(slot, kept);
+            }
+        }
+    }
+
+    // ---- Taking back -----------------------------------------------------------------------
+
+    /// Whether a worker has calls that it may not have started.
+    pub(super) fn has_spare(&self) -> bool {
+        let mut busy = self.slots.iter().filter_map(Slot::busy);
+        busy.any(|busy| busy.doomed().is_none() && busy.limit > busy.reported + 1)
+    }
+
+    /// Takes back calls that a worker has not started, for one that has nothing to do: all of them if
+    /// the call before them takes long, or else half, if there is enough to make it worth while.
+    pub(super) fn take_back(&mut self, now: Time, sight: &impl Sight) {
+        let mut best: Option<(u32, SlotId, u32)> = None;
+        for slot in self.busy_slots() {
+            let Some(busy) = self.slots[slot.0].busy() else {
+                continue;
+            };
+            if busy.doomed().is_some() || busy.limit <= busy.reported + 1 {
+                continue;
+            }
+            let seen = sight.look(slot);
+            let spare = busy.limit.saturating_sub(seen.started.max(1));
+            let since = match seen.started {
+                0 => busy.since,
+                _ => seen.began.max(busy.since),
+            };
+            let stuck = now.saturating_sub(since) >= STUCK;
+            let pace = self.maps.get(&busy.map).map(|map| map.pace);
+            let worth = pace.is_some_and(|pace| pace.estimate(spare) >= WORTH);
+            if spare > 0 && (stuck || worth) && best.is_none_or(|(most, ..)| spare > most) {
+                let keep = match stuck {
+                    true => 1,
+                    false => busy.limit - spare.div_ceil(2),
+                };
+                best = Some((spare, slot, keep));
+            }
+        }
+        if let Some((_, slot, keep)) = best {
+            let kept = sight.lower(slot, keep);
+            self.retract(slot, kept);
+        }
+    }
+
+    /// A slot's worker keeps only so many calls of its batch: the others wait again.
+    pub(super) fn retract(&mut self, slot: SlotId, kept: u32) {
+        let Some(busy) = self.slots[slot.0].busy_mut() else {
+            return;
+        };
+        let kept = kept.max(busy.reported).max(busy.heard);
+        let Some(count) = busy.limit.checked_sub(kept).filter(|count| *count > 0) else {
+            return;
+        };
+        busy.limit = kept;
+        let (map, first) = (busy.map, busy.first + u64::from(kept));
+        if self.maps.contains_key(&map) {
+            self.with_map(map, |map| map.give_back(first, count));
+            self.effects.work += count as usize;
+            self.effects.wake.insert(map);
+            self.forget_if_done(map);
+        }
+    }
+}

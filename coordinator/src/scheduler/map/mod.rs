@@ -1,0 +1,418 @@
+//! The calls of one map, in input order.
+//!
+//! Calls that stand side by side and share their fate are kept together, as a stretch: a million short
+//! calls are a few hundred stretches, and what is done with them costs as much as that.
+
+mod results;
+mod running;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::pace::Pace;
+use super::{Inputs, Time};
+use crate::error::Why;
+
+/// In which order results are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Order {
+    /// In the order of the inputs.
+    #[default]
+    Input,
+    /// As they come.
+    Completion,
+}
+
+/// How much of a map may be under way: read from its inputs and not yet taken as a result.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) calls: usize,
+    pub(crate) bytes: usize,
+}
+
+/// What a call may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// How long an attempt may run.
+    pub(crate) timeout: Option<Duration>,
+    /// How long a worker has between SIGTERM and SIGKILL.
+    pub(crate) grace: Duration,
+    /// How much memory a worker may have while it runs the call, in bytes.
+    pub(crate) memory: Option<u64>,
+    /// How often a call that did not succeed is tried again.
+    pub(crate) retries: u32,
+    /// How long to wait before the second attempt; doubled for each further one.
+    pub(crate) backoff: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            timeout: None,
+            grace: Duration::from_secs(1),
+            memory: None,
+            retries: 0,
+            backoff: Duration::ZERO,
+        }
+    }
+}
+
+/// What calls that did not succeed, after all of their attempts, mean for the others of their map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Failures {
+    /// Nothing.
+    #[default]
+    Any,
+    /// The first cancels those behind it.
+    First,
+    /// After so many no further call starts; with `now`, those that run are killed, too.
+    Most { calls: u64, now: bool },
+}
+
+/// What a map is to do.
+#[derive(Debug, Clone)]
+pub(crate) struct MapSpec<J> {
+    pub(crate) job: J,
+    pub(crate) limits: Limits,
+    pub(crate) order: Order,
+    pub(crate) window: Window,
+    pub(crate) failures: Failures,
+    /// Inputs are only read while someone takes results.
+    pub(crate) lazy: bool,
+    /// Attempts that are not the call's last are handed out, too: only for [`Order::Completion`].
+    pub(crate) every_attempt: bool,
+}
+
+/// A call that has ended, or an attempt that has, and is followed by another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended<T> {
+    pub(crate) result: Result<(), Why>,
+    pub(crate) attempts: u32,
+    /// What is left of the last attempt; `None` if there was none.
+    pub(crate) trace: Option<T>,
+    /// What else there is to know of it.
+    pub(crate) note: Option<String>,
+    /// It is only an attempt: the call is tried again.
+    pub(crate) again: bool,
+}
+
+/// How often a batch may come back unbegun, because its worker died, before its first call is charged.
+const UNBEGUN: u32 = 2;
+/// How many bytes of inputs go into a batch, unless a single call has more.
+const MOST_BYTES: usize = 256 << 10;
+
+/// What there is to take from a map.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Take<T> {
+    /// So many calls from an index on have ended, all in the same way; or an attempt of one has.
+    Ready(u64, u32, Ended<T>),
+    /// The next one has not ended yet, or has not been added.
+    Pending,
+    /// There is none any more.
+    Exhausted,
+}
+
+/// Consecutive calls that share their fate.
+#[derive(Debug)]
+struct Stretch<I, T> {
+    count: u32,
+    fate: Fate<I, T>,
+}
+
+#[derive(Debug)]
+enum Fate<I, T> {
+    /// `attempts` have been made already. Unless they are in `ready`, their backoff has not passed.
+    Waiting {
+        inputs: I,
+        at: u32,
+        attempts: u32,
+    },
+    Running {
+        inputs: I,
+        at: u32,
+        attempts: u32,
+    },
+    Ended {
+        ended: Ended<T>,
+        bytes: usize,
+    },
+}
+
+/// What became of an attempt's end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// The call is to be tried again: at once, or at a time; `visible` as below.
+    Again { at: Option<Time>, visible: bool },
+    /// The call has ended; `visible` if that gives [`Map::take`] something.
+    Ended { visible: bool },
+    /// It has ended, and the calls from an index on are cancelled; `kill` if those that run are, too.
+    Cut { from: u64, kill: bool },
+}
+
+/// What there is to take from a map whose results come as calls end.
+#[derive(Debug)]
+enum Completed<T> {
+    /// The stretch that begins with this call.
+    Calls(u64),
+    /// An attempt of this call. Its stretch waits or runs again meanwhile.
+    Attempt(u64, Ended<T>),
+}
+
+/// Where a map has been cut off.
+#[derive(Debug)]
+struct Cut {
+    /// Calls from this index on do not run, whether they are there already or are pushed later.
+    from: u64,
+    /// Why.
+    note: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Map<J, I, T> {
+    pub(super) spec: MapSpec<J>,
+    pub(super) pace: Pace,
+    /// How many calls were added.
+    end: u64,
+    /// The next call to be taken, for [`Order::Input`].
+    next: u64,
+    /// By the index of their first call. Taken ones are gone.
+    stretches: BTreeMap<u64, Stretch<I, T>>,
+    /// The waiting stretches that may run now.
+    ready: BTreeSet<u64>,
+    /// Calls in these.
+    ready_calls: usize,
+    /// Slots that have a batch of it.
+    slots: u32,
+    running: usize,
+    /// Calls that have not ended.
+    unfinished: usize,
+    /// Calls that have ended without success.
+    failed: u64,
+    /// Calls that were not taken.
+    untaken: usize,
+    /// What is under way, in bytes: inputs of calls that have not ended, outputs of those that have.
+    bytes: usize,
+    /// Ended and not taken, as they ended: only for [`Order::Completion`].
+    completed: VecDeque<Completed<T>>,
+    /// How often workers have died before they had begun a batch, by its first call.
+    unbegun: BTreeMap<u64, u32>,
+    sealed: bool,
+    cut: Option<Cut>,
+    pub(super) detached: bool,
+    /// When it was served last.
+    pub(super) turn: u64,
+}
+
+impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
+    pub(super) fn new(spec: MapSpec<J>) -> Self {
+        Map {
+            spec,
+            pace: Pace::default(),
+            end: 0,
+            next: 0,
+            stretches: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            ready_calls: 0,
+            slots: 0,
+            running: 0,
+            unfinished: 0,
+            failed: 0,
+            untaken: 0,
+            bytes: 0,
+            completed: VecDeque::new(),
+            unbegun: BTreeMap::new(),
+            sealed: false,
+            cut: None,
+            detached: false,
+            turn: 0,
+        }
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// How urgently it wants to be served, least first; `None` if it has nothing to run.
+    pub(super) fn rank(&self) -> Option<(u32, u64)> {
+        (!self.ready.is_empty()).then_some((self.slots, self.turn))
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        let Window { calls, bytes } = self.spec.window;
+        // A single call larger than the window still has to pass.
+        let fits = self.untaken < calls && self.bytes < bytes;
+        !self.is_sealed() && (fits || self.untaken == 0)
+    }
+
+    /// How many calls there is room for.
+    pub(super) fn room(&self) -> usize {
+        match self.has_room() {
+            true => self.spec.window.calls.saturating_sub(self.untaken).max(1),
+            false => 0,
+        }
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed || self.cut.is_some()
+    }
+
+    /// Whether all of its calls have ended, and no more will come.
+    pub(super) fn is_finished(&self) -> bool {
+        self.unfinished == 0 && self.is_sealed()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.unfinished - self.running
+    }
+
+    /// Adds as many calls as there are inputs; returns the index of the first.
+    pub(super) fn push(&mut self, inputs: I) -> u64 {
+        let count = inputs.count();
+        let first = self.end;
+        if self.is_sealed() {
+            let note = self.cut.as_ref().map(|cut| cut.note.clone());
+            self.push_result(count, cancelled(0, note));
+            return first;
+        }
+        self.bytes += inputs.bytes(0, count);
+        self.end += u64::from(count);
+        self.untaken += count as usize;
+        self.unfinished += count as usize;
+        let fate = Fate::Waiting {
+            inputs,
+            at: 0,
+            attempts: 0,
+        };
+        self.insert(first, count, fate);
+        self.set_ready(first);
+        first
+    }
+
+    /// Adds a call that has ended before it began; its index, and what follows from it.
+    pub(super) fn push_ended(&mut self, why: Why) -> (u64, Settled) {
+        let index = self.end;
+        self.push_result(
+            1,
+            Ended {
+                result: Err(why),
+                attempts: 0,
+                trace: None,
+                note: None,
+                again: false,
+            },
+        );
+        let settled = self.cut_after_failure(index);
+        (index, settled.unwrap_or(Settled::Ended { visible: true }))
+    }
+
+    fn push_result(&mut self, count: u32, ended: Ended<T>) {
+        let first = self.end;
+        self.end += u64::from(count);
+        self.untaken += count as usize;
+        self.insert(first, count, Fate::Ended { ended, bytes: 0 });
+        self.completed_now(first);
+    }
+
+    pub(super) fn seal(&mut self) {
+        self.sealed = true;
+    }
+
+    // ---- Stretches -------------------------------------------------------------------------
+
+    fn insert(&mut self, first: u64, count: u32, fate: Fate<I, T>) {
+        if count > 0 {
+            self.stretches.insert(first, Stretch { count, fate });
+        }
+    }
+
+    fn set_ready(&mut self, first: u64) {
+        if let Some(stretch) = self.stretches.get(&first)
+            && self.ready.insert(first)
+        {
+            self.ready_calls += stretch.count as usize;
+        }
+    }
+
+    fn unset_ready(&mut self, first: u64, count: u32) -> bool {
+        let was = self.ready.remove(&first);
+        if was {
+            self.ready_calls -= count as usize;
+        }
+        was
+    }
+
+    /// Makes a stretch begin at this index, if there is one that can be divided there.
+    fn split(&mut self, index: u64) {
+        let Some((&first, stretch)) = self.stretches.range_mut(..index).next_back() else {
+            return;
+        };
+        let offset = index - first;
+        if offset >= u64::from(stretch.count) {
+            return;
+        }
+        let offset = offset as u32;
+        let rest = stretch.count - offset;
+        let fate = match &stretch.fate {
+            Fate::Waiting {
+                inputs,
+                at,
+                attempts,
+            } => Fate::Waiting {
+                inputs: inputs.clone(),
+                at: at + offset,
+                attempts: *attempts,
+            },
+            Fate::Running {
+                inputs,
+                at,
+                attempts,
+            } => Fate::Running {
+                inputs: inputs.clone(),
+                at: at + offset,
+                attempts: *attempts,
+            },
+            // Those are taken as they are.
+            Fate::Ended { .. } => return,
+        };
+        stretch.count = offset;
+        let was_ready = self.ready.contains(&first);
+        self.insert(index, rest, fate);
+        if was_ready {
+            self.ready.insert(index);
+        }
+    }
+
+    /// The firsts of the stretches that lie in a range, after they were divided at its ends.
+    fn within(&mut self, first: u64, end: u64) -> Vec<u64> {
+        self.split(first);
+        self.split(end);
+        self.stretches
+            .range(first..end)
+            .map(|(at, _)| *at)
+            .collect()
+    }
+}
+
+fn cancelled<T>(attempts: u32, note: Option<String>) -> Ended<T> {
+    Ended {
+        result: Err(Why::Cancelled),
+        attempts,
+        trace: None,
+        note,
+        again: false,
+    }
+}
+
+/// How long to wait before the next attempt: doubled each time, and stretched by up to a half, so that
+/// calls that failed together don't come back together. The stretch depends on the call alone.
+fn delay(backoff: Duration, attempts: u32, index: u64) -> Duration {
+    let doubled = backoff.saturating_mul(1 << (attempts - 1).min(16));
+    // Knuth's multiplicative hash: neighbouring indexes land far apart.
+    let stretch = (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as u32;
+    doubled.saturating_add(doubled / 2048 * stretch)
+}
+
+/// Whether trying again could help.
+fn may_retry(why: &Why) -> bool {
+    !matches!(why, Why::Cancelled | Why::Undecodable(_))
+}

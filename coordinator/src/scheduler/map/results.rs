@@ -1,0 +1,125 @@
+//! The calls of a map that have ended, or never begin: cutting off, and taking results.
+
+use super::{Completed, Cut, Failures, Fate, Map, Order, Settled, Stretch, Take, cancelled};
+use crate::scheduler::Inputs;
+
+impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
+    /// A call has ended without success: what follows from it, if anything does.
+    pub(super) fn cut_after_failure(&mut self, index: u64) -> Option<Settled> {
+        self.failed += 1;
+        let (from, kill, note) = match self.spec.failures {
+            Failures::First => (
+                index + 1,
+                true,
+                format!("call {index} of the same map did not succeed"),
+            ),
+            Failures::Most { calls, now } if self.failed == calls.max(1) => {
+                let note = match self.failed {
+                    1 => "1 call of the same map had not succeeded".to_owned(),
+                    failed => format!("{failed} calls of the same map had not succeeded"),
+                };
+                (0, now, note)
+            }
+            Failures::Any | Failures::Most { .. } => return None,
+        };
+        self.cut_from(from, &note);
+        Some(Settled::Cut { from, kill })
+    }
+
+    pub(super) fn is_cut(&self, index: u64) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.from <= index)
+    }
+
+    /// Cancels the calls from `start` that wait; those that are pushed later are cancelled, too.
+    pub(in crate::scheduler) fn cut_from(&mut self, start: u64, note: &str) {
+        if self.is_cut(start) {
+            return;
+        }
+        self.cut = Some(Cut {
+            from: start,
+            note: note.to_owned(),
+        });
+        self.cancel_waiting(start);
+    }
+
+    pub(super) fn cancel_waiting(&mut self, start: u64) {
+        let note = self.cut.as_ref().map(|cut| cut.note.clone());
+        for at in self.within(start, u64::MAX) {
+            let Some(stretch) = self.stretches.remove(&at) else {
+                continue;
+            };
+            let Stretch { count, fate } = stretch;
+            match fate {
+                Fate::Waiting {
+                    inputs,
+                    at: place,
+                    attempts,
+                } => {
+                    self.unset_ready(at, count);
+                    self.bytes -= inputs.bytes(place, count);
+                    self.unfinished -= count as usize;
+                    let ended = cancelled(attempts, note.clone());
+                    self.insert(at, count, Fate::Ended { ended, bytes: 0 });
+                    self.completed_now(at);
+                }
+                fate => self.insert(at, count, fate),
+            }
+        }
+    }
+
+    // ---- Results ---------------------------------------------------------------------------
+
+    pub(in crate::scheduler) fn take(&mut self) -> Take<T> {
+        let first = match self.spec.order {
+            Order::Input => self.next,
+            Order::Completion => match self.completed.pop_front() {
+                Some(Completed::Calls(first)) => first,
+                // The call keeps its place in the window.
+                Some(Completed::Attempt(index, ended)) => return Take::Ready(index, 1, ended),
+                None if self.is_finished() => return Take::Exhausted,
+                None => return Take::Pending,
+            },
+        };
+        match self.stretches.get(&first).map(|stretch| &stretch.fate) {
+            Some(Fate::Ended { .. }) => {}
+            None if self.is_finished() => return Take::Exhausted,
+            _ => return Take::Pending,
+        }
+        let Some(Stretch {
+            count,
+            fate: Fate::Ended { ended, bytes },
+        }) = self.stretches.remove(&first)
+        else {
+            return Take::Pending;
+        };
+        self.next = self.next.max(first + u64::from(count));
+        self.bytes -= bytes;
+        self.untaken -= count as usize;
+        Take::Ready(first, count, ended)
+    }
+
+    pub(in crate::scheduler) fn has_result(&self) -> bool {
+        let ready = match self.spec.order {
+            Order::Input => self
+                .stretches
+                .get(&self.next)
+                .is_some_and(|stretch| matches!(stretch.fate, Fate::Ended { .. })),
+            Order::Completion => !self.completed.is_empty(),
+        };
+        ready || self.is_finished()
+    }
+
+    pub(in crate::scheduler) fn was_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// Forgets all results.
+    pub(in crate::scheduler) fn clear(&mut self) {
+        self.next = self.end;
+        self.stretches.clear();
+        self.ready.clear();
+        self.ready_calls = 0;
+        self.untaken = 0;
+        self.completed.clear();
+    }
+}

@@ -1,0 +1,298 @@
+//! The calls of a map that run: how they come to, and how an attempt ends.
+
+use std::time::Duration;
+
+use super::{
+    Completed, Ended, Failures, Fate, Limits, MOST_BYTES, Map, Order, Settled, Stretch, UNBEGUN,
+    delay, may_retry,
+};
+use crate::error::Why;
+use crate::scheduler::{Batch, Inputs, Part, Time};
+
+impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
+    /// The next calls to run, at most so many. There is one: [`rank`](Self::rank) said so.
+    pub(in crate::scheduler) fn next_batch(&mut self, most: u32, slots: usize) -> Batch<J, I> {
+        let first = self.ready.first().copied().unwrap_or(self.end);
+        let mut batch = Batch {
+            job: self.spec.job.clone(),
+            memory: self.spec.limits.memory,
+            first,
+            attempt: 1,
+            count: 0,
+            parts: Vec::new(),
+        };
+        let most = match self.spec.failures {
+            // What stands behind a failure in a batch would run before anyone hears of it.
+            Failures::Most { .. } => 1,
+            Failures::Any | Failures::First => most,
+        };
+        let size = self.pace.size(self.ready_calls, slots).min(most).max(1);
+        let mut room = MOST_BYTES;
+        while batch.count < size {
+            let at = first + u64::from(batch.count);
+            let Some(part) = self.run_some(at, size - batch.count, &mut room, &mut batch) else {
+                break;
+            };
+            batch.count += part.count;
+            batch.parts.push(part);
+            if batch.attempt > 1 {
+                break; // a call that failed before fails alone
+            }
+        }
+        self.slots += 1;
+        self.running += batch.count as usize;
+        batch
+    }
+
+    /// Lets some of the ready stretch that begins at `at` run, if there is one that fits to the batch.
+    pub(super) fn run_some(
+        &mut self,
+        at: u64,
+        most: u32,
+        room: &mut usize,
+        batch: &mut Batch<J, I>,
+    ) -> Option<Part<I>> {
+        if !self.ready.contains(&at) {
+            return None;
+        }
+        let stretch = self.stretches.get(&at)?;
+        let Fate::Waiting {
+            inputs,
+            at: place,
+            attempts,
+        } = &stretch.fate
+        else {
+            return None;
+        };
+        let (inputs, place, attempts) = (inputs.clone(), *place, *attempts);
+        let begins = batch.count == 0;
+        if !begins && attempts > 0 {
+            return None;
+        }
+        batch.attempt = attempts + 1;
+        let most = if attempts > 0 { 1 } else { most };
+        let mut count = stretch.count.min(most);
+        // Halving finds what fits quickly enough; a single call always does.
+        while count > 1 && inputs.bytes(place, count) > *room {
+            count /= 2;
+        }
+        let bytes = inputs.bytes(place, count);
+        if !begins && bytes > *room {
+            return None;
+        }
+        *room = room.saturating_sub(bytes);
+        self.split(at + u64::from(count));
+        self.unset_ready(at, count);
+        let fate = Fate::Running {
+            inputs: inputs.clone(),
+            at: place,
+            attempts,
+        };
+        self.insert(at, count, fate);
+        Some(Part {
+            inputs,
+            at: place,
+            count,
+        })
+    }
+
+    /// Another worker died before it had begun a batch that starts with this call: whether that is the
+    /// call's doing by now.
+    pub(in crate::scheduler) fn is_deadly(&mut self, first: u64) -> bool {
+        let times = self.unbegun.entry(first).or_default();
+        *times += 1;
+        *times > UNBEGUN
+    }
+
+    /// A slot has done with its batch.
+    pub(in crate::scheduler) fn released(&mut self) {
+        self.slots = self.slots.saturating_sub(1);
+    }
+
+    /// Running calls were not charged: they wait to run again.
+    pub(in crate::scheduler) fn give_back(&mut self, first: u64, count: u32) {
+        for at in self.within(first, first + u64::from(count)) {
+            let Some(stretch) = self.stretches.remove(&at) else {
+                continue;
+            };
+            match stretch.fate {
+                Fate::Running {
+                    inputs,
+                    at: place,
+                    attempts,
+                } => {
+                    self.running -= stretch.count as usize;
+                    let fate = Fate::Waiting {
+                        inputs,
+                        at: place,
+                        attempts,
+                    };
+                    self.insert(at, stretch.count, fate);
+                    self.set_ready(at);
+                }
+                fate => self.insert(at, stretch.count, fate),
+            }
+        }
+        if let Some(from) = self.cut.as_ref().map(|cut| cut.from) {
+            self.cancel_waiting(from);
+        }
+    }
+
+    /// The backoff of a call has passed. If it was cancelled in the meantime, that stands.
+    pub(in crate::scheduler) fn backoff_passed(&mut self, index: u64) {
+        let waits = self
+            .stretches
+            .get(&index)
+            .is_some_and(|stretch| matches!(stretch.fate, Fate::Waiting { .. }));
+        if waits {
+            self.set_ready(index);
+        }
+    }
+
+    /// Running calls have returned values.
+    pub(in crate::scheduler) fn values(
+        &mut self,
+        first: u64,
+        count: u32,
+        trace: T,
+        bytes: usize,
+    ) -> Settled {
+        let mut attempts = 0;
+        let mut ended = 0;
+        for at in self.within(first, first + u64::from(count)) {
+            if let Some((calls, made)) = self.end_running(at) {
+                attempts = made + 1;
+                ended += calls;
+            }
+        }
+        debug_assert_eq!(ended, count, "replies to calls that were not running");
+        let ended = Ended {
+            result: Ok(()),
+            attempts,
+            trace: Some(trace),
+            note: None,
+            again: false,
+        };
+        self.bytes += bytes;
+        self.insert(first, count, Fate::Ended { ended, bytes });
+        Settled::Ended {
+            visible: self.completed_now(first),
+        }
+    }
+
+    /// Takes a running stretch out: how many calls, and how many attempts they had before.
+    pub(super) fn end_running(&mut self, at: u64) -> Option<(u32, u32)> {
+        let stretch = self.stretches.remove(&at)?;
+        match stretch.fate {
+            Fate::Running {
+                inputs,
+                at: place,
+                attempts,
+            } => {
+                self.bytes -= inputs.bytes(place, stretch.count);
+                self.running -= stretch.count as usize;
+                self.unfinished -= stretch.count as usize;
+                Some((stretch.count, attempts))
+            }
+            fate => {
+                self.insert(at, stretch.count, fate);
+                None
+            }
+        }
+    }
+
+    /// An attempt of a running call has ended.
+    pub(in crate::scheduler) fn settle(
+        &mut self,
+        index: u64,
+        result: Result<(), Why>,
+        trace: T,
+        bytes: usize,
+        now: Time,
+    ) -> Settled {
+        self.within(index, index + 1);
+        let Limits {
+            retries, backoff, ..
+        } = self.spec.limits;
+        let Some(Stretch {
+            fate: Fate::Running { attempts, .. },
+            ..
+        }) = self.stretches.get(&index)
+        else {
+            return Settled::Ended { visible: false };
+        };
+        let attempts = attempts + 1;
+        let cut = self.is_cut(index);
+        if !cut && attempts <= retries && result.as_ref().is_err_and(may_retry) {
+            let visible = self.spec.every_attempt && !self.detached;
+            if visible {
+                let ended = Ended {
+                    result,
+                    attempts,
+                    trace: Some(trace),
+                    note: None,
+                    again: true,
+                };
+                self.completed.push_back(Completed::Attempt(index, ended));
+            }
+            let at = self.try_again(index, attempts, backoff, now);
+            return Settled::Again { at, visible };
+        }
+        // What was stopped because of the cut says so.
+        let note = match (&result, &self.cut) {
+            (Err(Why::Cancelled), Some(cut)) => Some(cut.note.clone()),
+            _ => None,
+        };
+        let failed = result.is_err();
+        let ended = Ended {
+            result,
+            attempts,
+            trace: Some(trace),
+            note,
+            again: false,
+        };
+        self.end_running(index);
+        self.bytes += bytes;
+        self.insert(index, 1, Fate::Ended { ended, bytes });
+        let visible = self.completed_now(index);
+        let settled = failed.then(|| self.cut_after_failure(index)).flatten();
+        settled.unwrap_or(Settled::Ended { visible })
+    }
+
+    /// Has a call wait for its next attempt; the time until which, if it is not to run at once.
+    pub(super) fn try_again(
+        &mut self,
+        index: u64,
+        made: u32,
+        backoff: Duration,
+        now: Time,
+    ) -> Option<Time> {
+        if let Some(stretch) = self.stretches.remove(&index)
+            && let Fate::Running { inputs, at, .. } = stretch.fate
+        {
+            self.running -= 1;
+            let fate = Fate::Waiting {
+                inputs,
+                at,
+                attempts: made,
+            };
+            self.insert(index, 1, fate);
+        }
+        if backoff.is_zero() {
+            self.set_ready(index);
+            return None;
+        }
+        Some(now.saturating_add(delay(backoff, made, index)))
+    }
+
+    /// Notes that calls have ended; whether that gives `take` something.
+    pub(super) fn completed_now(&mut self, first: u64) -> bool {
+        match self.spec.order {
+            Order::Input => first == self.next,
+            Order::Completion => {
+                self.completed.push_back(Completed::Calls(first));
+                true
+            }
+        }
+    }
+}

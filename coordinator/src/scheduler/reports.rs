@@ -1,0 +1,287 @@
+//! What slots report: that they have a worker, what became of their calls, and that it died.
+
+use super::{
+    Busy, Idle, Inputs, MOST_CALLS, Map, MapId, Next, RestartLimit, Running, STUCK, Scheduler,
+    Sight, Slot, SlotId, Time,
+};
+use crate::error::Why;
+
+impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
+    /// A slot's worker is ready for calls.
+    pub(crate) fn ready(&mut self, slot: SlotId) -> Idle {
+        self.lived = true;
+        self.slots[slot.0] = Slot::Idle;
+        Idle { slot }
+    }
+
+    /// What a slot with an idle worker is to do, which may run at most so many calls.
+    pub(crate) fn next(
+        &mut self,
+        idle: Idle,
+        most: u32,
+        now: Time,
+        sight: &impl Sight,
+    ) -> Next<J, I> {
+        self.promote_delayed(now);
+        if self.is_drained() {
+            return Next::Leave;
+        }
+        if self.paused.is_some() {
+            return Next::Wait(idle, None);
+        }
+        if self.ready.is_empty() {
+            self.take_back(now, sight);
+        }
+        let Some((_, _, map)) = self.ready.first().copied() else {
+            let delayed = self.delayed.first().map(|(time, ..)| *time);
+            // What a worker has not begun may be worth taking in a moment.
+            let look = self.has_spare().then(|| now.saturating_add(STUCK));
+            return Next::Wait(idle, delayed.into_iter().chain(look).min());
+        };
+        self.turn += 1;
+        let (turn, slots) = (self.turn, self.slots.len());
+        let batch = self.with_map(map, |map| {
+            map.turn = turn;
+            map.next_batch(most.clamp(1, MOST_CALLS), slots)
+        });
+        self.pass_on();
+        let limits = self.maps.get(&map).map(|map| map.spec.limits);
+        let limits = limits.unwrap_or_default();
+        self.effects.rearm |= limits.timeout.is_some() || limits.memory.is_some();
+        let busy = Busy::new(map, &batch, now, limits);
+        self.slots[idle.slot.0] = Slot::Busy(busy);
+        let running = Running {
+            slot: idle.slot,
+            map,
+        };
+        Next::Run(running, batch)
+    }
+
+    /// Whether there is, or will be, something that nobody may have been woken up for: a call that is
+    /// ready, or waits for its time, or may be taken back in a moment.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.delayed.is_empty() || self.has_spare()
+    }
+
+    /// A call that somebody was to be woken up for runs already.
+    pub(crate) fn spare_a_waking(&mut self) {
+        self.effects.work = self.effects.work.saturating_sub(1);
+    }
+
+    /// Whether a call of this map would be the next to run, and the only one.
+    pub(crate) fn is_next(&self, map: MapId) -> bool {
+        let next = self.ready.first().map(|(_, _, next)| *next);
+        self.paused.is_none() && self.ready.len() == 1 && next == Some(map)
+    }
+
+    /// The batch has been sent: its first call begins about now.
+    pub(crate) fn sent(&mut self, running: &Running, now: Time) {
+        if let Some(busy) = self.slots[running.slot.0].busy_mut() {
+            busy.next_call(now);
+        }
+    }
+
+    /// Calls have returned values, by the worker's word.
+    pub(crate) fn values(
+        &mut self,
+        running: &Running,
+        at: u32,
+        count: u32,
+        now: Time,
+        trace: impl FnOnce(std::ops::Range<u32>) -> (T, usize),
+    ) -> Result<(), String> {
+        let busy = self.slots[running.slot.0].busy_mut();
+        let busy = busy.ok_or("a reply, where nothing was running")?;
+        let news = busy.hear(at, count)?;
+        busy.next_call(now);
+        let (map, first) = (busy.map, busy.first + u64::from(news.start));
+        if !news.is_empty() {
+            let count = news.end - news.start;
+            let (trace, bytes) = trace(news);
+            self.settled_values(map, first, count, trace, bytes);
+        }
+        Ok(())
+    }
+
+    /// One call has ended, by the worker's word; what is left of it has so many bytes.
+    /// Says whether that was news.
+    pub(crate) fn reply(
+        &mut self,
+        running: &Running,
+        at: u32,
+        result: Result<(), Why>,
+        (trace, bytes): (T, usize),
+        now: Time,
+        sight: &impl Sight,
+    ) -> Result<bool, String> {
+        let busy = self.slots[running.slot.0].busy_mut();
+        let busy = busy.ok_or("a reply, where nothing was running")?;
+        let news = busy.hear(at, 1)?;
+        busy.next_call(now);
+        let (map, index) = (busy.map, busy.first + u64::from(at));
+        let is_new = !news.is_empty();
+        if is_new {
+            self.settle((map, index), result, trace, bytes, now, sight);
+        }
+        Ok(is_new)
+    }
+
+    /// The worker will run no more than so many calls of its batch.
+    pub(crate) fn stopped(&mut self, running: &Running, at: u32) -> Result<(), String> {
+        let busy = self.slots[running.slot.0].busy_mut();
+        let busy = busy.ok_or("the end of a batch, where none was running")?;
+        if at != busy.heard || at != busy.limit {
+            return Err(format!(
+                "that it ran {at} calls of its batch, where it has answered for {} and may run {}",
+                busy.heard, busy.limit
+            ));
+        }
+        busy.heard = busy.sent;
+        Ok(())
+    }
+
+    /// The first call that a slot's worker has not been heard to finish, by its place in the batch.
+    pub(crate) fn unreported(&self, slot: SlotId) -> Option<(u64, u32)> {
+        let busy = self.slots[slot.0].busy()?;
+        let spared = busy.doomed().and_then(|doomed| doomed.call);
+        let end = spared.unwrap_or(busy.limit).min(busy.limit);
+        (busy.reported < end).then_some((busy.first, busy.reported))
+    }
+
+    /// The next calls have returned values that were found in the black box, unless it has been decided
+    /// that they end otherwise. Says how many of them are news; `trace` is asked for as many.
+    pub(crate) fn found(
+        &mut self,
+        slot: SlotId,
+        count: u32,
+        trace: impl FnOnce(u32) -> (T, usize),
+    ) -> u32 {
+        let Some(busy) = self.slots[slot.0].busy_mut() else {
+            return 0;
+        };
+        let (map, first) = (busy.map, busy.first + u64::from(busy.reported));
+        let spared = busy.doomed().and_then(|doomed| doomed.call);
+        let end = spared.unwrap_or(busy.limit).min(busy.limit);
+        let count = count.min(end.saturating_sub(busy.reported));
+        if count > 0 {
+            busy.reported += count;
+            let (trace, bytes) = trace(count);
+            self.settled_values(map, first, count, trace, bytes);
+        }
+        count
+    }
+
+    /// Whether the worker has answered for all of its calls, and may go on living.
+    pub(crate) fn is_answered(&self, running: &Running) -> bool {
+        let busy = self.slots[running.slot.0].busy();
+        busy.is_none_or(|busy| busy.is_answered() && busy.doomed().is_none())
+    }
+
+    /// The worker has answered for all of its calls.
+    pub(crate) fn idle_again(&mut self, running: Running, now: Time) -> Result<Idle, Running> {
+        if !self.is_answered(&running) {
+            return Err(running);
+        }
+        if let Some(busy) = self.slots[running.slot.0].busy() {
+            let (calls, took) = (busy.limit, now.saturating_sub(busy.begun));
+            self.released(running.map, |map| map.pace.learn(calls, took));
+        }
+        self.slots[running.slot.0] = Slot::Idle;
+        self.leave_if_drained();
+        Ok(Idle { slot: running.slot })
+    }
+
+    pub(super) fn released(&mut self, id: MapId, and: impl FnOnce(&mut Map<J, I, T>)) {
+        if self.maps.contains_key(&id) {
+            self.with_map(id, |map| {
+                map.released();
+                and(map);
+            });
+            self.forget_if_done(id);
+        }
+    }
+
+    /// The worker died, having started so many calls. The one that was running is charged, if there was
+    /// one; those behind it are not. Says whether one was.
+    pub(crate) fn died(
+        &mut self,
+        running: Running,
+        started: u32,
+        why: Why,
+        trace: T,
+        now: Time,
+        sight: &impl Sight,
+    ) -> bool {
+        let slot = std::mem::replace(&mut self.slots[running.slot.0], Slot::Starting);
+        let Slot::Busy(busy) = slot else { return false };
+        let doomed = busy.doomed();
+        let doomed_call = doomed
+            .and_then(|doomed| doomed.call)
+            .filter(|call| *call >= busy.reported && *call < busy.limit);
+        // There are several only if their outputs were lost with a link that broke: they have run, and
+        // must not run again.
+        let behind = doomed_call
+            .map_or(0, |call| call + 1)
+            .max(started)
+            .clamp(busy.reported, busy.limit);
+        let index = |call: u32| busy.first + u64::from(call);
+        // A call that no worker survives reading is charged in the end, or it would go round for ever.
+        let behind = match behind == 0 && busy.limit > 0 && self.is_deadly(busy.map, busy.first) {
+            true => 1,
+            false => behind,
+        };
+        if behind < busy.limit && self.maps.contains_key(&busy.map) {
+            let count = busy.limit - behind;
+            self.with_map(busy.map, |map| map.give_back(index(behind), count));
+            self.effects.work += count as usize;
+        }
+        for call in busy.reported..behind {
+            let why = match doomed.filter(|doomed| doomed.call == Some(call)) {
+                Some(doomed) => doomed.doom.why(),
+                None => why.clone(),
+            };
+            self.settle(
+                (busy.map, index(call)),
+                Err(why),
+                trace.clone(),
+                0,
+                now,
+                sight,
+            );
+        }
+        self.effects.wake.insert(busy.map);
+        self.released(busy.map, |_| ());
+        self.leave_if_drained();
+        behind > busy.reported || doomed.is_some()
+    }
+
+    /// Whether workers have died several times before they had begun a batch that starts with this call.
+    pub(super) fn is_deadly(&mut self, map: MapId, first: u64) -> bool {
+        self.maps
+            .get_mut(&map)
+            .is_some_and(|map| map.is_deadly(first))
+    }
+
+    /// The worker died, or was let go, while it had nothing to do.
+    pub(crate) fn idle_died(&mut self, idle: Idle) {
+        self.slots[idle.slot.0] = Slot::Starting;
+        self.pass_on();
+    }
+
+    /// A worker could not be started. Ends the pool if that happens too often, or before any worker
+    /// ever got ready.
+    pub(crate) fn start_failed(&mut self, cause: &str, now: Time) {
+        let RestartLimit { count, per } = self.restart_limit;
+        self.failed_starts
+            .retain(|failed| failed.saturating_add(per) > now);
+        self.failed_starts.push(now);
+        if !self.lived || self.failed_starts.len() >= count as usize {
+            self.give_up(cause);
+        }
+    }
+
+    /// Whether a slot still needs a worker.
+    pub(crate) fn wants_worker(&self) -> bool {
+        !self.is_drained()
+    }
+}
