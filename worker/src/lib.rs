@@ -48,6 +48,7 @@ pub use worker_macros::task;
 /// What the expansion of `#[task]` and the coordinator need. Not for use by hand.
 #[doc(hidden)]
 pub mod private {
+    pub use crate::os::signal_name;
     pub use crate::registry::Entry;
     pub use crate::shared::{Kept, take_kept, take_why};
     pub use crate::task::Fallible;

@@ -205,7 +205,7 @@ impl Log {
             input: Input { input, input_b64 },
             attempt: outcome.attempts,
             again: outcome.again,
-            status: outcome.status.name().to_owned(),
+            status: outcome.status.word().to_owned(),
             exit: outcome.exit,
             signal: outcome.signal,
             start: since_1970() - seconds,

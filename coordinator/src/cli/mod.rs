@@ -13,6 +13,7 @@ mod progress;
 mod report;
 mod run;
 mod signals;
+mod status;
 mod summary;
 mod tasks;
 mod template;

@@ -8,40 +8,13 @@ use coordinator::{CallError, Captured, Death, Report, Why};
 use serde_json::{Map, Value, json};
 use worker::builtin::Ending;
 
+use super::status::Status;
 use super::work::Work;
 
 /// The version of the JSON that is printed, and of the log.
 const VERSION: u32 = 1;
 /// How much of an input a message shows, in characters.
 const SHOWN: usize = 60;
-
-/// In which way a call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
-    Ok,
-    Failed,
-    Panicked,
-    Died,
-    TimedOut,
-    OutOfMemory,
-    Cancelled,
-    Undecodable,
-}
-
-impl Status {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Status::Ok => "ok",
-            Status::Failed => "failed",
-            Status::Panicked => "panicked",
-            Status::Died => "died",
-            Status::TimedOut => "timed_out",
-            Status::OutOfMemory => "out_of_memory",
-            Status::Cancelled => "cancelled",
-            Status::Undecodable => "undecodable",
-        }
-    }
-}
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -135,7 +108,7 @@ impl Outcome {
         object.insert("v".into(), VERSION.into());
         object.insert("seq".into(), self.seq.into());
         put(&mut object, "input", &self.input);
-        object.insert("status".into(), self.status.name().into());
+        object.insert("status".into(), self.status.word().into());
         object.insert("exit".into(), json!(self.exit));
         object.insert("signal".into(), json!(self.signal));
         object.insert("attempts".into(), self.attempts.into());

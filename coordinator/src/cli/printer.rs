@@ -12,8 +12,9 @@ use coordinator::{Captured, RunningCall};
 
 use super::args::Options;
 use super::feed::Feed;
-use super::outcome::{Outcome, Status};
+use super::outcome::Outcome;
 use super::progress::Progress;
+use super::status::Status;
 use super::work::Work;
 
 /// How much of what calls have returned waits in memory, in bytes.

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::args::{self, Options};
 use super::complain;
-use super::outcome::{Outcome, Status, millis, shown};
+use super::outcome::{Outcome, millis, shown};
+use super::status::Status;
 use super::template::quoted;
 use super::units::MaxFail;
 

@@ -11,7 +11,7 @@ use protocol::handshake::TOKEN_VARIABLE;
 use serde::{Deserialize, Serialize};
 
 use super::Bytes;
-use crate::os::{Group, Hold};
+use crate::os::{self, Group, Hold};
 use crate::{current, task};
 
 /// A command and its arguments, and which of many it is.
@@ -31,36 +31,6 @@ pub enum Ending {
     /// By a signal.
     Signal(i32),
 }
-
-/// The names that a coordinator has for signals, too.
-const SIGNALS: [(i32, &str); 26] = [
-    (libc::SIGHUP, "SIGHUP"),
-    (libc::SIGINT, "SIGINT"),
-    (libc::SIGQUIT, "SIGQUIT"),
-    (libc::SIGILL, "SIGILL"),
-    (libc::SIGTRAP, "SIGTRAP"),
-    (libc::SIGABRT, "SIGABRT"),
-    (libc::SIGBUS, "SIGBUS"),
-    (libc::SIGFPE, "SIGFPE"),
-    (libc::SIGKILL, "SIGKILL"),
-    (libc::SIGUSR1, "SIGUSR1"),
-    (libc::SIGSEGV, "SIGSEGV"),
-    (libc::SIGUSR2, "SIGUSR2"),
-    (libc::SIGPIPE, "SIGPIPE"),
-    (libc::SIGALRM, "SIGALRM"),
-    (libc::SIGTERM, "SIGTERM"),
-    (libc::SIGXCPU, "SIGXCPU"),
-    (libc::SIGSYS, "SIGSYS"),
-    (libc::SIGXFSZ, "SIGXFSZ"),
-    (libc::SIGVTALRM, "SIGVTALRM"),
-    (libc::SIGPROF, "SIGPROF"),
-    (libc::SIGIO, "SIGIO"),
-    (libc::SIGPWR, "SIGPWR"),
-    (libc::SIGSTKFLT, "SIGSTKFLT"),
-    (libc::SIGSTOP, "SIGSTOP"),
-    (libc::SIGTSTP, "SIGTSTP"),
-    (libc::SIGCONT, "SIGCONT"),
-];
 
 impl Ending {
     /// Reads what [`Display`](fmt::Display) has written, and nothing else.
@@ -92,8 +62,8 @@ impl fmt::Display for Ending {
             Ending::Signal(number) => number,
         };
         write!(formatter, "was killed by signal {number}")?;
-        match SIGNALS.iter().find(|(named, _)| named == number) {
-            Some((_, name)) => write!(formatter, " ({name})"),
+        match os::signal_name(*number) {
+            Some(name) => write!(formatter, " ({name})"),
             None => Ok(()),
         }
     }

@@ -5,6 +5,8 @@ mod group;
 #[cfg(unix)]
 mod shared;
 #[cfg(unix)]
+mod signal;
+#[cfg(unix)]
 mod tail;
 #[cfg(all(unix, feature = "builtin"))]
 mod term;
@@ -14,6 +16,8 @@ mod unix;
 pub(crate) use group::{Group, Moved, read_now, set_nonblocking, wait_for, write_now};
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
+#[cfg(unix)]
+pub use signal::signal_name;
 #[cfg(unix)]
 pub(crate) use tail::Tail;
 #[cfg(all(unix, feature = "builtin"))]

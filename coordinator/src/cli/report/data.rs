@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use super::read::{KEPT, Status};
+use super::read::KEPT;
 use super::text;
 use super::timeline::Timeline;
+use crate::cli::status::Status;
 
 /// So many bytes of inputs are embedded; if they are longer, each is cut shorter.
 const INPUTS: usize = 8_000_000;

@@ -9,64 +9,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::text;
+use crate::cli::outcome::from_base64;
+use crate::cli::status::Status;
 
 /// So much of an input or a reason is kept, in characters.
 pub(super) const KEPT: usize = 200;
-
-/// How an attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
-    Ok,
-    Failed,
-    Panicked,
-    Died,
-    TimedOut,
-    OutOfMemory,
-    Cancelled,
-    Undecodable,
-    /// A word that this version does not know, or none.
-    Other,
-}
-
-impl Status {
-    /// In the order of their numbers, which the page's script uses too.
-    pub(super) const ALL: [Status; 9] = [
-        Status::Ok,
-        Status::Failed,
-        Status::Panicked,
-        Status::Died,
-        Status::TimedOut,
-        Status::OutOfMemory,
-        Status::Cancelled,
-        Status::Undecodable,
-        Status::Other,
-    ];
-
-    /// As the log spells it; also the name of its colour in the page.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Status::Ok => "ok",
-            Status::Failed => "failed",
-            Status::Panicked => "panicked",
-            Status::Died => "died",
-            Status::TimedOut => "timed_out",
-            Status::OutOfMemory => "out_of_memory",
-            Status::Cancelled => "cancelled",
-            Status::Undecodable => "undecodable",
-            Status::Other => "other",
-        }
-    }
-
-    /// As a person reads it.
-    pub(super) fn label(self) -> String {
-        self.word().replace('_', " ")
-    }
-
-    fn of(word: Option<&str>) -> Self {
-        let known = |status: &&Status| Some(status.word()) == word;
-        *Self::ALL.iter().find(known).unwrap_or(&Status::Other)
-    }
-}
 
 /// One attempt, without what the report does not show.
 #[derive(Debug)]
@@ -217,7 +164,7 @@ impl Log {
         let input = match (&line.input, &line.input_b64) {
             (Some(text), _) => Some(text.clone()),
             (None, Some(encoded)) => {
-                Some(text::decode(encoded).map_or_else(|| encoded.clone(), |raw| text::lossy(&raw)))
+                Some(from_base64(encoded).map_or_else(|| encoded.clone(), |raw| text::lossy(&raw)))
             }
             (None, None) => None,
         };

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::io::{self, Write};
 
-use super::read::{Attempt, Status};
+use super::read::Attempt;
 use super::text::{self, count, duration, html};
 use super::timeline::Timeline;
+use crate::cli::status::Status;
 
 const SLOWEST: usize = 20;
 const FAILED: usize = 200;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::read::{Attempt, Log, Status};
+use super::read::{Attempt, Log};
+use crate::cli::status::Status;
 
 /// One invocation of the command.
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use serde_json::json;
 
-use super::read::Status;
 use super::text;
 use super::timeline::Timeline;
+use crate::cli::status::Status;
 
 /// Writes one event for each attempt: a process for each run, and in it a thread for each worker.
 pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {

@@ -1,0 +1,56 @@
+//! In which way calls end, by the words that JSON, log and report have for it.
+
+/// In which way an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Status {
+    Ok,
+    Failed,
+    Panicked,
+    Died,
+    TimedOut,
+    OutOfMemory,
+    Cancelled,
+    Undecodable,
+    /// A word that this version does not know, or none.
+    Other,
+}
+
+impl Status {
+    /// In the order of their numbers, which the page's script uses too.
+    pub(in crate::cli) const ALL: [Status; 9] = [
+        Status::Ok,
+        Status::Failed,
+        Status::Panicked,
+        Status::Died,
+        Status::TimedOut,
+        Status::OutOfMemory,
+        Status::Cancelled,
+        Status::Undecodable,
+        Status::Other,
+    ];
+
+    /// As the log spells it; also the name of its colour in the page.
+    pub(in crate::cli) fn word(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Failed => "failed",
+            Status::Panicked => "panicked",
+            Status::Died => "died",
+            Status::TimedOut => "timed_out",
+            Status::OutOfMemory => "out_of_memory",
+            Status::Cancelled => "cancelled",
+            Status::Undecodable => "undecodable",
+            Status::Other => "other",
+        }
+    }
+
+    /// As a person reads it.
+    pub(in crate::cli) fn label(self) -> String {
+        self.word().replace('_', " ")
+    }
+
+    pub(in crate::cli) fn of(word: Option<&str>) -> Self {
+        let known = |status: &&Status| Some(status.word()) == word;
+        *Self::ALL.iter().find(known).unwrap_or(&Status::Other)
+    }
+}
