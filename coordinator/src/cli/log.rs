@@ -13,8 +13,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::Trouble;
 use super::outcome::{self, Outcome};
+use super::{Trouble, complain};
 
 /// A line of the log.
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,7 +97,7 @@ pub(super) fn read(path: &Path, template: &str) -> Result<Succeeded, Trouble> {
     };
     let mut reader = BufReader::new(file);
     let mut runs: Runs = Runs::default();
-    let (mut text, mut number) = (Vec::new(), 0_u64);
+    let (mut text, mut number, mut torn) = (Vec::new(), 0_u64, None::<(u64, u64)>);
     while reader.read_until(b'\n', &mut text).map_err(unreadable)? > 0 {
         number += 1;
         match serde_json::from_slice::<Line>(&text) {
@@ -110,14 +110,18 @@ pub(super) fn read(path: &Path, template: &str) -> Result<Succeeded, Trouble> {
                 )));
             }
             Ok(line) => runs.add(line),
-            // It was being written when the machine or the run ended, or the next run ended it.
-            Err(_) if text.is_empty() || text.trim_ascii().is_empty() => {}
-            Err(error) => log::warn!(
-                "line {number} of {} is left out: it is torn, or no line of a log: {error}",
-                path.display()
-            ),
+            Err(_) if text.trim_ascii().is_empty() => {}
+            // It was being written when the machine or the run ended.
+            Err(_) => torn.get_or_insert((0, number)).0 += 1,
         }
         text.clear();
+    }
+    if let Some((count, first)) = torn {
+        let lines = if count == 1 { "line is" } else { "lines are" };
+        complain(&format!(
+            "{count} {lines} left out of {}, from line {first} on: torn, or not of a log",
+            path.display()
+        ));
     }
     Ok(runs.finish())
 }

@@ -77,14 +77,17 @@ impl Outcome {
             Why::Cancelled => Status::Cancelled,
             _ => Status::Undecodable,
         };
-        self.error = Some(error.to_string());
+        self.error = Some(match work {
+            Work::Map { .. } => error.to_string(),
+            // Which task runs commands is nobody's business.
+            Work::Exec { .. } | Work::Pipe { .. } => reason(error),
+        });
         match error.why() {
             Why::Died(Death::Exit(code)) => self.exit = Some(*code),
             Why::Died(Death::Signal(number)) => self.signal = Some(*number),
             _ => {}
         }
         if let (Work::Exec { .. }, Why::Failed(why)) = (work, error.why()) {
-            self.error = Some(why.clone());
             match Ending::parse(why) {
                 Some(Ending::Exit(code)) => self.exit = Some(code),
                 Some(Ending::Signal(number)) => {
@@ -93,12 +96,6 @@ impl Outcome {
                 }
                 None => {}
             }
-        } else if let (Work::Pipe { .. }, Why::Failed(why)) = (work, error.why()) {
-            self.error = Some(why.clone());
-        } else if let (Work::Exec { .. } | Work::Pipe { .. }, Why::TimedOut(limit)) =
-            (work, error.why())
-        {
-            self.error = Some(format!("was stopped, because it ran longer than {limit:?}"));
         }
     }
 
@@ -131,6 +128,19 @@ impl Outcome {
         put(&mut object, "stderr", &self.stderr.read()?);
         object.insert("error".into(), json!(self.error));
         Ok(Value::Object(object))
+    }
+}
+
+/// Why a command did not succeed.
+fn reason(error: &CallError) -> String {
+    let why = match error.why() {
+        Why::Failed(why) => why.clone(),
+        Why::TimedOut(limit) => format!("was stopped, because it ran longer than {limit:?}"),
+        why => why.to_string(),
+    };
+    match error.note() {
+        Some(note) => format!("{why}: {note}"),
+        None => why,
     }
 }
 
