@@ -116,9 +116,10 @@ impl Clock {
         self.pace < SHORT && self.unread + 1 < TOGETHER
     }
 
-    /// A call has ended: says how long it took.
-    fn tick(&mut self) -> u64 {
-        let skips = self.skips();
+    /// A call has ended: says how long it took. One that is told of `alone` is timed in any case, so that
+    /// what is said of it is not a guess.
+    fn tick(&mut self, alone: bool) -> u64 {
+        let skips = self.skips() && !alone;
         self.unread += 1;
         if skips {
             return self.pace;
@@ -207,9 +208,11 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         printed: Option<Printed>,
         start: usize,
     ) -> Result<(), LinkError> {
-        let nanos = self.clock.tick();
         let output = &self.outputs[start..];
-        if verdict != Verdict::Value || printed.is_some() || output.len() >= GATHERED {
+        let alone = verdict != Verdict::Value || printed.is_some() || output.len() >= GATHERED;
+        // Nothing that comes later could correct what is said of the last one.
+        let nanos = self.clock.tick(alone || at + 1 == self.calls);
+        if alone {
             return self.send_call(at, verdict, printed, start, nanos);
         }
         if self.many == 0 {

@@ -48,6 +48,12 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let limits = self.maps.get(&map).map(|map| map.spec.limits);
         let limits = limits.unwrap_or_default();
         self.effects.rearm |= limits.timeout.is_some() || limits.memory.is_some();
+        if batch.count > 1 && !self.is_batching(map) {
+            // Whoever waits for a result sleeps until he is told of one. From here on he has to look for
+            // it himself, now and then: the worker may be held up by the last of these calls, and say
+            // nothing of those before.
+            self.effects.wake.insert(map);
+        }
         let busy = Busy::new(map, &batch, now, limits);
         self.slots[idle.slot.0] = Slot::Busy(busy);
         let running = Running {

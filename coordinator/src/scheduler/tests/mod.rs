@@ -223,6 +223,38 @@ fn failing_fast_cancels_what_is_behind_and_lets_finish_what_is_before() {
 }
 
 #[test]
+fn whoever_waits_is_told_when_calls_begin_to_travel_together() {
+    let (mut jobs, workers) = (jobs(2), Workers::default());
+    let window = Window {
+        calls: 100_000,
+        bytes: 10_000_000,
+    };
+    let map = jobs.open(MapSpec { window, ..spec() }).unwrap();
+    let (first, count) = (0, 1000);
+    jobs.push(map, Numbers { first, count });
+    let (running, _) = run(&mut jobs, &workers, 0, Time::ZERO);
+    let idle = answer(
+        &mut jobs,
+        &workers,
+        running,
+        Ok(()),
+        Duration::from_micros(20),
+    );
+    let other = jobs.ready(SlotId(1));
+    for (idle, is_told) in [(idle, true), (other, false)] {
+        jobs.take_effects();
+        let slot = idle.slot.0;
+        let Next::Run(_, batch) = jobs.next(idle, MOST_CALLS, Time::ZERO, &workers) else {
+            panic!()
+        };
+        workers.open(slot, batch.count);
+        assert!(batch.count > 1);
+        // Once he looks by himself, another batch is no news.
+        assert_eq!(jobs.take_effects().wake.contains(&map), is_told);
+    }
+}
+
+#[test]
 fn sigterm_at_the_limit_and_sigkill_after_the_grace() {
     let (mut jobs, workers) = (jobs(1), Workers::default());
     let limits = Limits {
