@@ -23,7 +23,8 @@ fn start(options: &[&str], script: &str) -> Waiting {
     let directory = TempDir::new().unwrap();
     let path = directory.path().display();
     let script = format!(
-        "cd {path}; sleep 1000 & echo $$ $! > pids$1.new; mv pids$1.new pids$1; {script}\n\
+        "cd {path}; {script}\n\
+         sleep 1000 & echo $$ $! > pids$1.new; mv pids$1.new pids$1\n\
          while ! [ -e go ]; do sleep 0.01; done; echo $1 went"
     );
     let mut words = vec!["exec"];
