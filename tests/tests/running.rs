@@ -171,24 +171,36 @@ fn ctrl_z_stops_the_commands_too() {
 
 #[test]
 fn starts_can_be_held_back() {
-    let began = Instant::now();
-    let run = coordinator(&[
+    let words = [
         "exec", "-j4", "--delay", "0.2", "--", "echo", ":::", "1", "2", "3",
-    ]);
+    ];
+    let run = coordinator(&words);
+    let began = Instant::now();
     prints(&run.output(), 0, "1\n2\n3\n");
     assert!(began.elapsed() >= Duration::from_millis(400));
-    let options = [
-        "exec",
-        "--max-load",
-        "100000",
-        "--min-free-memory",
-        "1M",
-        "--",
-        "echo",
-        ":::",
-        "1",
-    ];
-    prints(&coordinator(&options).output(), 0, "1\n");
+    let free = ["--max-load", "100000", "--min-free-memory", "1M"];
+    let words = [&["exec"], &free[..], &["--", "echo", ":::", "1"]].concat();
+    prints(&coordinator(&words).output(), 0, "1\n");
+}
+
+#[test]
+fn nothing_starts_where_there_is_no_memory_for_it() {
+    let mut waiting = start(&["-j1", "--min-free-memory", "1000T"], "");
+    let mut said = BufReader::new(waiting.child.stderr.take().unwrap()).lines();
+    eventually("it listens", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", waiting.child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        // A bit for each signal, from 1: see proc_pid_status(5).
+        let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+        caught & (1 << (Signal::USR1.as_raw() - 1)) != 0
+    });
+    waiting.signal(Signal::USR1);
+    let line = said.next().unwrap().unwrap();
+    assert!(line.contains("nothing is running"), "{line}");
+    waiting.signal(Signal::INT);
+    assert_eq!(waiting.child.wait().unwrap().code(), Some(130));
+    assert!(!waiting.file("pids1").exists());
+    waiting.run.nothing_left();
 }
 
 #[test]
