@@ -28,7 +28,7 @@ pub(super) enum Command {
     /// Run a command on each input, a process each
     #[command(override_usage = help::EXEC_USAGE, override_help = help::exec(), after_long_help = help::EXEC_EXAMPLES)]
     Exec(Exec),
-    /// Ask a warm process about each input: it reads a line and answers with a line
+    /// Ask a warm process about each input, line by line
     #[command(override_usage = help::PIPE_USAGE, override_help = help::pipe(), after_long_help = help::PIPE_EXAMPLES)]
     Pipe(Pipe),
     /// List the tasks that the workers can run
@@ -58,10 +58,10 @@ pub(super) struct Report {
     /// The log that --log wrote; it may hold several runs
     #[arg(value_name = "LOG")]
     pub(super) log: PathBuf,
-    /// Write to FILE instead of stdout or, if that is a terminal, LOG.html
+    /// Write to FILE, not to stdout or, on a terminal, LOG.html
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
-    /// Write Chrome's trace format, for ui.perfetto.dev, instead of a page
+    /// Write a trace for ui.perfetto.dev instead of a page
     #[arg(long)]
     pub(super) trace: bool,
 }

@@ -27,8 +27,7 @@ const OPTIONS: &str = "
       --max-fail N[:now] then give up         --progress WHEN auto|always|never
       --delay TIME       between starts       --color WHEN    auto|always|never
       --max-load N|N%    start below that     --log FILE      a line an attempt
-      --min-free-memory SIZE                  --resume        what is left
-      --dry-run          only show
+      --min-free-memory SIZE                  --resume, --dry-run
 ";
 
 pub(super) const MAP_EXAMPLES: &str = "Examples:
