@@ -15,14 +15,15 @@ fn spare() -> MutexGuard<'static, Vec<Vec<u8>>> {
     SPARE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A buffer, with whatever stands in it.
+/// An empty buffer, with room if there is one that has some.
 pub(crate) fn take() -> Vec<u8> {
     spare().pop().unwrap_or_default()
 }
 
 /// Takes a buffer back that is not needed any more.
-pub(crate) fn give(buffer: Vec<u8>) {
+pub(crate) fn give(mut buffer: Vec<u8>) {
     if (LEAST..=MOST).contains(&buffer.capacity()) {
+        buffer.clear();
         let mut spare = spare();
         if spare.len() < KEPT {
             spare.push(buffer);

@@ -29,7 +29,6 @@ pub(crate) struct Inputs(Arc<Chunk>);
 const CHUNK: usize = 64 << 10;
 
 /// Inputs being gathered, one after another.
-#[derive(Default)]
 pub(crate) struct Chunk {
     bytes: Vec<u8>,
     /// Where each of them ends.
@@ -49,6 +48,16 @@ impl fmt::Debug for Chunk {
         f.debug_struct("Chunk")
             .field("ends", &self.ends)
             .finish_non_exhaustive()
+    }
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Chunk {
+            bytes: buffers::take(),
+            ends: Vec::new(),
+            kept: Vec::new(),
+        }
     }
 }
 
@@ -91,11 +100,10 @@ impl Chunk {
 
     /// What was gathered; the chunk is empty afterwards.
     pub(crate) fn take(&mut self) -> Inputs {
-        let mut bytes = match self.bytes.len() {
+        let bytes = match self.bytes.len() {
             0..CHUNK => Vec::with_capacity(self.bytes.len()),
             _ => buffers::take(),
         };
-        bytes.clear();
         let next = Chunk {
             bytes,
             ends: Vec::with_capacity(self.ends.len()),

@@ -14,6 +14,7 @@ use interprocess::local_socket::Listener;
 use interprocess::local_socket::traits::{Listener as _, Stream as _, StreamCommon as _};
 use protocol::black_box::{self, BlackBox};
 use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE, Token};
+use protocol::lane::Side;
 use protocol::link::{self, Link, Socket};
 use protocol::message::{Hello, TaskInfo, Welcome};
 
@@ -232,14 +233,17 @@ impl Launcher {
                 Ok((socket, hello, black_box)) => {
                     let pid = peer_pid.unwrap_or(hello.pid);
                     log::debug!("slot {slot}: process {pid} is ready");
+                    let black_box = Arc::new(black_box);
+                    let mut link = Link::new(socket.clone());
+                    link.share(&black_box, Side::Coordinator);
                     return Ok(Worker {
-                        link: Link::new(socket.clone()),
+                        link,
                         socket,
                         pid,
                         process,
                         files,
                         tasks: hello.tasks,
-                        black_box: Arc::new(black_box),
+                        black_box,
                         serial: getrandom::u32().unwrap_or(0),
                     });
                 }

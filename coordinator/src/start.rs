@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use protocol::frame::Caps;
+use protocol::lane::Side;
 use protocol::link::{Link, LinkError};
 use protocol::message::Reply;
 
@@ -73,6 +74,7 @@ fn initialize(
         stop: shared.stop.as_fd(),
         deadline: None,
     });
+    link.share(&worker.black_box, Side::Coordinator);
     let part = Part {
         inputs: Inputs::from(initializer.input.clone()),
         at: 0,

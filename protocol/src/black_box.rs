@@ -12,8 +12,10 @@
 //! | 2 | how often the outputs have been thrown away, because they were sent, in the upper half; the first finished call whose output is here in the lower |
 //! | 3 | when the call that runs began, in nanoseconds of `CLOCK_MONOTONIC` |
 //! | 4 | whether the call that runs is being stopped |
+//! | 5, 6 | how many payloads from the coordinator, and from the worker, were taken from the lane |
 //! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
-//! | … | the outputs, each filled up to whole words |
+//! | … | the outputs, each filled up to whole words: 256 KiB |
+//! | … | the [lane](crate::lane), by which large payloads travel: 4 MiB |
 //!
 //! Before it starts a call, the worker takes a ticket: in one atomic step the number of calls started
 //! grows by one, if it is below the number allowed. The coordinator may lower the latter at any time, and
@@ -31,18 +33,22 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::MmapRaw;
 
+use crate::lane::{self, Side};
+
 const TICKET: usize = 0;
 const DONE: usize = 1;
 const SENT: usize = 2;
 const BEGAN: usize = 3;
 const DOOMED: usize = 4;
+const TAKEN: usize = 5;
 const ENTRIES: usize = 8;
 /// The most calls whose outputs the box holds: as many as a batch may have.
 pub const CALLS: usize = 16384;
 const OUTPUTS: usize = ENTRIES + CALLS;
 /// The outputs' words: 256 KiB.
 const OUTPUT_WORDS: usize = 32 << 10;
-const WORDS: usize = OUTPUTS + OUTPUT_WORDS;
+const LANE: usize = OUTPUTS + OUTPUT_WORDS;
+const WORDS: usize = LANE + lane::WORDS;
 /// The size of a box, in bytes.
 pub const SIZE: usize = WORDS * 8;
 
@@ -99,6 +105,19 @@ impl BlackBox {
     #[inline]
     fn word(&self, index: usize) -> &AtomicU64 {
         &self.words()[index]
+    }
+
+    /// The lane, by which large payloads travel.
+    pub(crate) fn lane(&self) -> &[AtomicU64] {
+        &self.words()[LANE..]
+    }
+
+    /// How many of a side's payloads were taken from the lane.
+    pub(crate) fn taken(&self, of: Side) -> &AtomicU64 {
+        match of {
+            Side::Coordinator => self.word(TAKEN),
+            Side::Worker => self.word(TAKEN + 1),
+        }
     }
 
     // ---- The coordinator's side ------------------------------------------------------------
@@ -169,15 +188,12 @@ impl BlackBox {
         for number in 0..count.min(CALLS as u64) {
             let (nanos, len) = halves(self.word(ENTRIES + number as usize).load(Ordering::Relaxed));
             let words = (len as usize).div_ceil(8);
-            let Some(output) = self.words().get(at..at + words) else {
+            let Some(output) = self.words()[..LANE].get(at..at + words) else {
                 return Found::default(); // nonsense
             };
             at += words;
             if number >= u64::from(skip) {
-                let end = found.outputs.len() + len as usize;
-                let bytes = output.iter().map(|word| word.load(Ordering::Relaxed));
-                found.outputs.extend(bytes.flat_map(u64::to_le_bytes));
-                found.outputs.truncate(end);
+                lane::load(output, len as usize, &mut found.outputs);
                 found.lens.push(len);
                 found.nanos.push(nanos);
             }
@@ -250,24 +266,13 @@ impl Recorder<'_> {
     #[inline]
     pub fn finish(&mut self, output: &[u8], nanos: u32) -> bool {
         let words = output.len().div_ceil(8);
-        let Some(place) = self.words.get(self.at..self.at + words) else {
+        let Some(place) = self.words[..LANE].get(self.at..self.at + words) else {
             return false;
         };
         if self.entries == CALLS {
             return false;
         }
-        let mut chunks = output.chunks_exact(8);
-        let mut place = place.iter();
-        for (chunk, to) in chunks.by_ref().zip(place.by_ref()) {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(chunk);
-            to.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
-        }
-        if let Some(to) = place.next() {
-            let mut bytes = [0; 8];
-            bytes[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
-            to.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
-        }
+        lane::store(place, &[output]);
         // It fits into the outputs' part, so it is far below 4 GiB.
         let entry = word(nanos, output.len() as u32);
         self.words[ENTRIES + self.entries].store(entry, Ordering::Relaxed);

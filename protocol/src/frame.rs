@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 
+use crate::lane::{Inbox, Outbox};
+
 /// The longest header, in bytes: room for a batch of a million calls, or a very long error message.
 pub const MAX_HEADER: u32 = 64 << 20;
 /// The longest payload, in bytes.
@@ -10,8 +12,14 @@ pub const MAX_PAYLOAD: u32 = 1 << 30;
 /// The longest header and the longest payload until the handshake is over, in bytes.
 pub const MAX_GREETING: u32 = 1 << 20;
 
+/// Set in a payload's length if the payload stands in the [lane](crate::lane). In its place come four
+/// bytes: the word of the lane where it begins, `u32`, little-endian.
+pub const SHARED: u32 = 1 << 31;
+
 /// The two lengths in front of each frame.
 const PREFIX: usize = 8;
+/// What says where a payload stands.
+const PLACE: usize = 4;
 /// How much is read at least, where the sender may have sent more: small frames take one read.
 const CHUNK: usize = 16 << 10;
 /// The most that is reserved on the word of a length prefix alone.
@@ -33,6 +41,8 @@ pub enum FrameError {
         /// The cap, in bytes.
         cap: u32,
     },
+    /// It spoke of a place in shared memory where there is none.
+    NoSuchPlace,
 }
 
 /// Why a frame was not written at all; inside an [`io::Error`].
@@ -76,29 +86,43 @@ impl Caps {
 /// What the stream says, and [`io::ErrorKind::InvalidInput`] if a part is longer than its cap; then
 /// nothing has been written.
 pub fn write(stream: &mut impl Write, header: &[u8], payload: &[&[u8]]) -> io::Result<()> {
-    let too_long = |what: &str, len: usize, cap: u32| {
-        let text = format!("a {what} of {len} bytes is above the limit of {cap} bytes");
-        io::Error::new(io::ErrorKind::InvalidInput, TooLarge(text))
-    };
+    write_with(stream, header, payload, None)
+}
+
+/// Writes one frame. If there is an outbox, a large payload is put there.
+pub(crate) fn write_with(
+    stream: &mut impl Write,
+    header: &[u8],
+    payload: &[&[u8]],
+    outbox: Option<&mut Outbox>,
+) -> io::Result<()> {
     let total = payload.iter().map(|piece| piece.len()).sum::<usize>();
-    let header_len = u32::try_from(header.len())
-        .ok()
-        .filter(|len| *len <= MAX_HEADER)
-        .ok_or_else(|| too_long("header", header.len(), MAX_HEADER))?;
-    let payload_len = u32::try_from(total)
-        .ok()
-        .filter(|len| *len <= MAX_PAYLOAD)
-        .ok_or_else(|| too_long("payload", total, MAX_PAYLOAD))?;
+    let header_len = checked("header", header.len(), MAX_HEADER)?;
+    let payload_len = checked("payload", total, MAX_PAYLOAD)?;
+    let place = outbox.and_then(|outbox| outbox.put(payload, total));
+    let place = place.map(u32::to_le_bytes);
+    let shared = place.map_or(0, |_| SHARED);
 
     let mut prefix = [0; PREFIX];
     prefix[..4].copy_from_slice(&header_len.to_le_bytes());
-    prefix[4..].copy_from_slice(&payload_len.to_le_bytes());
+    prefix[4..].copy_from_slice(&(payload_len | shared).to_le_bytes());
     let mut slices = Vec::with_capacity(2 + payload.len());
     slices.push(IoSlice::new(&prefix));
     slices.push(IoSlice::new(header));
-    slices.extend(payload.iter().map(|piece| IoSlice::new(piece)));
+    match &place {
+        Some(place) => slices.push(IoSlice::new(place)),
+        None => slices.extend(payload.iter().map(|piece| IoSlice::new(piece))),
+    }
     write_all_vectored(stream, &mut slices)?;
     stream.flush()
+}
+
+fn checked(what: &str, len: usize, cap: u32) -> io::Result<u32> {
+    let fits = u32::try_from(len).ok().filter(|len| *len <= cap);
+    fits.ok_or_else(|| {
+        let text = format!("a {what} of {len} bytes is above the limit of {cap} bytes");
+        io::Error::new(io::ErrorKind::InvalidInput, TooLarge(text))
+    })
 }
 
 fn write_all_vectored(stream: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
@@ -127,6 +151,12 @@ pub struct Reader {
     payload: usize,
     /// Where that frame ends; what follows has not been looked at.
     used: usize,
+    /// Where payloads come from that do not stand in their frames.
+    inbox: Option<Inbox>,
+    /// The last of these.
+    parcel: Vec<u8>,
+    /// Whether it is that of the frame handed out last.
+    shared: bool,
 }
 
 /// A frame that was handed over, payload and all.
@@ -173,23 +203,40 @@ impl Reader {
     ) -> Result<(&[u8], &[u8]), FrameError> {
         self.forget_last();
         self.fill(stream, PREFIX, FrameError::Closed)?;
-        let header = self.length(0, caps.header)?;
-        let payload = self.length(4, caps.payload)?;
-        let end = PREFIX + header + payload;
+        let header = self.number(0);
+        let payload = self.number(4);
+        let shared = payload & SHARED != 0;
+        let header = within(header, caps.header)?;
+        let payload = within(payload & !SHARED, caps.payload)?;
+        self.payload = PREFIX + header;
+        let end = self.payload + if shared { PLACE } else { payload };
         self.fill(
             stream,
             end,
             FrameError::Io(io::ErrorKind::UnexpectedEof.into()),
         )?;
         self.used = end;
-        self.payload = PREFIX + header;
-        Ok(self.buffer[PREFIX..end].split_at(header))
+        self.shared = shared;
+        let (header, rest) = self.buffer[PREFIX..end].split_at(header);
+        if !shared {
+            return Ok((header, rest));
+        }
+        let place = self.number(self.payload);
+        match &self.inbox {
+            Some(inbox) if inbox.take(place, payload, &mut self.parcel) => {
+                Ok((header, &self.parcel))
+            }
+            _ => Err(FrameError::NoSuchPlace),
+        }
     }
 
     /// Gives away the frame that was read last. A small one is copied; for a large one the reader goes on
     /// with the buffer that `spare` gives, whatever stands in it.
     #[must_use]
     pub fn hand_over(&mut self, spare: impl FnOnce() -> Vec<u8>) -> Owned {
+        if std::mem::take(&mut self.shared) {
+            return Owned::new(std::mem::replace(&mut self.parcel, spare()));
+        }
         let payload = self.payload..self.used;
         if payload.len() < CHUNK {
             return Owned::new(self.buffer[payload].to_vec());
@@ -204,6 +251,11 @@ impl Reader {
         self.used = 0;
         let buffer = std::mem::replace(&mut self.buffer, next);
         Owned { buffer, payload }
+    }
+
+    /// From now on payloads may stand in this memory.
+    pub(crate) fn share(&mut self, inbox: Inbox) {
+        self.inbox = Some(inbox);
     }
 
     /// Whether bytes have been read that no frame handed out so far contains.
@@ -223,15 +275,10 @@ impl Reader {
         }
     }
 
-    fn length(&self, at: usize, cap: u32) -> Result<usize, FrameError> {
+    fn number(&self, at: usize) -> u32 {
         let mut bytes = [0; 4];
         bytes.copy_from_slice(&self.buffer[at..at + 4]);
-        let claimed = u32::from_le_bytes(bytes);
-        if claimed > cap {
-            return Err(FrameError::TooLong { claimed, cap });
-        }
-        // A u32 fits into the usize of every platform with sockets.
-        Ok(claimed as usize)
+        u32::from_le_bytes(bytes)
     }
 
     /// Reads until `want` bytes are in the buffer. `at_start` is the error for a stream that ends
@@ -270,5 +317,14 @@ impl Reader {
         let read = stream.read(&mut self.buffer[self.filled..end])?;
         self.filled += read;
         Ok(read)
+    }
+}
+
+/// A length that its sender claims, if it is allowed.
+fn within(claimed: u32, cap: u32) -> Result<usize, FrameError> {
+    match claimed <= cap {
+        // A u32 fits into the usize of every platform with sockets.
+        true => Ok(claimed as usize),
+        false => Err(FrameError::TooLong { claimed, cap }),
     }
 }

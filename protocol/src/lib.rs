@@ -24,12 +24,15 @@
 //! | bytes | what |
 //! |---|---|
 //! | 4 | length of the header, `u32`, little-endian, at most [`frame::MAX_HEADER`] |
-//! | 4 | length of the payload, `u32`, little-endian, at most [`frame::MAX_PAYLOAD`] |
+//! | 4 | length of the payload, `u32`, little-endian, at most [`frame::MAX_PAYLOAD`]; [`frame::SHARED`] may be set |
 //! | … | the header: a message in [postcard](https://postcard.jamesmunns.com/wire-format) encoding |
 //! | … | the payload: the encoded inputs or outputs the header speaks of, one after another |
 //!
 //! A length above its maximum ends the link. A length is never trusted with memory: buffers grow
 //! as bytes arrive. Until the handshake is over the maximum of both is [`frame::MAX_GREETING`].
+//!
+//! After it either side may put a large payload into the [lane](lane), a part of the memory that the
+//! two share. Then four bytes stand in the payload's place: the word of the lane where it begins.
 //!
 //! # Handshake
 //!
@@ -78,6 +81,7 @@ pub mod black_box;
 mod encode;
 pub mod frame;
 pub mod handshake;
+pub mod lane;
 pub mod link;
 pub mod message;
 

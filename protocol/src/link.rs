@@ -3,13 +3,16 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
 
 use interprocess::local_socket::ToFsName as _;
 use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{GenericFilePath, Listener, ListenerOptions, Name, Stream};
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::black_box::BlackBox;
 use crate::frame::{self, Caps, FrameError, Owned, Reader, TooLarge};
+use crate::lane::{Inbox, Outbox, Side};
 
 /// Why a link is of no further use.
 #[derive(Debug)]
@@ -54,6 +57,9 @@ impl From<FrameError> for LinkError {
         match error {
             FrameError::Closed => LinkError::Closed,
             FrameError::Io(error) => LinkError::Broken(error),
+            FrameError::NoSuchPlace => {
+                LinkError::Malformed("a payload where no memory is shared".to_owned())
+            }
             FrameError::TooLong { claimed, cap } => LinkError::Malformed(format!(
                 "a part of {claimed} bytes, where {cap} is the limit"
             )),
@@ -66,7 +72,16 @@ impl From<FrameError> for LinkError {
 pub struct Link<S> {
     stream: S,
     reader: Reader,
+    writer: Writer,
+}
+
+/// What sending needs besides the stream.
+#[derive(Debug, Default)]
+struct Writer {
+    /// A buffer, kept for the next message.
     header: Vec<u8>,
+    /// Where large payloads are put.
+    outbox: Option<Outbox>,
 }
 
 impl<S: Read + Write> Link<S> {
@@ -75,8 +90,14 @@ impl<S: Read + Write> Link<S> {
         Link {
             stream,
             reader: Reader::default(),
-            header: Vec::new(),
+            writer: Writer::default(),
         }
+    }
+
+    /// From now on large payloads travel by shared memory. Nothing that was sent so may be under way.
+    pub fn share(&mut self, memory: &Arc<BlackBox>, side: Side) {
+        self.reader.share(Inbox::new(Arc::clone(memory), side));
+        self.writer.outbox = Some(Outbox::new(Arc::clone(memory), side));
     }
 
     /// The stream below, for its options. Reading or writing it breaks the link.
@@ -132,7 +153,7 @@ impl<S: Read + Write> Link<S> {
         let (header, payload) = self.reader.read(&mut self.stream, caps)?;
         let answer = Answer {
             stream: &mut self.stream,
-            header: &mut self.header,
+            writer: &mut self.writer,
         };
         Ok((decode(header)?, payload, answer))
     }
@@ -140,7 +161,7 @@ impl<S: Read + Write> Link<S> {
     fn answer(&mut self) -> Answer<'_, S> {
         Answer {
             stream: &mut self.stream,
-            header: &mut self.header,
+            writer: &mut self.writer,
         }
     }
 
@@ -151,7 +172,7 @@ impl<S: Read + Write> Link<S> {
     }
 
     pub(crate) fn send_raw(&mut self, header: &[u8], payload: &[&[u8]]) -> Result<(), LinkError> {
-        send_raw(&mut self.stream, header, payload)
+        send_raw(&mut self.stream, header, payload, None)
     }
 
     pub(crate) fn receive_raw(&mut self, caps: Caps) -> Result<(&[u8], &[u8]), LinkError> {
@@ -163,8 +184,7 @@ impl<S: Read + Write> Link<S> {
 #[derive(Debug)]
 pub struct Answer<'l, S> {
     stream: &'l mut S,
-    /// A buffer, kept for the next message.
-    header: &'l mut Vec<u8>,
+    writer: &'l mut Writer,
 }
 
 impl<S: Write> Answer<'_, S> {
@@ -174,16 +194,20 @@ impl<S: Write> Answer<'_, S> {
     ///
     /// As [`Link::send`].
     pub fn send(&mut self, message: &impl Serialize, payload: &[&[u8]]) -> Result<(), LinkError> {
-        let mut buffer = std::mem::take(self.header);
-        buffer.clear();
-        crate::encode(message, &mut buffer).map_err(LinkError::malformed)?;
-        *self.header = buffer;
-        send_raw(self.stream, self.header, payload)
+        let Writer { header, outbox } = self.writer;
+        header.clear();
+        crate::encode(message, header).map_err(LinkError::malformed)?;
+        send_raw(self.stream, header, payload, outbox.as_mut())
     }
 }
 
-fn send_raw(stream: &mut impl Write, header: &[u8], payload: &[&[u8]]) -> Result<(), LinkError> {
-    frame::write(stream, header, payload).map_err(|error| {
+fn send_raw(
+    stream: &mut impl Write,
+    header: &[u8],
+    payload: &[&[u8]],
+    outbox: Option<&mut Outbox>,
+) -> Result<(), LinkError> {
+    frame::write_with(stream, header, payload, outbox).map_err(|error| {
         // Only the frame's own word says that nothing was sent, not the kind: streams use it, too.
         match error.get_ref() {
             Some(inner) if inner.is::<TooLarge>() => LinkError::TooLarge(error.to_string()),

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -536,4 +537,24 @@ fn outputs_that_the_black_box_has_no_room_for_come_all_the_same() {
             assert!(output.bytes().all(|byte| byte == b'a' + n % 26));
         }
     }
+}
+
+#[test]
+fn large_inputs_behind_a_long_call_go_on() {
+    let pool = pool(2);
+    let directory = tempfile::tempdir().unwrap();
+    let (file, there) = (directory.path().join("go"), directory.path());
+    // As long as a path may be, so that what was read fills the window several times.
+    let long = PathBuf::from(format!("{}{}", "/".repeat(3000), there.display()));
+    // The first call waits until the others' inputs have been read, which takes their room to be given back.
+    let inputs = (0..5000).map(|number| match number {
+        0 => (0, Some(file.clone())),
+        4999 => {
+            File::create(&file).unwrap();
+            (number, None)
+        }
+        _ => (number, Some(long.clone())),
+    });
+    let numbers = pool.map(brief::wait_if, inputs).unwrap();
+    assert!(numbers.into_iter().eq(0..5000));
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::black_box::BlackBox;
 use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE};
+use protocol::lane::Side;
 use protocol::link::{self, Link, LinkError};
 use protocol::message::Hello;
 
@@ -114,6 +115,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
     let black_box = Arc::new(black_box);
     current::look_at(&black_box);
     handshake::ready(&mut link).map_err(|error| error.to_string())?;
+    link.share(&black_box, Side::Worker);
     run::install_panic_hook();
     let served = serve::serve(&mut link, welcome.slot, &black_box);
     #[cfg(feature = "builtin")]

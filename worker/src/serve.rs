@@ -241,23 +241,29 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
 
     /// Sends what was gathered of the calls before `done`.
     fn send_gathered(&mut self, done: u32) -> Result<(), LinkError> {
+        self.send_values(done, self.outputs.len())?;
+        self.outputs.clear();
+        Ok(())
+    }
+
+    /// Sends the calls before `done` that were gathered. Their outputs end at `end`.
+    fn send_values(&mut self, done: u32, end: usize) -> Result<(), LinkError> {
         if self.many == 0 {
             return Ok(());
         }
         let values = Reply::Values(std::mem::take(&mut self.gathered));
-        self.answer.send(&values, &[&self.outputs])?;
+        self.answer.send(&values, &[&self.outputs[..end]])?;
         if let Reply::Values(values) = values {
             self.gathered = values; // for its buffers
         }
         self.gathered.lens.clear();
         self.gathered.nanos.clear();
         self.many = 0;
-        self.outputs.clear();
         self.recorder.sent(done);
         Ok(())
     }
 
-    /// Sends what was gathered, and then this call by itself.
+    /// Sends what was gathered, and then this call by itself: its output begins at `start`.
     fn send_call(
         &mut self,
         at: u32,
@@ -266,15 +272,14 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         start: usize,
         nanos: u64,
     ) -> Result<(), LinkError> {
-        let output = self.outputs.split_off(start);
-        self.send_gathered(at)?;
-        self.outputs = output;
+        self.send_values(at, start)?;
         // Output that a look has missed is this call's, too.
         let printed = self.watch.look_closely().or(printed);
         let printed = printed.unwrap_or_else(|| self.watch.measure());
-        match self.send_one(at, verdict, printed, nanos, self.outputs.len()) {
+        match self.send_one(at, verdict, printed, nanos, start) {
             Err(LinkError::TooLarge(what)) => {
-                self.send_one(at, too_large(&what), printed, nanos, 0)?;
+                let nothing = self.outputs.len();
+                self.send_one(at, too_large(&what), printed, nanos, nothing)?;
             }
             sent => sent?,
         }
@@ -283,14 +288,14 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         Ok(())
     }
 
-    /// Sends one call, with so much of `outputs`.
+    /// Sends one call, with what stands in `outputs` from `start` on.
     fn send_one(
         &mut self,
         at: u32,
         verdict: Verdict,
         printed: Printed,
         nanos: u64,
-        len: usize,
+        start: usize,
     ) -> Result<(), LinkError> {
         let reply = Reply::Call(CallReply {
             serial: self.batch.serial,
@@ -300,7 +305,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             stderr: printed.stderr,
             verdict,
         });
-        self.answer.send(&reply, &[&self.outputs[..len]])
+        self.answer.send(&reply, &[&self.outputs[start..]])
     }
 
     /// Sends what is left at the end. What the looks after each call have missed is the last one's.

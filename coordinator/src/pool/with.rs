@@ -23,16 +23,13 @@ pub enum Order {
     Completion,
 }
 
-/// How much of a stream is under way at once. Enough to keep workers busy, little enough to forget.
-const STREAM: Window = Window {
-    calls: 4096,
-    bytes: 8 << 20,
-};
+/// How many calls of a stream are under way at once. Enough to keep workers busy, little enough to forget.
+const STREAM: usize = 4096;
 /// A map keeps all its results anyway: this only bounds its inputs.
-const MAP: Window = Window {
-    calls: 1 << 16,
-    bytes: 8 << 20,
-};
+const MAP: usize = 1 << 16;
+/// How many bytes, unless there would be too few calls for the workers. More would do no good: what has lain
+/// for longer has left the processor's caches.
+const BYTES: usize = 4 << 20;
 
 /// A pool with settings for the calls made through it; made by [`Pool::with`].
 #[derive(Debug, Clone, Copy)]
@@ -264,12 +261,18 @@ impl<'p> With<'p> {
         codec: C,
         kind: impl FnOnce(MapSpec<Arc<Job>>) -> MapSpec<Arc<Job>>,
     ) -> (Option<Inputs<C>>, Reports<C>) {
+        let window = Window {
+            calls: MAP,
+            bytes: BYTES,
+            // One for each worker, and one that waits.
+            least: self.pool.shared().config.slots + 1,
+        };
         calls::open(self.pool.shared(), codec, |job| {
             kind(MapSpec {
                 job,
                 limits: self.limits,
                 order: scheduler::Order::Input,
-                window: MAP,
+                window,
                 failures: Failures::Any,
                 lazy: false,
                 every_attempt: false,
@@ -279,8 +282,12 @@ impl<'p> With<'p> {
 }
 
 fn lazily(spec: MapSpec<Arc<Job>>) -> MapSpec<Arc<Job>> {
+    let window = Window {
+        calls: STREAM,
+        ..spec.window
+    };
     MapSpec {
-        window: STREAM,
+        window,
         lazy: true,
         ..spec
     }

@@ -248,7 +248,12 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             .get_mut(&id)
             .expect("a map whose id is still in use");
         let before = map.rank().map(|(running, turn)| (running, turn, id));
+        let full = !map.has_room();
         let result = change(map);
+        if full && map.has_room() {
+            // Whoever has more inputs, and can't go on with the results.
+            self.effects.wake.insert(id);
+        }
         let after = map.rank().map(|(running, turn)| (running, turn, id));
         if before != after {
             before.map(|key| self.ready.remove(&key));

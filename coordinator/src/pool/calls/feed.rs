@@ -62,7 +62,7 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         loop {
             let fed = self.feed();
             let limit = fed.then_some(Duration::ZERO);
-            match self.reports.wait(limit) {
+            match self.reports.wait_unless(limit, self.inputs.is_some()) {
                 Waited::Report(report) => {
                     self.taken += 1;
                     return Some(report);

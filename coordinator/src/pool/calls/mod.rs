@@ -285,13 +285,18 @@ pub(super) fn open<C: Codec>(
 pub(super) enum Waited<O> {
     Report(Report<O>),
     Exhausted,
-    /// Not within the limit.
+    /// Not within the limit, or there is something better to do.
     NotYet,
 }
 
 impl<C: Codec> Reports<C> {
     /// The next report, if it comes before the limit.
     pub(super) fn wait(&mut self, limit: Option<Duration>) -> Waited<C::Output> {
+        self.wait_unless(limit, false)
+    }
+
+    /// The same, but if one is `feeding` the map, not for longer than there is no room for another call.
+    fn wait_unless(&mut self, limit: Option<Duration>, feeding: bool) -> Waited<C::Output> {
         // A limit beyond what a clock can hold is none.
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         loop {
@@ -310,6 +315,9 @@ impl<C: Codec> Reports<C> {
             let state = under.shared.state();
             if state.jobs.has_result(under.id) {
                 continue;
+            }
+            if feeding && state.jobs.has_room(under.id) {
+                return Waited::NotYet;
             }
             if state.jobs.is_batching(under.id) {
                 // A worker may be held up by a long call behind finished ones.

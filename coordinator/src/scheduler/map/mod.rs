@@ -27,7 +27,11 @@ pub(crate) enum Order {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     pub(crate) calls: usize,
+    /// The inputs of calls that have not ended and, in a lazy map, the outputs of those that have. Others
+    /// keep their outputs in any case.
     pub(crate) bytes: usize,
+    /// For so many calls there is room however large they are.
+    pub(crate) least: usize,
 }
 
 /// What a call may cost.
@@ -190,7 +194,7 @@ pub(super) struct Map<J, I, T> {
     failed: u64,
     /// Calls that were not taken.
     untaken: usize,
-    /// What is under way, in bytes: inputs of calls that have not ended, outputs of those that have.
+    /// What the window counts, in bytes.
     bytes: usize,
     /// Ended and not taken, as they ended: only for [`Order::Completion`].
     completed: VecDeque<Completed<T>>,
@@ -238,10 +242,25 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        let Window { calls, bytes } = self.spec.window;
-        // A single call larger than the window still has to pass.
-        let fits = self.untaken < calls && self.bytes < bytes;
+        let Window {
+            calls,
+            bytes,
+            least,
+        } = self.spec.window;
+        let counted = match self.spec.lazy {
+            true => self.untaken,
+            false => self.unfinished,
+        };
+        let fits = self.untaken < calls && (self.bytes < bytes || counted < least);
         !self.is_sealed() && (fits || self.untaken == 0)
+    }
+
+    /// What an output that waits to be taken counts.
+    fn held(&self, bytes: usize) -> usize {
+        match self.spec.lazy {
+            true => bytes,
+            false => 0,
+        }
     }
 
     /// How many calls there is room for.

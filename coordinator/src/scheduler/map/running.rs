@@ -173,6 +173,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             note: None,
             again: false,
         };
+        let bytes = self.held(bytes);
         self.bytes += bytes;
         self.insert(first, count, Fate::Ended { ended, bytes });
         Settled::Ended {
@@ -252,6 +253,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             again: false,
         };
         self.end_running(index);
+        let bytes = self.held(bytes);
         self.bytes += bytes;
         self.insert(index, 1, Fate::Ended { ended, bytes });
         let visible = self.completed_now(index);

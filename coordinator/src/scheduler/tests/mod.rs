@@ -112,6 +112,7 @@ fn spec() -> MapSpec<u32> {
         window: Window {
             calls: 8,
             bytes: 1000,
+            least: 1,
         },
         failures: Failures::Any,
         lazy: false,
@@ -228,6 +229,7 @@ fn whoever_waits_is_told_when_calls_begin_to_travel_together() {
     let window = Window {
         calls: 100_000,
         bytes: 10_000_000,
+        least: 1,
     };
     let map = jobs.open(MapSpec { window, ..spec() }).unwrap();
     let (first, count) = (0, 1000);
@@ -292,6 +294,7 @@ fn batch(
     let window = Window {
         calls: 100_000,
         bytes: 10_000_000,
+        least: 1,
     };
     let spec = MapSpec {
         limits,
@@ -599,6 +602,57 @@ fn too_many_failing_starts_end_the_pool_with_the_cause() {
         (ended.result, ended.note),
         (Err(Why::Cancelled), Some("no licence".to_owned()))
     );
+}
+
+/// A map whose first call runs on while the second one ends, with a large output: whether it has room then,
+/// and whether its caller, who can't take either result, is told so.
+fn room_behind_a_long_call(lazy: bool, calls: u64) -> (bool, bool) {
+    let (mut jobs, workers) = (jobs(2), Workers::default());
+    let window = Window {
+        calls: 8,
+        bytes: 10 * calls as usize,
+        least: 1,
+    };
+    let map = jobs
+        .open(MapSpec {
+            lazy,
+            window,
+            ..spec()
+        })
+        .unwrap();
+    for index in 0..calls {
+        assert!(jobs.has_room(map));
+        jobs.push(map, one(index));
+    }
+    assert!(!jobs.has_room(map));
+    let (_head, _) = run(&mut jobs, &workers, 0, Time::ZERO);
+    let (running, _) = run(&mut jobs, &workers, 1, Time::ZERO);
+    jobs.take_effects();
+    jobs.reply(&running, 0, Ok(()), (0, 1_000_000), Time::ZERO, &workers)
+        .unwrap();
+    (jobs.has_room(map), jobs.take_effects().wake.contains(&map))
+}
+
+#[test]
+fn there_is_room_behind_a_long_call_unless_outputs_count() {
+    assert_eq!(room_behind_a_long_call(false, 3), (true, true));
+    assert_eq!(room_behind_a_long_call(true, 3), (false, false));
+}
+
+#[test]
+fn for_as_many_calls_as_there_are_workers_there_is_room_however_large_they_are() {
+    let mut jobs = jobs(2);
+    let window = Window {
+        calls: 8,
+        bytes: 1,
+        least: 3,
+    };
+    let map = jobs.open(MapSpec { window, ..spec() }).unwrap();
+    for index in 0..3 {
+        assert!(jobs.has_room(map));
+        jobs.push(map, one(index));
+    }
+    assert!(!jobs.has_room(map));
 }
 
 #[test]

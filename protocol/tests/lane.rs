@@ -1,0 +1,230 @@
+//! Large payloads through shared memory: whatever their sizes, whoever takes them when, and whatever
+//! nonsense is said of them.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use protocol::black_box::{self, BlackBox};
+use protocol::frame::{Caps, SHARED};
+use protocol::lane::{self, Side};
+use protocol::message::{Reply, Stopped};
+use protocol::{Link, LinkError};
+
+/// One direction of a stream.
+#[derive(Debug, Default, Clone)]
+struct Way(Rc<RefCell<VecDeque<u8>>>);
+
+#[derive(Debug)]
+struct Stream {
+    to: Way,
+    from: Way,
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.from.0.borrow_mut().read(buffer)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.to.0.borrow_mut().write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A coordinator and its worker, and what goes over their stream.
+struct Pair {
+    coordinator: Link<Stream>,
+    worker: Link<Stream>,
+    to_worker: Way,
+    to_coordinator: Way,
+    file: File,
+}
+
+fn pair() -> Pair {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(black_box::SIZE as u64).unwrap();
+    let (to_worker, to_coordinator) = (Way::default(), Way::default());
+    let link = |to: &Way, from: &Way, side| {
+        let mut link = Link::new(Stream {
+            to: to.clone(),
+            from: from.clone(),
+        });
+        // Each has mapped it for itself.
+        link.share(&Arc::new(BlackBox::map(&file).unwrap()), side);
+        link
+    };
+    Pair {
+        coordinator: link(&to_worker, &to_coordinator, Side::Coordinator),
+        worker: link(&to_coordinator, &to_worker, Side::Worker),
+        to_worker,
+        to_coordinator,
+        file,
+    }
+}
+
+fn message(at: u32) -> Reply {
+    Reply::Stopped(Stopped { serial: 7, at })
+}
+
+/// Bytes of which no two neighbouring words are the same.
+fn payload(len: usize, seed: u32) -> Vec<u8> {
+    let words = (u64::from(seed) << 32..).map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    words.flat_map(u64::to_le_bytes).take(len).collect()
+}
+
+/// Sends it in pieces that end wherever they like.
+fn send(link: &mut Link<Stream>, at: u32, payload: &[u8], cuts: &[usize]) {
+    let mut pieces = Vec::new();
+    let mut rest = payload;
+    for cut in cuts {
+        let (piece, behind) = rest.split_at(cut % (rest.len() + 1));
+        pieces.push(piece);
+        rest = behind;
+    }
+    pieces.push(rest);
+    link.send(&message(at), &pieces).unwrap();
+}
+
+fn size() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        0..40_usize,
+        lane::LEAST - 20..lane::LEAST + 20,
+        lane::LEAST..lane::SIZE / 3,
+        lane::SIZE - 20..lane::SIZE + 20,
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// One side says some things, of which the other hears some at once and the rest later; then it is the
+    /// other's turn.
+    #[test]
+    fn what_is_sent_is_received_whoever_hears_it_when(
+        turns in prop::collection::vec(
+            prop::collection::vec((size(), any::<bool>(), prop::collection::vec(any::<usize>(), 0..4)), 1..6),
+            1..5,
+        ),
+    ) {
+        let Pair { mut coordinator, mut worker, .. } = pair();
+        let mut number = 0;
+        for (turn, said) in turns.into_iter().enumerate() {
+            let (speaker, listener) = match turn % 2 {
+                0 => (&mut coordinator, &mut worker),
+                _ => (&mut worker, &mut coordinator),
+            };
+            let mut unheard = VecDeque::new();
+            for (size, hears, cuts) in said {
+                let bytes = payload(size, number);
+                send(speaker, number, &bytes, &cuts);
+                unheard.push_back((number, bytes));
+                number += 1;
+                while hears && let Some((number, bytes)) = unheard.pop_front() {
+                    let (heard, got) = listener.receive::<Reply>(Caps::FULL).unwrap();
+                    prop_assert_eq!(heard, message(number));
+                    prop_assert!(got == bytes);
+                }
+            }
+            for (number, bytes) in unheard {
+                let (heard, got) = listener.receive_owned::<Reply>(Caps::FULL, || vec![1; 5]).unwrap();
+                prop_assert_eq!(heard, message(number));
+                prop_assert!(got.payload() == bytes);
+            }
+        }
+    }
+}
+
+#[test]
+fn large_payloads_stay_out_of_the_stream_as_long_as_there_is_room() {
+    let mut pair = pair();
+    let half = payload(lane::SIZE / 2, 1);
+    for times in 1..=3 {
+        // Nobody has taken the first two when the third comes.
+        for number in 0..3 {
+            send(&mut pair.worker, number, &half, &[]);
+        }
+        let in_stream = pair.to_coordinator.0.borrow().len();
+        assert!(
+            (half.len()..half.len() + 100).contains(&in_stream),
+            "{in_stream} bytes, the {times}. time"
+        );
+        for _ in 0..3 {
+            let (_, got) = pair.coordinator.receive::<Reply>(Caps::FULL).unwrap();
+            assert!(got == half);
+        }
+    }
+    send(&mut pair.coordinator, 0, &payload(lane::LEAST - 1, 1), &[]);
+    assert!(pair.to_worker.0.borrow().len() > lane::LEAST);
+}
+
+/// A frame that says that a payload of so many bytes stands there.
+fn claim(header: &Reply, len: u32, at: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    protocol::encode(header, &mut bytes).unwrap();
+    let lengths = [bytes.len() as u32, len | SHARED].map(u32::to_le_bytes);
+    [lengths.concat(), bytes, at.to_le_bytes().to_vec()].concat()
+}
+
+#[test]
+fn a_place_that_is_none_is_rubbish() {
+    let words = (lane::SIZE / 8) as u32;
+    let size = lane::SIZE as u32;
+    for (len, at, exists) in [
+        (0, 0, true),
+        (size, 0, true),
+        (8, words - 1, true),
+        (0, words, true),
+        (9, words - 1, false),
+        (1, words, false),
+        (size, 1, false),
+        (size + 1, 0, false),
+        (0, u32::MAX, false),
+        (1 << 30, u32::MAX, false),
+        (SHARED - 1, 0, false),
+    ] {
+        let mut pair = pair();
+        let frame = claim(&message(0), len, at);
+        pair.to_coordinator.0.borrow_mut().extend(frame);
+        match pair.coordinator.receive::<Reply>(Caps::FULL) {
+            Ok((_, payload)) => assert!(exists && payload.len() == len as usize, "{len} at {at}"),
+            Err(LinkError::Malformed(_)) => assert!(!exists, "{len} at {at}"),
+            Err(error) => panic!("{len} at {at}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn before_memory_is_shared_no_place_exists() {
+    let bytes = claim(&message(0), 8, 0);
+    let error = Link::new(io::Cursor::new(bytes))
+        .receive::<Reply>(Caps::FULL)
+        .unwrap_err();
+    assert!(matches!(error, LinkError::Malformed(_)), "{error:?}");
+}
+
+#[test]
+fn who_scribbles_where_payloads_are_counted_harms_no_link() {
+    let mut pair = pair();
+    for number in 0..20_u32 {
+        // The words in which it is counted what was taken.
+        let nonsense = payload(16, number);
+        pair.file.write_all_at(&nonsense, 5 * 8).unwrap();
+        let bytes = payload(lane::SIZE / 3, number);
+        send(&mut pair.worker, number, &bytes, &[]);
+        let (heard, got) = pair.coordinator.receive::<Reply>(Caps::FULL).unwrap();
+        assert_eq!(heard, message(number));
+        assert!(got == bytes);
+    }
+}
