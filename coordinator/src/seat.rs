@@ -14,7 +14,7 @@ use crate::error::{Death, PoolError, Why};
 use crate::launch::Worker;
 use crate::os::{self, GroupSignal, WorkerProcess};
 use crate::output::{Forwarder, Output, Printed, TAIL};
-use crate::scheduler::{Batch, Idle, MOST_CALLS, Next, Running, SlotId};
+use crate::scheduler::{Batch, Idle, Loss, MOST_CALLS, Next, Running, SlotId};
 use crate::shared::{Config, Post, Shared};
 use crate::start;
 use crate::talk::{self, LINGER};
@@ -356,7 +356,8 @@ impl Seat {
         // What a worker says that makes no sense, it says in the call that it is running.
         let rubbish = matches!(error, LinkError::Malformed(_));
         let started = if rubbish { started.max(1) } else { started };
-        shared.act(|state| state.collect(self.slot));
+        let now = shared.now();
+        shared.act(|state| state.collect(self.slot, now));
         let death = self.bury(shared);
         let mut trace = self.trace(began.elapsed(), Printed::default());
         trace.printed = self.last_words();
@@ -368,8 +369,8 @@ impl Seat {
         );
         self.forward_if_detached(shared, &running, &trace);
         let why = self.why_it_died(death, &trace);
-        let charged = self.died(shared, running, started, why, trace);
-        if !charged && self.answered == 0 {
+        let loss = self.died(shared, running, started, why, trace);
+        if loss == Loss::default() && self.answered == 0 {
             // It never did anything: that is as bad as a start that failed.
             let error = PoolError::CannotStart {
                 program: shared.config.launcher.program.clone(),
@@ -379,7 +380,7 @@ impl Seat {
         }
     }
 
-    /// Tells the scheduler of the worker's death; whether a call was charged.
+    /// Tells the scheduler of the worker's death.
     fn died(
         &self,
         shared: &Shared,
@@ -387,7 +388,7 @@ impl Seat {
         started: u32,
         why: Why,
         trace: Trace,
-    ) -> bool {
+    ) -> Loss {
         let started = match shared.config.single {
             // The process is the call, whether it had begun or not.
             Some(_) => started.max(1),
@@ -397,9 +398,9 @@ impl Seat {
         shared.act(|state| {
             state.counts.died += 1;
             let (jobs, sight) = state.jobs_and_sight();
-            let charged = jobs.died(running, started, why, trace, now, &sight);
-            state.counts.failed += u64::from(charged);
-            charged
+            let loss = jobs.died(running, started, why, trace, now, &sight);
+            state.counts.failed += u64::from(loss.charged);
+            loss
         })
     }
 

@@ -135,7 +135,7 @@ impl State {
     }
 
     /// Reports what a slot's worker has finished and not said yet.
-    pub(crate) fn collect(&mut self, slot: SlotId) {
+    pub(crate) fn collect(&mut self, slot: SlotId, now: Time) {
         let Some((first, reported)) = self.jobs.unreported(slot) else {
             return;
         };
@@ -149,7 +149,7 @@ impl State {
         let first = first + u64::from(reported);
         // What makes no sense is not there.
         if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
-            let news = self.jobs.found(slot, count, |news| {
+            let news = self.jobs.found(slot, count, now, |news| {
                 let bytes = values.size(0, news);
                 (Trace::many(By { slot, pid }, Arc::new(values)), bytes)
             });
@@ -162,7 +162,7 @@ impl State {
     /// What a slot is running now.
     pub(crate) fn running_on(&mut self, slot: SlotId, now: Time) -> Option<RunningCall> {
         // What was finished before it and not said is silent: then all that is new in the files is its.
-        self.collect(slot);
+        self.collect(slot, now);
         let (jobs, sight) = self.jobs_and_sight();
         let current = jobs.running_on(slot, &sight)?;
         let post = &sight.posts[slot.0];

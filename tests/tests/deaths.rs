@@ -410,6 +410,23 @@ fn calls_that_wait_for_workers_that_cannot_live_end_with_the_cause() {
 }
 
 #[test]
+fn a_worker_frozen_before_its_call_is_no_obstacle_either() {
+    let pool = pool(1);
+    assert_eq!(pool.call(tasks::square, 2).unwrap(), 4);
+    let frozen = pool.workers()[0].pid;
+    signal(frozen, Signal::STOP);
+    let pending = pool.submit(tasks::square, 3);
+    eventually("the call is on its way", || pool.stats().running == 1);
+    // It is given back, because it has not begun; so there is nobody to be killed for it.
+    pending.cancel();
+    assert_eq!(*pending.wait().unwrap_err().why(), Why::Cancelled);
+    pool.close();
+    pool.join().unwrap();
+    assert!(!is_alive(frozen));
+    assert_eq!(pool.stats().failed, 0);
+}
+
+#[test]
 fn a_frozen_worker_is_no_obstacle_to_the_end() {
     let pool = builder(2)
         .grace(Duration::from_millis(100))

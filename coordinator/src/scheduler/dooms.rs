@@ -1,7 +1,8 @@
 //! Deadlines and other ends of running calls, and taking back those that have not begun.
 
 use super::{
-    Busy, Doom, End, Inputs, MapId, Must, STUCK, Scheduler, Sight, Slot, SlotId, Stage, Time, WORTH,
+    Busy, Doom, Doomed, End, Inputs, MapId, Must, STUCK, Scheduler, Sight, Slot, SlotId, Stage,
+    Time, WORTH,
 };
 
 impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
@@ -33,6 +34,14 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
                     if busy.deadline().is_some_and(|at| at <= now) {
                         self.doom(slot, Doom::TimedOut(limit), now, sight, Must::HaveACall);
                     }
+                }
+                End::Owing { kill_at } if kill_at <= now => {
+                    let doom = Doomed {
+                        doom: Doom::Silent,
+                        call: None,
+                    };
+                    busy.end = End::Killed { doom };
+                    self.effects.signals.push((slot, Stage::Kill));
                 }
                 End::Terminated { doom, kill_at } if kill_at <= now => {
                     busy.end = End::Killed { doom };
@@ -80,7 +89,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             Must::Die | Must::BeRunning(_) => 0,
         };
         let kept = sight.lower(slot, least);
-        self.retract(slot, kept);
+        self.retract(slot, kept, now);
         let seen = sight.look(slot);
         let Some(busy) = self.slots[slot.0].busy_mut() else {
             return;
@@ -129,7 +138,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             let doomed = self.slots[slot.0].busy().and_then(Busy::doomed);
             if doomed.is_none() {
                 let kept = sight.lower(slot, 0);
-                self.retract(slot, kept);
+                self.retract(slot, kept, now);
             }
         }
     }
@@ -172,12 +181,12 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         }
         if let Some((_, slot, keep)) = best {
             let kept = sight.lower(slot, keep);
-            self.retract(slot, kept);
+            self.retract(slot, kept, now);
         }
     }
 
     /// A slot's worker keeps only so many calls of its batch: the others wait again.
-    pub(super) fn retract(&mut self, slot: SlotId, kept: u32) {
+    pub(super) fn retract(&mut self, slot: SlotId, kept: u32, now: Time) {
         let Some(busy) = self.slots[slot.0].busy_mut() else {
             return;
         };
@@ -186,6 +195,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             return;
         };
         busy.limit = kept;
+        self.effects.rearm |= busy.owes(now);
         let (map, first) = (busy.map, busy.first + u64::from(kept));
         if self.maps.contains_key(&map) {
             self.with_map(map, |map| map.give_back(first, count));

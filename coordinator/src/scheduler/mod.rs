@@ -31,11 +31,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(crate) use map::{Ended, Failures, Limits, MapSpec, Order, Take, Window};
-pub(crate) use slot::{Current, Idle, Running, Seen, Sight, Stage};
+pub(crate) use slot::{Current, Idle, Loss, Running, Seen, Sight, Stage};
 
 use crate::error::Why;
 use map::{Map, Settled};
-use slot::{Busy, Doom, End, Slot};
+use slot::{Busy, Doom, Doomed, End, Slot};
 
 /// A point in time: how long the pool has existed.
 pub(crate) type Time = Duration;

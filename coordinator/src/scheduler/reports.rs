@@ -1,8 +1,8 @@
 //! What slots report: that they have a worker, what became of their calls, and that it died.
 
 use super::{
-    Busy, Idle, Inputs, MOST_CALLS, Map, MapId, Next, RestartLimit, Running, STUCK, Scheduler,
-    Sight, Slot, SlotId, Time,
+    Busy, Idle, Inputs, Loss, MOST_CALLS, Map, MapId, Next, RestartLimit, Running, STUCK,
+    Scheduler, Sight, Slot, SlotId, Time,
 };
 use crate::error::Why;
 
@@ -100,6 +100,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let busy = busy.ok_or("a reply, where nothing was running")?;
         let news = busy.hear(at, count)?;
         busy.next_call(now);
+        self.effects.rearm |= busy.owes(now);
         let (map, first) = (busy.map, busy.first + u64::from(news.start));
         if !news.is_empty() {
             let count = news.end - news.start;
@@ -124,6 +125,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let busy = busy.ok_or("a reply, where nothing was running")?;
         let news = busy.hear(at, 1)?;
         busy.next_call(now);
+        self.effects.rearm |= busy.owes(now);
         let (map, index) = (busy.map, busy.first + u64::from(at));
         let is_new = !news.is_empty();
         if is_new {
@@ -160,6 +162,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         &mut self,
         slot: SlotId,
         count: u32,
+        now: Time,
         trace: impl FnOnce(u32) -> (T, usize),
     ) -> u32 {
         let Some(busy) = self.slots[slot.0].busy_mut() else {
@@ -171,6 +174,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let count = count.min(end.saturating_sub(busy.reported));
         if count > 0 {
             busy.reported += count;
+            self.effects.rearm |= busy.owes(now);
             let (trace, bytes) = trace(count);
             self.settled_values(map, first, count, trace, bytes);
         }
@@ -208,7 +212,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     }
 
     /// The worker died, having started so many calls. The one that was running is charged, if there was
-    /// one; those behind it are not. Says whether one was.
+    /// one; those behind it are not.
     pub(crate) fn died(
         &mut self,
         running: Running,
@@ -217,9 +221,11 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         trace: T,
         now: Time,
         sight: &impl Sight,
-    ) -> bool {
+    ) -> Loss {
         let slot = std::mem::replace(&mut self.slots[running.slot.0], Slot::Starting);
-        let Slot::Busy(busy) = slot else { return false };
+        let Slot::Busy(busy) = slot else {
+            return Loss::default();
+        };
         let doomed = busy.doomed();
         let doomed_call = doomed
             .and_then(|doomed| doomed.call)
@@ -258,7 +264,10 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         self.effects.wake.insert(busy.map);
         self.released(busy.map, |_| ());
         self.leave_if_drained();
-        behind > busy.reported || doomed.is_some()
+        Loss {
+            charged: behind > busy.reported,
+            doomed: doomed.is_some(),
+        }
     }
 
     /// Whether workers have died several times before they had begun a batch that starts with this call.

@@ -5,6 +5,18 @@ use std::time::Duration;
 use super::{Batch, Limits, MapId, SlotId, Time};
 use crate::error::Why;
 
+/// What a worker's death has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Loss {
+    /// A call was charged.
+    pub(crate) charged: bool,
+    /// The worker was killed because it was decided so here.
+    pub(crate) doomed: bool,
+}
+
+/// How long a worker may take at least to say that it is done.
+pub(super) const ANSWER: Duration = Duration::from_secs(1);
+
 /// A worker that has nothing to do. Whoever holds this may ask for calls, once.
 #[derive(Debug)]
 #[must_use = "the slot's worker would never be used again"]
@@ -76,6 +88,8 @@ pub(super) enum Doom {
     TimedOut(Duration),
     OutOfMemory(u64),
     Cancelled,
+    /// It had nothing left to run, and did not say so.
+    Silent,
 }
 
 impl Doom {
@@ -84,7 +98,8 @@ impl Doom {
         match self {
             Doom::TimedOut(limit) => Why::TimedOut(limit),
             Doom::OutOfMemory(limit) => Why::OutOfMemory { limit },
-            Doom::Cancelled => Why::Cancelled,
+            // No call ends as the latter.
+            Doom::Cancelled | Doom::Silent => Why::Cancelled,
         }
     }
 }
@@ -131,6 +146,8 @@ pub(super) enum End {
     Open,
     /// It is killed at this time, for having run this long.
     Limited { at: Time, limit: Duration },
+    /// There is none: the worker has only to say that it is done, and is killed if it has not by this time.
+    Owing { kill_at: Time },
     /// Its worker has had SIGTERM, and gets SIGKILL at this time.
     Terminated { doom: Doomed, kill_at: Time },
     /// Its worker has had SIGKILL.
@@ -164,10 +181,10 @@ impl Busy {
         busy
     }
 
-    /// Another call has begun.
+    /// Another call has begun, unless there is none left.
     pub(super) fn next_call(&mut self, began: Time) {
         self.since = began;
-        if self.doomed().is_none() {
+        if self.doomed().is_none() && !self.owes(began) {
             self.end = match self.limits.timeout {
                 Some(limit) => End::Limited {
                     at: began.saturating_add(limit),
@@ -178,16 +195,29 @@ impl Busy {
         }
     }
 
+    /// If all of its calls have ended or were taken back, the worker has only to say so. One that is
+    /// stopped, or stuck where no call is to blame, must not hold up the end of the pool.
+    pub(super) fn owes(&mut self, now: Time) -> bool {
+        let owes = self.limit == self.reported && !self.is_answered() && self.doomed().is_none();
+        if owes && !matches!(self.end, End::Owing { .. }) {
+            let kill_at = now.saturating_add(self.limits.grace.max(ANSWER));
+            self.end = End::Owing { kill_at };
+        }
+        owes
+    }
+
     pub(super) fn doomed(&self) -> Option<Doomed> {
         match self.end {
             End::Terminated { doom, .. } | End::Killed { doom } => Some(doom),
-            End::Open | End::Limited { .. } => None,
+            End::Open | End::Limited { .. } | End::Owing { .. } => None,
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
         match self.end {
-            End::Limited { at, .. } | End::Terminated { kill_at: at, .. } => Some(at),
+            End::Limited { at, .. }
+            | End::Owing { kill_at: at }
+            | End::Terminated { kill_at: at, .. } => Some(at),
             End::Open | End::Killed { .. } => None,
         }
     }
@@ -255,7 +285,10 @@ impl Slot {
     /// Moves the deadline, for time that did not count.
     pub(super) fn postpone(&mut self, by: Duration) {
         if let Slot::Busy(Busy {
-            end: End::Limited { at, .. } | End::Terminated { kill_at: at, .. },
+            end:
+                End::Limited { at, .. }
+                | End::Owing { kill_at: at }
+                | End::Terminated { kill_at: at, .. },
             ..
         }) = self
         {

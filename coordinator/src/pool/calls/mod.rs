@@ -96,9 +96,10 @@ impl Under {
 
     /// Reports what workers have finished and not said yet.
     fn glance(&self) {
+        let now = self.shared.now();
         self.shared.act(|state| {
             for slot in state.jobs.slots_of(self.id) {
-                state.collect(slot);
+                state.collect(slot, now);
             }
         });
     }

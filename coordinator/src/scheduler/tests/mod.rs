@@ -277,7 +277,10 @@ fn sigterm_at_the_limit_and_sigkill_after_the_grace() {
     assert_eq!(signals(&mut jobs, 1149), []);
     assert_eq!(signals(&mut jobs, 1150), [(SlotId(0), Stage::Kill)]);
     assert_eq!(jobs.next_deadline(), None);
-    assert!(jobs.died(running, 1, died(), 0, millis(1151), &workers));
+    assert!(
+        jobs.died(running, 1, died(), 0, millis(1151), &workers)
+            .charged
+    );
     let Take::Ready(0, 1, ended) = jobs.take(map) else {
         panic!()
     };
@@ -348,10 +351,48 @@ fn each_call_of_a_batch_has_its_own_limit() {
     jobs.overdue(millis(90), &workers);
     assert_eq!(jobs.take_effects().signals, [(SlotId(0), Stage::Term)]);
     // The first has finished: it was found. What is behind the second waits again.
-    jobs.found(SlotId(0), 1, |_| (0, 0));
+    jobs.found(SlotId(0), 1, Time::ZERO, |_| (0, 0));
     let (_, waiting) = jobs.load();
-    assert!(jobs.died(running, 2, died(), 0, millis(91), &workers));
+    assert!(
+        jobs.died(running, 2, died(), 0, millis(91), &workers)
+            .charged
+    );
     assert_eq!(jobs.load(), (0, waiting));
+}
+
+/// What becomes of a worker that has nothing left to run, and does not say so.
+fn is_killed_for_its_silence(jobs: &mut Jobs, workers: &Workers, running: Running, now: Time) {
+    assert!(jobs.take_effects().rearm);
+    let answer = Duration::from_secs(1);
+    assert_eq!(jobs.next_deadline(), Some(now + answer));
+    jobs.overdue(now + answer, workers);
+    assert_eq!(jobs.take_effects().signals, [(SlotId(0), Stage::Kill)]);
+    // What it says now does not make it one that can be used again.
+    assert!(!jobs.is_answered(&running));
+    let loss = jobs.died(running, 0, died(), 0, now + answer, workers);
+    assert_eq!((loss.charged, loss.doomed), (false, true));
+}
+
+#[test]
+fn a_worker_that_does_not_say_that_it_is_done_does_not_hold_up_the_others() {
+    // All of its calls were taken back.
+    let (mut jobs, workers) = (jobs(2), Workers::default());
+    let map = jobs.open(spec()).unwrap();
+    jobs.push(map, one(0));
+    let idle = jobs.ready(SlotId(0));
+    let Next::Run(running, batch_of_one) = jobs.next(idle, MOST_CALLS, Time::ZERO, &workers) else {
+        panic!()
+    };
+    workers.open(0, batch_of_one.count);
+    jobs.take_effects();
+    jobs.cancel(map, millis(7), "nobody wants it", &workers);
+    is_killed_for_its_silence(&mut jobs, &workers, running, millis(7));
+    // All of them were found.
+    let (mut jobs, workers) = (self::jobs(2), Workers::default());
+    let (_, running, _idle, count) = batch(&mut jobs, &workers, limits(), 100);
+    jobs.take_effects();
+    assert_eq!(jobs.found(SlotId(0), count, millis(9), |_| (0, 0)), count);
+    is_killed_for_its_silence(&mut jobs, &workers, running, millis(9));
 }
 
 #[test]
@@ -371,8 +412,11 @@ fn only_the_call_that_was_running_is_charged() {
     })
     .unwrap();
     // The third was found, the fourth was running.
-    jobs.found(SlotId(0), 1, |_| (0, 0));
-    assert!(jobs.died(running, 4, died(), 0, millis(2), &workers));
+    jobs.found(SlotId(0), 1, Time::ZERO, |_| (0, 0));
+    assert!(
+        jobs.died(running, 4, died(), 0, millis(2), &workers)
+            .charged
+    );
     let mut outcomes = Vec::new();
     while let Take::Ready(index, count, ended) = jobs.take(map) {
         outcomes.push((index - first, count, ended.result));
@@ -394,9 +438,15 @@ fn what_was_finished_before_a_doomed_call_is_found_even_if_that_finishes_after_a
     jobs.terminate(millis(1), "over", &workers);
     // The third ends before the signal arrives.
     workers.finish(0);
-    assert_eq!(jobs.found(SlotId(0), 3, |news| (0, news as usize)), 2);
-    assert_eq!(jobs.found(SlotId(0), 1, |_| panic!()), 0);
-    assert!(jobs.died(running, 3, died(), 0, millis(2), &workers));
+    assert_eq!(
+        jobs.found(SlotId(0), 3, Time::ZERO, |news| (0, news as usize)),
+        2
+    );
+    assert_eq!(jobs.found(SlotId(0), 1, Time::ZERO, |_| panic!()), 0);
+    assert!(
+        jobs.died(running, 3, died(), 0, millis(2), &workers)
+            .charged
+    );
     let mut take = || match jobs.take(map) {
         Take::Ready(index, count, ended) => (index - first, count, ended.result),
         other => panic!("{other:?}"),
@@ -490,7 +540,10 @@ fn memory_that_is_used_up_is_no_bare_signal() {
     jobs.out_of_memory(SlotId(0), 1000, millis(1), &workers);
     assert_eq!(jobs.take_effects().signals, [(SlotId(0), Stage::Kill)]);
     assert_eq!(jobs.memory_limits().count(), 0);
-    assert!(jobs.died(running, 1, died(), 0, millis(2), &workers));
+    assert!(
+        jobs.died(running, 1, died(), 0, millis(2), &workers)
+            .charged
+    );
     let Take::Ready(0, 1, ended) = jobs.take(map) else {
         panic!()
     };

@@ -649,7 +649,7 @@ impl World {
         {
             let count = finished - reported;
             self.jobs
-                .found(SlotId(slot), count, |news| (0, 5 * news as usize));
+                .found(SlotId(slot), count, self.now, |news| (0, 5 * news as usize));
         }
     }
 
