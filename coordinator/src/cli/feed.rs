@@ -1,6 +1,6 @@
 //! The way in: a thread that reads inputs, makes calls of them, and holds back while it must.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -15,6 +15,8 @@ use super::work::Work;
 
 /// How far reading may be ahead of printing, in calls: what has ended waits for the calls before it.
 const AHEAD: u64 = 1 << 16;
+/// How many calls are handed on together, if their inputs are at hand.
+const TOGETHER: usize = 64;
 /// How often to look whether a call may start that is held back.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -42,8 +44,10 @@ pub(super) struct Feed {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The calls that have not ended.
-    items: HashMap<u64, Item>,
+    /// The calls from the first one on that has not ended; the others have left their place empty.
+    items: VecDeque<Option<Item>>,
+    /// The index of the first of them.
+    first: u64,
     /// How many have been printed.
     printed: u64,
     /// Nothing more is wanted.
@@ -57,12 +61,19 @@ impl Feed {
 
     /// The call of this index.
     pub(super) fn item(&self, index: u64) -> Item {
-        self.state().items.get(&index).cloned().unwrap_or_default()
+        let mut state = self.state();
+        state.place(index).cloned().flatten().unwrap_or_default()
     }
 
     /// The call of this index, which has ended.
     pub(super) fn take(&self, index: u64) -> Item {
-        self.state().items.remove(&index).unwrap_or_default()
+        let mut state = self.state();
+        let item = state.place(index).and_then(Option::take);
+        while let Some(None) = state.items.front() {
+            state.items.pop_front();
+            state.first += 1;
+        }
+        item.unwrap_or_default()
     }
 
     /// So many calls have been printed.
@@ -87,20 +98,33 @@ impl Feed {
         self.state().stopped
     }
 
-    /// Notes a call; `false` if it is not wanted. Waits while printing is too far behind.
-    fn add(&self, index: u64, item: Item) -> bool {
+    /// Notes some calls; `false` if they are not wanted. Waits while printing is too far behind.
+    fn add(&self, items: Vec<Item>) -> bool {
         let mut state = self.state();
-        while !state.stopped && index >= state.printed + AHEAD {
+        let many = items.len() as u64;
+        while !state.stopped && state.next() + many > state.printed + AHEAD {
             state = self
                 .printed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
         if !state.stopped {
-            state.items.insert(index, item);
-            self.calls.fetch_add(1, Ordering::Relaxed);
+            state.items.extend(items.into_iter().map(Some));
+            self.calls.fetch_add(many, Ordering::Relaxed);
         }
         !state.stopped
+    }
+}
+
+impl State {
+    fn place(&mut self, index: u64) -> Option<&mut Option<Item>> {
+        let at = index.checked_sub(self.first)?;
+        self.items.get_mut(usize::try_from(at).ok()?)
+    }
+
+    /// The index of the next call.
+    fn next(&self) -> u64 {
+        self.first + self.items.len() as u64
     }
 }
 
@@ -113,6 +137,11 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
+    /// Whether the next call's inputs are here already. If several make a call, one can't know.
+    fn is_at_hand(&self) -> bool {
+        self.many == 1 && self.succeeded.is_empty() && self.inputs.is_at_hand()
+    }
+
     /// The next call's number and inputs; how many were skipped before it is added to `skipped`.
     pub(super) fn next(&mut self, skipped: &AtomicU64) -> Option<(Item, Vec<Vec<u8>>)> {
         loop {
@@ -148,8 +177,9 @@ pub(super) fn start(
     let (feed, pool) = (Arc::clone(feed), Arc::downgrade(pool));
     let body = move || {
         let mut brake = brake;
-        let mut index = 0;
-        while let Some((item, mut inputs)) = gathered.next(&feed.skipped) {
+        // What is held back comes one by one.
+        let most = if brake.is_some() { 1 } else { TOGETHER };
+        while let Some(first) = gathered.next(&feed.skipped) {
             if let Some(brake) = &mut brake {
                 let running = || {
                     let stats = pool.upgrade()?.stats();
@@ -159,11 +189,17 @@ pub(super) fn start(
                     return;
                 }
             }
-            let payload = work.payload(&mut inputs, item.seq);
-            if !feed.add(index, item) || sender.send(payload).is_err() {
+            let (mut items, mut payloads) = (Vec::new(), Vec::new());
+            let mut next = Some(first);
+            while let Some((item, mut inputs)) = next {
+                payloads.push(work.payload(&mut inputs, item.seq));
+                items.push(item);
+                let more = items.len() < most && gathered.is_at_hand();
+                next = more.then(|| gathered.next(&feed.skipped)).flatten();
+            }
+            if !feed.add(items) || sender.send_all(payloads).is_err() {
                 return;
             }
-            index += 1;
         }
         feed.ended.store(true, Ordering::Relaxed);
     };

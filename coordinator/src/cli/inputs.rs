@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::{Trouble, complain};
 pub(super) enum Inputs {
     Words(std::vec::IntoIter<OsString>),
     Lines {
-        reader: Box<dyn BufRead + Send>,
+        reader: BufReader<Box<dyn Read + Send>>,
         end: u8,
         name: String,
     },
@@ -39,7 +39,7 @@ impl Inputs {
                 return Err(unreadable(io::ErrorKind::IsADirectory.into()));
             }
             return Ok(Inputs::Lines {
-                reader: Box::new(BufReader::new(file)),
+                reader: BufReader::new(Box::new(file)),
                 end,
                 name,
             });
@@ -47,12 +47,22 @@ impl Inputs {
         if io::stdin().is_terminal() && options.input.is_none() {
             return Err(Trouble::Usage(args::no_inputs()));
         }
-        let reader = Box::new(BufReader::new(io::stdin()));
+        let reader = BufReader::new(Box::new(io::stdin()) as Box<_>);
         Ok(Inputs::Lines {
             reader,
             end,
             name: "stdin".to_owned(),
         })
+    }
+}
+
+impl Inputs {
+    /// Whether the next one is here already: nobody has to wait for it.
+    pub(super) fn is_at_hand(&self) -> bool {
+        match self {
+            Inputs::Words(words) => words.len() > 0,
+            Inputs::Lines { reader, end, .. } => reader.buffer().contains(end),
+        }
     }
 }
 

@@ -64,6 +64,11 @@ impl Input {
 pub(super) struct Succeeded(HashMap<Vec<u8>, u32>);
 
 impl Succeeded {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether this input need not be run; it counts as seen then.
     pub(super) fn skips(&mut self, input: &[u8]) -> bool {
         match self.0.get_mut(input) {

@@ -1,14 +1,14 @@
 //! Asks one process line by line: the tasks behind a map over a filter that stays warm, for the command
 //! line.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::os::fd::AsFd;
+use std::process::{ChildStdin, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::exec::{not_started, process_of};
 use super::{Bytes, Ending};
-use crate::os::{self, Group, Hold, Moved};
+use crate::os::{self, Answers, Group, Hold, Moved};
 use crate::task;
 
 /// How long the process has to end of itself once it has nothing more to read.
@@ -69,12 +69,10 @@ struct Warm {
 }
 
 struct Process {
-    group: Group,
-    /// Readable from its death on.
-    pidfd: OwnedFd,
+    answers: Answers,
     /// `None` once it is to end.
     stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
+    group: Group,
 }
 
 /// What a process has written.
@@ -213,24 +211,23 @@ impl Process {
         let (Some(stdin), Some(stdout)) = (group.take_stdin(), group.take_stdout()) else {
             return Err(std::io::Error::other("a process without pipes"));
         };
-        // The process's own ends are other open files, and block as ever.
+        // The process's own end is another open file, and blocks as ever.
         os::set_nonblocking(&stdin)?;
-        os::set_nonblocking(&stdout)?;
         Ok(Process {
-            pidfd: group.pidfd()?,
-            group,
+            answers: Answers::new(stdout, group.pidfd()?),
             stdin: Some(stdin),
-            stdout,
+            group,
         })
     }
 
     /// Writes a line and reads one. It may begin to answer before it has read all, so neither waits
     /// for the other.
     fn ask(&self, line: &[u8], heard: &mut Heard) -> Asked {
-        match self.hear(heard) {
-            Moved::NotNow => {}
-            Moved::Some(_) => return Asked::Unasked,
-            Moved::Closed => return Asked::Gone,
+        if self.answers.is_readable() {
+            match self.hear(heard) {
+                Moved::Some(_) => return Asked::Unasked,
+                Moved::NotNow | Moved::Closed => return Asked::Gone,
+            }
         }
         let Some(stdin) = &self.stdin else {
             return Asked::Gone;
@@ -250,19 +247,14 @@ impl Process {
                 }
             }
             if let (Some(at), true) = (newline, unwritten.is_empty()) {
-                // A second line is often there already. If it comes later the next call finds it.
-                self.hear(heard);
+                // If a second line comes late the next call finds it.
                 return Asked::Line(at);
             }
-            let writable = (!unwritten.is_empty()).then(|| stdin.as_fd());
-            let [out, dead] =
-                os::wait_for([self.stdout.as_fd(), self.pidfd.as_fd()], writable, None);
             let searched = heard.bytes.len();
-            if out || dead {
+            if unwritten.is_empty() || self.answers.wait_or(stdin.as_fd()) {
                 match self.hear(heard) {
                     Moved::Some(_) => {}
                     // What it has started may hold its stdout for ever.
-                    Moved::NotNow if !dead => {}
                     Moved::NotNow | Moved::Closed => {
                         return newline.map_or(Asked::End, Asked::Line);
                     }
@@ -277,9 +269,9 @@ impl Process {
         }
     }
 
-    /// Reads what there is.
+    /// Reads what there is, or comes as long as the process lives.
     fn hear(&self, heard: &mut Heard) -> Moved {
-        let moved = os::read_now(&self.stdout, &mut heard.room);
+        let moved = self.answers.read(&mut heard.room);
         if let Moved::Some(count) = moved {
             heard.bytes.extend_from_slice(&heard.room[..count]);
         }
@@ -290,12 +282,12 @@ impl Process {
         let until = Instant::now() + limit;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let dead = self.pidfd.as_fd();
-            match os::wait_for([dead, dead], None, Some(left)) {
-                [true, _] => return true,
-                // It may have been interrupted by a signal.
-                _ if left.is_zero() => return false,
-                _ => {}
+            if self.answers.ends_within(left) {
+                return true;
+            }
+            // It may have been interrupted by a signal.
+            if left.is_zero() {
+                return false;
             }
         }
     }

@@ -144,7 +144,7 @@ pub(crate) enum Moved {
     Closed,
 }
 
-fn moved(result: rustix::io::Result<usize>) -> Moved {
+pub(super) fn moved(result: rustix::io::Result<usize>) -> Moved {
     match result {
         Ok(0) => Moved::Closed,
         Ok(count) => Moved::Some(count),
@@ -154,11 +154,6 @@ fn moved(result: rustix::io::Result<usize>) -> Moved {
     }
 }
 
-/// Reads what there is.
-pub(crate) fn read_now(fd: impl AsFd, buffer: &mut [u8]) -> Moved {
-    moved(rustix::io::read(fd, buffer))
-}
-
 /// Writes what there is room for.
 pub(crate) fn write_now(fd: impl AsFd, bytes: &[u8]) -> Moved {
     moved(rustix::io::write(fd, bytes))
@@ -166,7 +161,7 @@ pub(crate) fn write_now(fd: impl AsFd, bytes: &[u8]) -> Moved {
 
 /// Waits until one of two can be read, or is closed, or one more can be written, or is closed, or the
 /// limit has passed; says which of the two can be read.
-pub(crate) fn wait_for(
+pub(super) fn wait_for(
     readable: [BorrowedFd<'_>; 2],
     writable: Option<BorrowedFd<'_>>,
     limit: Option<Duration>,

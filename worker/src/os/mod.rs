@@ -1,6 +1,8 @@
 //! The operating system's part of being a worker. The only place that knows which system it is.
 
 #[cfg(all(unix, feature = "builtin"))]
+mod answers;
+#[cfg(all(unix, feature = "builtin"))]
 mod group;
 #[cfg(unix)]
 mod shared;
@@ -13,7 +15,9 @@ mod term;
 #[cfg(unix)]
 mod unix;
 #[cfg(all(unix, feature = "builtin"))]
-pub(crate) use group::{Group, Moved, read_now, set_nonblocking, wait_for, write_now};
+pub(crate) use answers::Answers;
+#[cfg(all(unix, feature = "builtin"))]
+pub(crate) use group::{Group, Moved, set_nonblocking, write_now};
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
 #[cfg(unix)]

@@ -151,6 +151,52 @@ impl<C: Codec> Inputs<C> {
         Ok(())
     }
 
+    /// Adds calls. Costs less for each than [`send`](Self::send) does. Blocks while the map's window is full.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send). The first of them may run all the same.
+    pub fn send_all(&self, inputs: Vec<C::Input>) -> Result<(), Refused> {
+        let Under { shared, id, .. } = &*self.under;
+        let mut chunk = Chunk::default();
+        let mut inputs = inputs.into_iter();
+        while inputs.len() > 0 {
+            let mut wrong = None;
+            for input in inputs.by_ref().take(self.room()?) {
+                wrong = chunk.add(|bytes| self.codec.encode(input, bytes)).err();
+                if wrong.is_some() || chunk.is_full() {
+                    break;
+                }
+            }
+            let mut state = shared.state();
+            if !chunk.is_empty() {
+                state.jobs.push(*id, chunk.take());
+            }
+            if let Some(why) = wrong {
+                push_ended(&mut state, *id, why, shared.now());
+            }
+            shared.release(state);
+        }
+        Ok(())
+    }
+
+    /// Waits until there is room for calls, and says for how many.
+    fn room(&self) -> Result<usize, Refused> {
+        let Under {
+            shared,
+            id,
+            watcher,
+        } = &*self.under;
+        let mut state = shared.state();
+        loop {
+            match state.jobs.room(*id) {
+                0 if state.jobs.is_sealed(*id) => return Err(Refused),
+                0 => state = watcher.wait(state, None),
+                room => return Ok(room),
+            }
+        }
+    }
+
     /// Adds a call, and runs it on this thread if there is a worker that waits for one.
     pub(super) fn run(self, input: C::Input) {
         let Under { shared, id, .. } = &*self.under;

@@ -1,0 +1,130 @@
+//! What a process writes, read for as long as it lives.
+//!
+//! A pipe ends when nobody can write to it any more. What the process has started may hold it for ever, so
+//! the end of the process has to end the reading, too. Waiting for both, pipe and death, takes a system
+//! call more for each line, a tenth of what a short line costs. So a plain read waits, and the
+//! signal that tells of the death makes it return.
+#![expect(unsafe_code, reason = "a signal handler")]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::ChildStdout;
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+
+use super::group::{Moved, moved, wait_for};
+
+/// The descriptor that is not to block any more when a child has died.
+static READ: AtomicI32 = AtomicI32::new(NONE);
+const NONE: i32 = -1;
+
+/// The stdout of a process. There is one of it at a time: calls run on one thread.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    stdout: ChildStdout,
+    /// Readable from the process's death on.
+    pidfd: OwnedFd,
+}
+
+impl Answers {
+    pub(crate) fn new(stdout: ChildStdout, pidfd: OwnedFd) -> Self {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(install);
+        READ.store(stdout.as_raw_fd(), SeqCst);
+        let answers = Answers { stdout, pidfd };
+        if answers.is_over() {
+            // It died before the signal could have been for it.
+            block(answers.stdout.as_fd(), false);
+        }
+        answers
+    }
+
+    /// Whether the process has died.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ends_within(Duration::ZERO)
+    }
+
+    /// Waits for the process's death; whether it came within the limit.
+    pub(crate) fn ends_within(&self, limit: Duration) -> bool {
+        wait_for([self.pidfd.as_fd(); 2], None, Some(limit))[0]
+    }
+
+    /// Whether there is something to read, or never will be.
+    pub(crate) fn is_readable(&self) -> bool {
+        wait_for([self.stdout.as_fd(); 2], None, Some(Duration::ZERO))[0]
+    }
+
+    /// Waits until there is something to read, or never will be, or there is room to write: for what the
+    /// process reads while it answers. Says whether it is the former.
+    pub(crate) fn wait_or(&self, writable: BorrowedFd<'_>) -> bool {
+        let [readable, dead] = wait_for(
+            [self.stdout.as_fd(), self.pidfd.as_fd()],
+            Some(writable),
+            None,
+        );
+        readable || dead
+    }
+
+    /// Waits for something to read, and reads it. [`Moved::NotNow`] if there is nothing, and the process is
+    /// dead.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> Moved {
+        loop {
+            let read = moved(rustix::io::read(&self.stdout, &mut *buffer));
+            if read != Moved::NotNow || self.is_over() {
+                return read;
+            }
+            // It was another child's death, or some other signal. If the process dies from here on
+            // until the read waits, the read does not wait.
+            block(self.stdout.as_fd(), true);
+            if self.is_over() {
+                block(self.stdout.as_fd(), false);
+            }
+        }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        // Its number will be another file's.
+        READ.store(NONE, SeqCst);
+    }
+}
+
+/// Of a pipe's reading end: it has no other flags that could be set.
+fn block(fd: BorrowedFd<'_>, on: bool) {
+    let flags = match on {
+        true => OFlags::empty(),
+        false => OFlags::NONBLOCK,
+    };
+    // It can't fail for an open file.
+    let _ = rustix::fs::fcntl_setfl(fd, flags);
+}
+
+fn install() {
+    // SAFETY: plain calls; the handler only does what is allowed in one.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_death as *const () as usize;
+        // A read that is restarted does not wait either.
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_NOCLDSTOP;
+        libc::sigaction(libc::SIGCHLD, &raw const action, ptr::null_mut());
+        // Whoever started this process may have blocked it.
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut signals);
+        libc::sigaddset(&raw mut signals, libc::SIGCHLD);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const signals, ptr::null_mut());
+    }
+}
+
+/// Only an atomic and a system call, and none that leaves an `errno` behind in the code it interrupts:
+/// rustix makes its calls without one.
+extern "C" fn on_death(_: libc::c_int) {
+    let fd = READ.load(SeqCst);
+    if fd != NONE {
+        // SAFETY: it is open as long as it stands there, and this thread is the one that would close it.
+        block(unsafe { BorrowedFd::borrow_raw(fd) }, false);
+    }
+}
