@@ -13,9 +13,10 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 
-use super::group::{Moved, moved, wait_for};
+use super::group::{Moved, moved};
 
 /// The descriptor that is not to block any more when a child has died.
 static READ: AtomicI32 = AtomicI32::new(NONE);
@@ -49,23 +50,25 @@ impl Answers {
 
     /// Waits for the process's death; whether it came within the limit.
     pub(crate) fn ends_within(&self, limit: Duration) -> bool {
-        wait_for([self.pidfd.as_fd(); 2], None, Some(limit))[0]
+        is_readable(self.pidfd.as_fd(), limit)
     }
 
     /// Whether there is something to read, or never will be.
     pub(crate) fn is_readable(&self) -> bool {
-        wait_for([self.stdout.as_fd(); 2], None, Some(Duration::ZERO))[0]
+        is_readable(self.stdout.as_fd(), Duration::ZERO)
     }
 
     /// Waits until there is something to read, or never will be, or there is room to write: for what the
     /// process reads while it answers. Says whether it is the former.
     pub(crate) fn wait_or(&self, writable: BorrowedFd<'_>) -> bool {
-        let [readable, dead] = wait_for(
-            [self.stdout.as_fd(), self.pidfd.as_fd()],
-            Some(writable),
-            None,
-        );
-        readable || dead
+        let mut polled = [
+            PollFd::new(&self.stdout, PollFlags::IN),
+            PollFd::new(&self.pidfd, PollFlags::IN),
+            PollFd::from_borrowed_fd(writable, PollFlags::OUT),
+        ];
+        // An interrupted wait reads as nothing: callers look again.
+        rustix::event::poll(&mut polled, None).is_ok()
+            && polled[..2].iter().any(|fd| !fd.revents().is_empty())
     }
 
     /// Waits for something to read, and reads it. [`Moved::NotNow`] if there is nothing, and the process is
@@ -91,6 +94,14 @@ impl Drop for Answers {
         // Its number will be another file's.
         READ.store(NONE, SeqCst);
     }
+}
+
+/// Whether a descriptor can be read, or is closed, within the limit. An interrupted wait reads as no.
+fn is_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    // A limit beyond what the system can hold is none.
+    let limit = Timespec::try_from(limit).ok();
+    rustix::event::poll(&mut polled, limit.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
 /// Of a pipe's reading end: it has no other flags that could be set.

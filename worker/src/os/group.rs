@@ -5,12 +5,10 @@
 )]
 
 use std::io::{self, PipeWriter};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{
@@ -157,27 +155,4 @@ pub(super) fn moved(result: rustix::io::Result<usize>) -> Moved {
 /// Writes what there is room for.
 pub(crate) fn write_now(fd: impl AsFd, bytes: &[u8]) -> Moved {
     moved(rustix::io::write(fd, bytes))
-}
-
-/// Waits until one of two can be read, or is closed, or one more can be written, or is closed, or the
-/// limit has passed; says which of the two can be read.
-pub(super) fn wait_for(
-    readable: [BorrowedFd<'_>; 2],
-    writable: Option<BorrowedFd<'_>>,
-    limit: Option<Duration>,
-) -> [bool; 2] {
-    let [first, second] = readable;
-    let third = writable.unwrap_or(first);
-    let mut polled = [
-        PollFd::from_borrowed_fd(first, PollFlags::IN),
-        PollFd::from_borrowed_fd(second, PollFlags::IN),
-        PollFd::from_borrowed_fd(third, PollFlags::OUT),
-    ];
-    let count = if writable.is_some() { 3 } else { 2 };
-    let timeout = limit.and_then(|limit| Timespec::try_from(limit).ok());
-    // An interrupted wait reads as nothing: callers look again.
-    if rustix::event::poll(&mut polled[..count], timeout.as_ref()).is_err() {
-        return [false; 2];
-    }
-    [0, 1].map(|at: usize| !polled[at].revents().is_empty())
 }
