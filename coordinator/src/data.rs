@@ -228,7 +228,7 @@ impl Values {
         for len in &mut ends {
             end = end
                 .checked_add(*len)
-                .ok_or("outputs of more than 4 GiB".to_owned())?;
+                .ok_or_else(|| "outputs of more than 4 GiB".to_owned())?;
             *len = end;
         }
         if end as usize != payload.bytes().len() || ends.len() != nanos.len() {
@@ -298,6 +298,22 @@ impl Trace {
         }
     }
 
+    /// The encoded outputs from a call on, if they came together.
+    pub(crate) fn values(&self, index: u64) -> impl Iterator<Item = &[u8]> {
+        let (ends, bytes, mut start) = match &self.outputs {
+            Outputs::One { .. } => (&[][..], &[][..], 0),
+            Outputs::Many(values) => {
+                let at = u32::try_from(index.saturating_sub(values.first)).unwrap_or(u32::MAX);
+                let ends = values.ends.get(at as usize..).unwrap_or_default();
+                (ends, values.payload.bytes(), values.end(at))
+            }
+        };
+        ends.iter().map(move |end| {
+            let range = std::mem::replace(&mut start, *end as usize)..*end as usize;
+            bytes.get(range).unwrap_or_default()
+        })
+    }
+
     /// How long a call ran.
     pub(crate) fn elapsed(&self, index: u64) -> Duration {
         match &self.outputs {
@@ -354,6 +370,8 @@ mod tests {
         assert_eq!(trace.value(11), b"");
         assert_eq!(trace.value(12), b"output");
         assert_eq!(trace.value(13), b"");
+        assert_eq!(trace.values(11).collect::<Vec<_>>(), [&b""[..], b"output"]);
+        assert_eq!(trace.values(13).count(), 0);
         assert_eq!(trace.elapsed(12), Duration::from_nanos(3));
         for (lens, nanos) in [
             (vec![3, 5], vec![1, 2]),

@@ -227,7 +227,7 @@ impl Seat {
         let count = count.ok_or_else(|| {
             LinkError::Malformed("a reply to more calls than a batch has".to_owned())
         })?;
-        let (lens, nanos) = (values.lens.iter().collect(), values.nanos.iter().collect());
+        let (lens, nanos) = (values.lens.to_vec(), values.nanos.to_vec());
         let values = Values::new(first + u64::from(at), lens, nanos, payload)
             .map(Arc::new)
             .map_err(LinkError::Malformed)?;

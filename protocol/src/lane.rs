@@ -109,18 +109,18 @@ impl Inbox {
 #[inline]
 pub(crate) fn store(words: &[AtomicU64], pieces: &[&[u8]]) {
     let mut words = words.iter();
-    let mut put = |bytes| {
-        if let Some(word) = words.next() {
-            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+    let mut put = |word| {
+        if let Some(place) = words.next() {
+            place.store(word, Ordering::Relaxed);
         }
     };
-    // The bytes of a word that is not full yet.
-    let (mut begun, mut many) = ([0; 8], 0);
+    // The lowest bytes of a word that is not full yet.
+    let (mut begun, mut many) = (0, 0);
     for piece in pieces {
         let mut piece = *piece;
         if many > 0 {
             let (front, behind) = piece.split_at(piece.len().min(8 - many));
-            begun[many..many + front.len()].copy_from_slice(front);
+            begun |= gather(front) << (8 * many);
             many += front.len();
             piece = behind;
             if many < 8 {
@@ -129,14 +129,20 @@ pub(crate) fn store(words: &[AtomicU64], pieces: &[&[u8]]) {
             put(begun);
         }
         let (whole, rest) = piece.as_chunks();
-        whole.iter().for_each(|bytes| put(*bytes));
-        begun = [0; 8];
-        begun[..rest.len()].copy_from_slice(rest);
-        many = rest.len();
+        whole.iter().for_each(|bytes| put(u64::from_le_bytes(*bytes)));
+        (begun, many) = (gather(rest), rest.len());
     }
     if many > 0 {
         put(begun);
     }
+}
+
+/// Less than a word, one by one: a processor waits if it is to load as a word what it has just stored byte
+/// by byte, as short outputs are.
+#[inline]
+fn gather(bytes: &[u8]) -> u64 {
+    let backwards = bytes.iter().rev();
+    backwards.fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// Appends so many bytes from words, or fewer if there are not so many.

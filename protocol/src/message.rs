@@ -111,6 +111,16 @@ impl Runs {
         runs.flat_map(|(number, times)| std::iter::repeat_n(*number, *times as usize))
     }
 
+    /// All of them, as [`iter`](Self::iter) would say them, at less cost.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        for (number, times) in &self.0 {
+            numbers.resize(numbers.len() + *times as usize, *number);
+        }
+        numbers
+    }
+
     /// Takes the last one away.
     pub fn pop(&mut self) {
         if let Some((_, times)) = self.0.last_mut() {

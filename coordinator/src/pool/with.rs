@@ -302,6 +302,7 @@ fn collect<T: Task>(
     let mut feed = Feed::new(inputs, opened);
     while let Some((_, result)) = feed.next() {
         outputs.push(result?);
+        feed.take_values(&mut outputs);
     }
     Ok(outputs)
 }

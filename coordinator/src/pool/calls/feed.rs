@@ -58,6 +58,11 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
             .map(|report| (report.index, report.result))
     }
 
+    /// Those of the next results that are values and here already.
+    pub(in crate::pool) fn take_values(&mut self, outputs: &mut impl Extend<C::Output>) {
+        self.taken += self.reports.take_values(outputs);
+    }
+
     fn next_report(&mut self) -> Option<Report<C::Output>> {
         loop {
             let fed = self.feed();

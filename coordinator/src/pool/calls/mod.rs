@@ -462,6 +462,26 @@ impl<C: Codec> Reports<C> {
             .map(|report| (report.index, report.result))
     }
 
+    /// As many values of the run as can be had at once: all but the last. Returns how many.
+    fn take_values(&mut self, outputs: &mut impl Extend<C::Output>) -> u64 {
+        let Some(run) = &mut self.run else { return 0 };
+        let (Ok(()), Some(trace)) = (&run.ended.result, &run.ended.trace) else {
+            return 0;
+        };
+        let most = run.left.saturating_sub(1) as usize;
+        let mut taken = 0;
+        // One that can't be decoded is left: it is reported as any other.
+        let values = trace.values(run.index).take(most).map_while(|value| {
+            let value = C::decode(value).ok()?;
+            taken += 1;
+            Some(value)
+        });
+        outputs.extend(values);
+        run.index += u64::from(taken);
+        run.left -= taken;
+        taken.into()
+    }
+
     /// Whether the next report is there, or it is clear that none will come: whether `next` would
     /// return at once.
     #[must_use]
