@@ -40,10 +40,42 @@ def straggler(chunk):
         report(others=others, whole=time.perf_counter() - started)
 
 
+TABLE = None
+
+
+def look_up(at):
+    return TABLE[at]
+
+
+def look_up_in(table_and_at):
+    table, at = table_and_at
+    return table[at]
+
+
+def table(way):
+    """Calls that look into the same large value: it comes with each, or by a global that forks inherit."""
+    global TABLE
+    value, calls = bytes(range(256)) * (8 << 12), pick(200, 20)
+    started = time.perf_counter()
+    if way == "fork":
+        TABLE = value
+    context = multiprocessing.get_context("fork")
+    with context.Pool(WORKERS, initializer=die_with_parent) as pool:
+        if way == "fork":
+            found = pool.map(look_up, range(calls))
+        else:
+            found = pool.map(look_up_in, ((value, at) for at in range(calls)), 1)
+        seconds = time.perf_counter() - started
+    check(found == [value[at] for at in range(calls)])
+    report(time=seconds)
+
+
 def main():
     measure, *rest = sys.argv[2:]
     if measure == "start":
         return start(*rest)
+    if measure == "table":
+        return table(*rest)
     if measure == "straggler":
         return straggler(int(rest[0]))
     with warm() as pool:

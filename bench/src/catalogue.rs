@@ -238,6 +238,18 @@ pub(crate) static MEASURES: &[Measure] = &[
         ],
     },
     Measure {
+        name: "share",
+        title: "calls that look into the same 8 MiB: the pool's start, and 200 of them",
+        once: false,
+        quantities: &[seconds("all in all")],
+        sides: &[
+            ours(ours::share),
+            rust("ours, in each call", ours::share_not, TimesAsFast),
+            python("Python, in each call", "pool.py", &["table", "call"]),
+            python("Python, global by fork", "pool.py", &["table", "fork"]),
+        ],
+    },
+    Measure {
         name: "start",
         title: "a pool of four, a map of eight, and its end",
         once: false,

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_bytes::ByteBuf;
-use worker::task;
+use worker::{Shared, task};
 
 /// Squares a number: next to nothing, so what is measured is the way there and back.
 #[task]
@@ -20,6 +20,18 @@ pub(crate) fn square(x: i64) -> i64 {
 #[task]
 pub(crate) fn echo(bytes: ByteBuf) -> ByteBuf {
     bytes
+}
+
+/// Looks into a table that all calls share.
+#[task]
+pub(crate) fn look_up(table: Shared<ByteBuf>, at: usize) -> u8 {
+    table[at]
+}
+
+/// Looks into a table that came with the call.
+#[task]
+pub(crate) fn look_up_in(table: ByteBuf, at: usize) -> u8 {
+    table[at]
 }
 
 /// Keeps a processor busy, for a time that [`calibrate`] knows.

@@ -8,7 +8,7 @@ use serde_bytes::ByteBuf;
 
 use super::{MIB, Setting, Values, WORKERS, check, median_of, time, values};
 use crate::Problem;
-use crate::tasks::{echo, spin, square, work};
+use crate::tasks::{echo, look_up, look_up_in, spin, square, work};
 
 /// A pool whose workers have all started and run something.
 pub(super) fn warm(workers: usize) -> Result<Pool, Problem> {
@@ -92,6 +92,38 @@ fn payload_from(threads: usize, setting: &Setting) -> Result<Values, Problem> {
         join(callers.collect())
     })?;
     time(started.elapsed().as_secs_f64() / (threads * each) as f64)
+}
+
+/// What calls look into, and how many do.
+fn table(setting: &Setting) -> (ByteBuf, usize) {
+    let bytes = (0..8 * MIB).map(|at| at as u8);
+    (
+        ByteBuf::from(bytes.collect::<Vec<_>>()),
+        setting.pick(1000, 20),
+    )
+}
+
+/// Calls that need the same large value, which is written down for all of them.
+pub(crate) fn share(setting: &Setting) -> Result<Values, Problem> {
+    let (table, calls) = table(setting);
+    let started = Instant::now();
+    let pool = Pool::new(WORKERS)?;
+    let shared = pool.share(table);
+    let found = pool.map(look_up, (0..calls).map(|at| (shared.clone(), at)))?;
+    let seconds = started.elapsed().as_secs_f64();
+    check(found.into_iter().eq((0..calls).map(|at| at as u8)))?;
+    time(seconds)
+}
+
+/// The same, where each call brings it.
+pub(crate) fn share_not(setting: &Setting) -> Result<Values, Problem> {
+    let (table, calls) = table(setting);
+    let started = Instant::now();
+    let pool = Pool::new(WORKERS)?;
+    let found = pool.map(look_up_in, (0..calls).map(|at| (table.clone(), at)))?;
+    let seconds = started.elapsed().as_secs_f64();
+    check(found.into_iter().eq((0..calls).map(|at| at as u8)))?;
+    time(seconds)
 }
 
 pub(super) fn megabyte() -> ByteBuf {
