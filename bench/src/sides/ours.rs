@@ -99,7 +99,7 @@ fn table(setting: &Setting) -> (ByteBuf, usize) {
     let bytes = (0..8 * MIB).map(|at| at as u8);
     (
         ByteBuf::from(bytes.collect::<Vec<_>>()),
-        setting.pick(1000, 20),
+        setting.pick(200, 20),
     )
 }
 
