@@ -4,7 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What is worth keeping, in bytes.
-const LEAST: usize = 64 << 10;
+const LEAST: usize = 256 << 10;
 const MOST: usize = 4 << 20;
 /// How many are kept, at most.
 const KEPT: usize = 8;

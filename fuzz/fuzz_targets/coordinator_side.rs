@@ -5,6 +5,7 @@ use fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
 use protocol::Link;
 use protocol::handshake;
+use protocol::lane::Side;
 use protocol::message::{Reply, Welcome};
 
 fuzz_target!(|data: &[u8]| {
@@ -13,5 +14,5 @@ fuzz_target!(|data: &[u8]| {
         black_box: String::new(),
     };
     let _ = handshake::admit(&mut Link::new(Pieces::new(data)), welcome);
-    fuzz::read_all::<Reply>(data);
+    fuzz::read_all::<Reply>(data, Side::Coordinator);
 });

@@ -5,6 +5,7 @@ use fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
 use protocol::Link;
 use protocol::handshake;
+use protocol::lane::Side;
 use protocol::message::{Hello, ToWorker};
 
 fuzz_target!(|data: &[u8]| {
@@ -14,5 +15,5 @@ fuzz_target!(|data: &[u8]| {
         tasks: Vec::new(),
     };
     let _ = handshake::introduce(&mut Link::new(Pieces::new(data)), &hello);
-    fuzz::read_all::<ToWorker>(data);
+    fuzz::read_all::<ToWorker>(data, Side::Worker);
 });

@@ -22,6 +22,8 @@ pub const LEAST: usize = 32 << 10;
 /// The size of the lane, in bytes.
 pub const SIZE: usize = 4 << 20;
 pub(crate) const WORDS: usize = SIZE / 8;
+/// How far payloads reach that stand behind others, in words: as much as is worth the memory.
+const SPREAD: usize = (512 << 10) / 8;
 
 /// Which side of a link one is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +46,12 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// All that this side has sent so far must have been taken.
+    /// When the first payload is put here, all that this side has sent otherwise must have been taken.
     pub(crate) fn new(shared: Arc<BlackBox>, side: Side) -> Self {
-        let sent = shared.taken(side).load(Ordering::Acquire);
         Outbox {
             shared,
             side,
-            sent,
+            sent: 0,
             at: 0,
         }
     }
@@ -60,10 +61,14 @@ impl Outbox {
         if len < LEAST {
             return None;
         }
-        if self.shared.taken(self.side).load(Ordering::Acquire) == self.sent {
-            self.at = 0;
+        let taken = self.shared.taken(self.side).load(Ordering::Acquire);
+        if self.at == 0 || taken == self.sent {
+            (self.at, self.sent) = (0, taken);
         }
         let end = self.at + len.div_ceil(8);
+        if self.at > 0 && end > SPREAD {
+            return None;
+        }
         let place = self.shared.lane().get(self.at..end)?;
         store(place, payload);
         // Whoever hears of it sees it.
@@ -129,7 +134,9 @@ pub(crate) fn store(words: &[AtomicU64], pieces: &[&[u8]]) {
             put(begun);
         }
         let (whole, rest) = piece.as_chunks();
-        whole.iter().for_each(|bytes| put(u64::from_le_bytes(*bytes)));
+        whole
+            .iter()
+            .for_each(|bytes| put(u64::from_le_bytes(*bytes)));
         (begun, many) = (gather(rest), rest.len());
     }
     if many > 0 {

@@ -94,7 +94,8 @@ impl<S: Read + Write> Link<S> {
         }
     }
 
-    /// From now on large payloads travel by shared memory. Nothing that was sent so may be under way.
+    /// From now on large payloads travel by shared memory. If another link has used it, nothing of that may be
+    /// under way any more when this one is used.
     pub fn share(&mut self, memory: &Arc<BlackBox>, side: Side) {
         self.reader.share(Inbox::new(Arc::clone(memory), side));
         self.writer.outbox = Some(Outbox::new(Arc::clone(memory), side));

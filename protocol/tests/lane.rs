@@ -149,24 +149,50 @@ proptest! {
 #[test]
 fn large_payloads_stay_out_of_the_stream_as_long_as_there_is_room() {
     let mut pair = pair();
-    let half = payload(lane::SIZE / 2, 1);
-    for times in 1..=3 {
-        // Nobody has taken the first two when the third comes.
-        for number in 0..3 {
-            send(&mut pair.worker, number, &half, &[]);
-        }
-        let in_stream = pair.to_coordinator.0.borrow().len();
-        assert!(
-            (half.len()..half.len() + 100).contains(&in_stream),
-            "{in_stream} bytes, the {times}. time"
-        );
+    for (size, fit) in [
+        (lane::LEAST, 16),
+        (256 << 10, 2),
+        (300 << 10, 1),
+        (lane::SIZE, 1),
+    ] {
+        let bytes = payload(size, 1);
         for _ in 0..3 {
-            let (_, got) = pair.coordinator.receive::<Reply>(Caps::FULL).unwrap();
-            assert!(got == half);
+            // Nobody has taken the others when the last one comes.
+            for number in 0..=fit {
+                assert!(pair.to_coordinator.0.borrow().len() < 1000);
+                send(&mut pair.worker, number, &bytes, &[]);
+            }
+            assert!(pair.to_coordinator.0.borrow().len() > size);
+            for _ in 0..=fit {
+                let (_, got) = pair.coordinator.receive::<Reply>(Caps::FULL).unwrap();
+                assert!(got == bytes);
+            }
         }
     }
     send(&mut pair.coordinator, 0, &payload(lane::LEAST - 1, 1), &[]);
     assert!(pair.to_worker.0.borrow().len() > lane::LEAST);
+}
+
+#[test]
+fn a_second_link_goes_on_where_the_first_one_ended() {
+    let mut pair = pair();
+    // As a coordinator does: the link for all calls is there when another one is used for the first.
+    let mut first = Link::new(Stream {
+        to: pair.to_worker.clone(),
+        from: pair.to_coordinator.clone(),
+    });
+    first.share(
+        &Arc::new(BlackBox::map(&pair.file).unwrap()),
+        Side::Coordinator,
+    );
+    let most = payload(lane::SIZE, 1);
+    send(&mut first, 0, &most, &[]);
+    assert!(pair.worker.receive::<Reply>(Caps::FULL).unwrap().1 == most);
+    for number in 1..4 {
+        send(&mut pair.coordinator, number, &most, &[]);
+        assert!(pair.to_worker.0.borrow().len() < 100, "the {number}.");
+        assert!(pair.worker.receive::<Reply>(Caps::FULL).unwrap().1 == most);
+    }
 }
 
 /// A frame that says that a payload of so many bytes stands there.
