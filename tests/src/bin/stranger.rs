@@ -8,10 +8,12 @@ use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use protocol::black_box::BlackBox;
 use protocol::frame::Caps;
 use protocol::handshake::{self, HandshakeError, TOKEN_VARIABLE};
+use protocol::lane::Side;
 use protocol::link::{self, Link, LinkError, Socket};
 use protocol::message::{
     Batch, CallReply, Hello, Reply, Runs, TaskInfo, ToWorker, Values, Verdict, Welcome,
@@ -134,7 +136,7 @@ fn introduce(place: &str, token: &str) -> Result<(Link<Socket>, Welcome), Handsh
 /// What it takes to be a worker.
 struct Seat {
     link: Link<Socket>,
-    black_box: BlackBox,
+    black_box: Arc<BlackBox>,
 }
 
 fn join(place: &str) -> Anything<Seat> {
@@ -143,7 +145,8 @@ fn join(place: &str) -> Anything<Seat> {
         .read(true)
         .write(true)
         .open(welcome.black_box)?;
-    let black_box = BlackBox::map(&file)?;
+    let black_box = Arc::new(BlackBox::map(&file)?);
+    link.share(&black_box, Side::Worker);
     handshake::ready(&mut link)?;
     Ok(Seat { link, black_box })
 }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use protocol::Link;
 use protocol::black_box::{self, BlackBox};
 use protocol::frame::Caps;
 use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE, Token};
+use protocol::lane::Side;
 use protocol::link::{self, Socket};
 use protocol::message::{Batch, Encoding, Hello, Reply, ToWorker, Verdict, Welcome};
 use tempfile::TempDir;
@@ -206,7 +208,7 @@ pub(crate) struct Worker {
     pub(crate) link: Link<Socket>,
     pub(crate) hello: Hello,
     pub(crate) child: Child,
-    pub(crate) black_box: BlackBox,
+    pub(crate) black_box: Arc<BlackBox>,
     /// The number of the last batch.
     pub(crate) serial: u32,
     /// How many calls it had.
@@ -230,6 +232,8 @@ impl Worker {
         let (mut link, directory) = place.accept();
         let hello = handshake::receive(&mut link, &token).unwrap();
         handshake::admit(&mut link, welcome).unwrap();
+        let black_box = Arc::new(black_box);
+        link.share(&black_box, Side::Coordinator);
         Worker {
             link,
             hello,
