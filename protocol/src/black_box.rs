@@ -15,7 +15,7 @@
 //! | 5, 6 | how many payloads from the coordinator, and from the worker, were taken from the lane |
 //! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
 //! | … | the outputs, each filled up to whole words: 256 KiB |
-//! | … | the [lane](crate::lane), by which large payloads travel: 4 MiB |
+//! | … | the [lane], by which large payloads travel: 4 MiB |
 //!
 //! Before it starts a call, the worker takes a ticket: in one atomic step the number of calls started
 //! grows by one, if it is below the number allowed. The coordinator may lower the latter at any time, and

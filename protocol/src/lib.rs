@@ -31,7 +31,7 @@
 //! A length above its maximum ends the link. A length is never trusted with memory: buffers grow
 //! as bytes arrive. Until the handshake is over the maximum of both is [`frame::MAX_GREETING`].
 //!
-//! After it either side may put a large payload into the [lane](lane), a part of the memory that the
+//! After it either side may put a large payload into the [lane], a part of the memory that the
 //! two share. Then four bytes stand in the payload's place: the word of the lane where it begins.
 //!
 //! # Handshake
