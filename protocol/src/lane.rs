@@ -5,8 +5,8 @@
 //! still goes by the socket, and says [where it stands](crate::frame::SHARED).
 //!
 //! A payload that is not worth it, or finds no room, travels in its frame: nobody ever waits for the lane.
-//! The sender begins again in front as soon as all that it has put there was taken. As the two sides
-//! speak in turn, each has the whole lane while it speaks.
+//! Small ones may stand there behind each other; the sender begins again in front as soon as all were
+//! taken. As the two sides speak in turn, each has the whole lane while it speaks.
 //!
 //! What stands here may change while it is read, if the other side is up to no good: it is copied out
 //! before anybody looks at it.

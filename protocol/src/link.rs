@@ -58,7 +58,7 @@ impl From<FrameError> for LinkError {
             FrameError::Closed => LinkError::Closed,
             FrameError::Io(error) => LinkError::Broken(error),
             FrameError::NoSuchPlace => {
-                LinkError::Malformed("a payload where no memory is shared".to_owned())
+                LinkError::Malformed("a payload in a place that does not exist".to_owned())
             }
             FrameError::TooLong { claimed, cap } => LinkError::Malformed(format!(
                 "a part of {claimed} bytes, where {cap} is the limit"
