@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use worker::Task;
 
-use super::{Inputs, Report, Reports, Waited, cancelled, push_ended};
+use super::inputs::{Inputs, push_ended};
+use super::{Report, Reports, Waited, cancelled};
 use crate::data::Chunk;
 use crate::error::CallError;
 use crate::pool::codec::{Codec, Typed};

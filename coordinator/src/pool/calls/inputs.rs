@@ -1,0 +1,165 @@
+//! The end of a map that inputs go in by.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Under;
+use crate::data::Chunk;
+use crate::error::Why;
+use crate::pool::codec::Codec;
+use crate::scheduler::{MapId, Next, Time};
+use crate::shared::{Parked, Shared, State};
+
+/// The end of a map that inputs go in by; made by [`With::open`](crate::With::open). Dropping it
+/// says that there are no more.
+#[derive(Debug)]
+pub struct Inputs<C> {
+    pub(super) under: Arc<Under>,
+    pub(super) codec: C,
+}
+
+impl<C: Codec> Inputs<C> {
+    /// Adds a call. Blocks while the map's window is full.
+    ///
+    /// # Errors
+    ///
+    /// It would never run: nobody takes the results any more, or the pool has ended.
+    pub fn send(&self, input: C::Input) -> Result<(), Refused> {
+        let Under {
+            shared,
+            id,
+            watcher,
+        } = &*self.under;
+        let mut chunk = Chunk::default();
+        let encoded = chunk.add(|bytes| self.codec.encode(input, bytes));
+        let mut state = shared.state();
+        while !state.jobs.has_room(*id) {
+            if state.jobs.is_sealed(*id) {
+                return Err(Refused);
+            }
+            state = watcher.wait(state, None);
+        }
+        match encoded {
+            Ok(()) => _ = state.jobs.push(*id, chunk.take()),
+            Err(why) => push_ended(&mut state, *id, why, shared.now()),
+        }
+        shared.release(state);
+        Ok(())
+    }
+
+    /// Adds calls. Costs less for each than [`send`](Self::send) does. Blocks while the map's window is full.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send). The first of them may run all the same.
+    pub fn send_all(&self, inputs: Vec<C::Input>) -> Result<(), Refused> {
+        let Under { shared, id, .. } = &*self.under;
+        let mut chunk = Chunk::default();
+        let mut inputs = inputs.into_iter();
+        while inputs.len() > 0 {
+            let mut wrong = None;
+            for input in inputs.by_ref().take(self.room()?) {
+                wrong = chunk.add(|bytes| self.codec.encode(input, bytes)).err();
+                if wrong.is_some() || chunk.is_full() {
+                    break;
+                }
+            }
+            let mut state = shared.state();
+            if !chunk.is_empty() {
+                state.jobs.push(*id, chunk.take());
+            }
+            if let Some(why) = wrong {
+                push_ended(&mut state, *id, why, shared.now());
+            }
+            shared.release(state);
+        }
+        Ok(())
+    }
+
+    /// Waits until there is room for calls, and says for how many.
+    fn room(&self) -> Result<usize, Refused> {
+        let Under {
+            shared,
+            id,
+            watcher,
+        } = &*self.under;
+        let mut state = shared.state();
+        loop {
+            match state.jobs.room(*id) {
+                0 if state.jobs.is_sealed(*id) => return Err(Refused),
+                0 => state = watcher.wait(state, None),
+                room => return Ok(room),
+            }
+        }
+    }
+
+    /// Adds a call, and runs it on this thread if there is a worker that waits for one.
+    pub(in crate::pool) fn run(self, input: C::Input) {
+        let Under { shared, id, .. } = &*self.under;
+        let mut chunk = Chunk::default();
+        let encoded = chunk.add(|bytes| self.codec.encode(input, bytes));
+        let mut state = shared.state();
+        if let Err(why) = encoded {
+            push_ended(&mut state, *id, why, shared.now());
+            return shared.release(state);
+        }
+        state.jobs.push(*id, chunk.take());
+        state.jobs.seal(*id);
+        let Some((mut seat, idle)) = Shared::borrow(&mut state, *id) else {
+            return shared.release(state);
+        };
+        let slot = seat.slot();
+        let now = shared.now();
+        let (jobs, sight) = state.jobs_and_sight();
+        let most = seat.most(&shared.config);
+        let (running, batch) = match jobs.next(idle, most, now, &sight) {
+            Next::Run(running, batch) => (running, batch),
+            Next::Wait(idle, _) => {
+                shared.give_back(&mut state, slot, Parked::Here(seat, idle));
+                return shared.release(state);
+            }
+            Next::Leave => {
+                // The slot has to see for itself; without a token it can't.
+                let idle = jobs.ready(slot);
+                shared.give_back(&mut state, slot, Parked::Here(seat, idle));
+                return shared.release(state);
+            }
+        };
+        seat.open(&batch);
+        state.jobs.spare_a_waking();
+        shared.release(state);
+        let parked = match seat.converse(shared, running, batch) {
+            Ok(idle) => Parked::Here(seat, idle),
+            Err(()) => Parked::Gone,
+        };
+        let mut state = shared.state();
+        shared.give_back(&mut state, slot, parked);
+        shared.release(state);
+    }
+}
+
+/// Adds a call whose input can't be encoded.
+pub(super) fn push_ended(state: &mut State, map: MapId, why: String, now: Time) {
+    let (jobs, sight) = state.jobs_and_sight();
+    jobs.push_ended(map, Why::Undecodable(why), now, &sight);
+}
+
+impl<C> Drop for Inputs<C> {
+    fn drop(&mut self) {
+        self.under
+            .shared
+            .act(|state| state.jobs.seal(self.under.id));
+    }
+}
+
+/// The inputs can't be taken: the pool, or whoever takes the results, wants no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused;
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no further inputs are taken: the pool has ended, or nobody takes the results")
+    }
+}
+
+impl std::error::Error for Refused {}
