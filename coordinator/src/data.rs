@@ -370,7 +370,9 @@ mod tests {
         assert_eq!(trace.value(11), b"");
         assert_eq!(trace.value(12), b"output");
         assert_eq!(trace.value(13), b"");
-        assert_eq!(trace.values(11).collect::<Vec<_>>(), [&b""[..], b"output"]);
+        let values = |from| trace.values(from).collect::<Vec<_>>();
+        assert_eq!(values(10), [&b"one"[..], b"", b"output"]);
+        assert_eq!(values(12), [b"output"]);
         assert_eq!(trace.values(13).count(), 0);
         assert_eq!(trace.elapsed(12), Duration::from_nanos(3));
         for (lens, nanos) in [
