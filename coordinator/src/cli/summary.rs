@@ -1,5 +1,6 @@
 //! What a run came to, in a few lines on stderr.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
@@ -30,8 +31,9 @@ pub(super) struct Summary {
     pub(super) skipped: u64,
     /// How many calls never began, because the run was stopped.
     pub(super) not_run: u64,
-    /// The first failures: input and reason.
-    named: Vec<(Vec<u8>, String)>,
+    /// The failures that stand first in the inputs: their input and reason, by its number. They come as they
+    /// end, and are named in the order in which they were given.
+    named: BTreeMap<u64, (Vec<u8>, String)>,
     colour: bool,
 }
 
@@ -45,7 +47,7 @@ impl Summary {
             mended: 0,
             skipped: 0,
             not_run: 0,
-            named: Vec::new(),
+            named: BTreeMap::new(),
             colour,
         }
     }
@@ -58,13 +60,22 @@ impl Summary {
             self.mended += u64::from(outcome.attempts > 1);
         } else {
             self.failed += 1;
-            if self.named.len() < NAMED {
-                let mut why = outcome.error.clone().unwrap_or_default();
-                if outcome.attempts > 1 && !why.contains("attempt") {
-                    why = format!("{why} (attempt {})", outcome.attempts);
-                }
-                self.named.push((outcome.input.clone(), why));
-            }
+            self.name(outcome);
+        }
+    }
+
+    fn name(&mut self, outcome: &Outcome) {
+        let last = self.named.last_key_value().map(|(&seq, _)| seq);
+        if self.named.len() == NAMED && last.is_some_and(|last| last < outcome.seq) {
+            return;
+        }
+        let mut why = outcome.error.clone().unwrap_or_default();
+        if outcome.attempts > 1 && !why.contains("attempt") {
+            why = format!("{why} (attempt {})", outcome.attempts);
+        }
+        self.named.insert(outcome.seq, (outcome.input.clone(), why));
+        if self.named.len() > NAMED {
+            self.named.pop_last();
         }
     }
 
@@ -94,7 +105,7 @@ impl Summary {
         if !is_news || (went_well && options.quiet) {
             return;
         }
-        for (input, why) in &self.named {
+        for (input, why) in self.named.values() {
             complain(&self.red(&format!("input {}: {why}", shown(input))));
         }
         let more = self.failed.saturating_sub(self.named.len() as u64);
@@ -159,11 +170,11 @@ impl Summary {
         }
         let all_named = self.named.len() as u64 == self.failed;
         let complete = all_named && self.not_run == 0 && !stopped;
-        let single = self.named.iter().all(|(input, _)| !input.contains(&0));
+        let single = self.named.values().all(|(input, _)| !input.contains(&0));
         if !complete || !single || options.input.is_some() || options.null {
             return Some("add --log FILE to such a run, and then --resume".to_owned());
         }
-        let inputs = quoted(self.named.iter().map(|(input, _)| input.as_slice()));
+        let inputs = quoted(self.named.values().map(|(input, _)| input.as_slice()));
         Some(format!(
             "{} ::: {inputs}",
             bytes(&args::without_inputs(words))
