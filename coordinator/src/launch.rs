@@ -17,6 +17,7 @@ use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE
 use protocol::lane::Side;
 use protocol::link::{self, Link, Socket};
 use protocol::message::{Hello, TaskInfo, Welcome};
+use protocol::spin::Spinning;
 
 use crate::error::PoolError;
 use crate::os::{self, WorkerProcess};
@@ -64,7 +65,7 @@ impl fmt::Debug for Launcher {
 /// A worker that was let in.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) link: Link<SharedSocket>,
+    pub(crate) link: Link<Spinning<SharedSocket>>,
     pub(crate) socket: SharedSocket,
     pub(crate) pid: u32,
     /// `None` if it was started by hand.
@@ -234,7 +235,7 @@ impl Launcher {
                     let pid = peer_pid.unwrap_or(hello.pid);
                     log::debug!("slot {slot}: process {pid} is ready");
                     let black_box = Arc::new(black_box);
-                    let mut link = Link::new(socket.clone());
+                    let mut link = Link::new(Spinning::new(socket.clone()));
                     link.share(&black_box, Side::Coordinator);
                     return Ok(Worker {
                         link,

@@ -23,6 +23,7 @@
 //! process of its own. What each module is for stands in `ARCHITECTURE.md`.
 
 mod buffers;
+mod condition;
 mod data;
 mod error;
 mod launch;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use protocol::black_box::BlackBox;
 use protocol::frame::Owned;
 use protocol::message::TaskInfo;
 
+use crate::condition::Condition;
 use crate::data::{By, Inputs, Job, Payload, Trace, Values};
 use crate::error::{Death, PoolError};
 use crate::launch::Launcher;
@@ -50,9 +51,9 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     state: Mutex<State>,
     /// Each slot waits at its own for calls.
-    work: Vec<Condvar>,
+    work: Vec<Condition>,
     /// Whoever waits for the pool as a whole waits here: its first worker, its end.
-    milestone: Condvar,
+    milestone: Condition,
     /// When the pool began, by the system's monotonic clock, in nanoseconds.
     began: u64,
     /// Wakes the supervisor.
@@ -221,7 +222,7 @@ impl Sight for Boxes<'_> {
 /// Who waits for a map.
 #[derive(Debug, Default)]
 pub(crate) struct Watcher {
-    changed: Condvar,
+    changed: Condition,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -251,8 +252,8 @@ impl Shared {
         let shared = Shared {
             config,
             state: Mutex::new(state),
-            work: (0..slots).map(|_| Condvar::new()).collect(),
-            milestone: Condvar::new(),
+            work: (0..slots).map(|_| Condition::default()).collect(),
+            milestone: Condition::default(),
             began,
             wake,
             stop,
@@ -331,7 +332,7 @@ impl Shared {
     }
 
     fn wake_slots(&self) {
-        self.work.iter().for_each(Condvar::notify_all);
+        self.work.iter().for_each(Condition::notify_all);
     }
 
     fn signal(&self, state: &State, slot: SlotId, stage: Stage) {
@@ -373,7 +374,7 @@ impl Shared {
         state.parked[slot.0] = parked;
         state.sleeping.push(slot);
         loop {
-            state = wait(&self.work[slot.0], state, limit);
+            state = self.work[slot.0].wait(state, limit);
             state.sleeping.retain(|sleeping| *sleeping != slot);
             match std::mem::replace(&mut state.parked[slot.0], Parked::InUse) {
                 // A caller has borrowed it, and will say when it is back.
@@ -441,7 +442,7 @@ impl Shared {
             if left.is_some_and(|left| left.is_zero()) {
                 return false;
             }
-            state = wait(&self.milestone, state, left);
+            state = self.milestone.wait(state, left);
         }
     }
 
@@ -467,7 +468,7 @@ impl Watcher {
         state: MutexGuard<'s, State>,
         limit: Option<Duration>,
     ) -> MutexGuard<'s, State> {
-        wait(&self.changed, state, limit)
+        self.changed.wait(state, limit)
     }
 
     /// Tells everyone who waits for the map to look again.
@@ -482,21 +483,5 @@ impl Watcher {
 
     fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn wait<'s>(
-    condvar: &Condvar,
-    state: MutexGuard<'s, State>,
-    limit: Option<Duration>,
-) -> MutexGuard<'s, State> {
-    match limit {
-        Some(limit) => {
-            condvar
-                .wait_timeout(state, limit)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0
-        }
-        None => condvar.wait(state).unwrap_or_else(PoisonError::into_inner),
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use interprocess::local_socket::traits::Stream as _;
-use protocol::link::Socket;
+use protocol::link::{self, Socket};
+use protocol::spin::ReadAtOnce;
 
 use crate::os;
 
@@ -35,6 +36,12 @@ impl Read for SharedSocket {
     }
     fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
         (&*self.0).read_vectored(buffers)
+    }
+}
+
+impl ReadAtOnce for SharedSocket {
+    fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        link::receive_at_once(&self.0, buffer)
     }
 }
 

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use interprocess::local_socket::ToFsName as _;
 use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{GenericFilePath, Listener, ListenerOptions, Name, Stream};
+use rustix::net::RecvFlags;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::black_box::BlackBox;
 use crate::frame::{self, Caps, FrameError, Owned, Reader, TooLarge};
 use crate::lane::{Inbox, Outbox, Side};
+use crate::spin::ReadAtOnce;
 
 /// Why a link is of no further use.
 #[derive(Debug)]
@@ -230,6 +232,23 @@ pub(crate) fn decode<M: DeserializeOwned>(header: &[u8]) -> Result<M, LinkError>
 
 /// A local socket, the stream of every real link.
 pub type Socket = Stream;
+
+impl ReadAtOnce for Socket {
+    fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        receive_at_once(self, buffer)
+    }
+}
+
+/// Reads what has arrived on a socket, whether or not others read it, too.
+///
+/// # Errors
+///
+/// [`ErrorKind::WouldBlock`] if nothing has, and what the system says.
+pub fn receive_at_once(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    let Stream::UdSocket(socket) = socket;
+    let (read, _) = rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?;
+    Ok(read)
+}
 
 /// Connects to the socket that a coordinator listens on.
 ///

@@ -13,6 +13,7 @@ use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE};
 use protocol::lane::Side;
 use protocol::link::{self, Link, LinkError};
 use protocol::message::Hello;
+use protocol::spin::Spinning;
 
 use crate::{by_hand, current, os, registry, run, serve};
 
@@ -100,7 +101,8 @@ fn work(name: &OsStr) -> Result<i32, String> {
         pid: std::process::id(),
         tasks,
     };
-    let mut link = Link::new(link::connect(name).map_err(|error| connect_failed(&error))?);
+    let socket = link::connect(name).map_err(|error| connect_failed(&error))?;
+    let mut link = Link::new(Spinning::new(socket));
     let introduced = handshake::introduce(&mut link, &hello);
     if let Err(handshake::HandshakeError::Link(LinkError::Closed | LinkError::Broken(_))) =
         introduced
