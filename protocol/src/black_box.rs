@@ -98,7 +98,7 @@ impl BlackBox {
     fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is page-aligned, at least SIZE bytes long (see `map`) and lives as long as
         // `self`; zeros, or whatever else another process writes, are valid for atomics, and nothing
-        // but atomic operations touches it.
+        // but atomic operations touches it, or in the lane whoever has it (see there).
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), WORDS) }
     }
 
@@ -250,6 +250,24 @@ impl BlackBox {
     }
 }
 
+/// Writes bytes into as many words as they need, the last one filled up.
+#[inline]
+fn store(words: &[AtomicU64], bytes: &[u8]) {
+    let (whole, rest) = bytes.as_chunks();
+    let mut words = words.iter();
+    // In this order: a word that there are no bytes for is not taken.
+    for (bytes, word) in whole.iter().zip(words.by_ref()) {
+        word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+    }
+    if let (Some(word), false) = (words.next(), rest.is_empty()) {
+        // Less than a word, one by one: a processor waits if it is to load as a word what it has just stored
+        // byte by byte, as short outputs are.
+        let backwards = rest.iter().rev();
+        let last = backwards.fold(0, |word, byte| word << 8 | u64::from(*byte));
+        word.store(last, Ordering::Relaxed);
+    }
+}
+
 /// Writes down what has been finished of one batch.
 #[derive(Debug)]
 pub struct Recorder<'b> {
@@ -272,7 +290,7 @@ impl Recorder<'_> {
         if self.entries == CALLS {
             return false;
         }
-        lane::store(place, &[output]);
+        store(place, output);
         // It fits into the outputs' part, so it is far below 4 GiB.
         let entry = word(nanos, output.len() as u32);
         self.words[ENTRIES + self.entries].store(entry, Ordering::Relaxed);

@@ -27,7 +27,15 @@ pub fn encode<V: Serialize + ?Sized>(
 }
 
 /// As many bytes as the longest number of 64 bits.
-const FEW: usize = 10;
+pub(crate) const FEW: usize = 10;
+
+/// Appends a few bytes. Numbers come as such, just written one by one: to copy them like that costs less than
+/// a call, or than to load them as words, which would have to wait for all of them to be there.
+#[inline]
+#[expect(clippy::map_clone, reason = "`copied` would make a call of it")]
+pub(crate) fn extend_few(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    buffer.extend(bytes.iter().map(|byte| *byte));
+}
 
 struct Append<'b>(&'b mut Vec<u8>);
 
@@ -41,14 +49,10 @@ impl postcard::ser_flavors::Flavor for Append<'_> {
     }
 
     #[inline]
-    #[expect(clippy::map_clone, reason = "`copied` would make a call of it")]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        // Numbers come as a few bytes, just written one by one. To copy them as such costs less than a call, or
-        // than to load them as words, which would have to wait for all of them to be there.
-        if bytes.len() <= FEW {
-            self.0.extend(bytes.iter().map(|byte| *byte));
-        } else {
-            self.0.extend_from_slice(bytes);
+        match bytes.len() <= FEW {
+            true => extend_few(self.0, bytes),
+            false => self.0.extend_from_slice(bytes),
         }
         Ok(())
     }

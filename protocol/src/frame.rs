@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 
-use crate::lane::{Inbox, Outbox};
+use crate::lane::{Inbox, Outbox, Placed};
 
 /// The longest header, in bytes: room for a batch of a million calls, or a very long error message.
 pub const MAX_HEADER: u32 = 64 << 20;
@@ -97,22 +97,43 @@ pub(crate) fn write_with(
     outbox: Option<&mut Outbox>,
 ) -> io::Result<()> {
     let total = payload.iter().map(|piece| piece.len()).sum::<usize>();
-    let header_len = checked("header", header.len(), MAX_HEADER)?;
+    // Before anything is put anywhere.
+    checked("header", header.len(), MAX_HEADER)?;
     let payload_len = checked("payload", total, MAX_PAYLOAD)?;
-    let place = outbox.and_then(|outbox| outbox.put(payload, total));
-    let place = place.map(u32::to_le_bytes);
-    let shared = place.map_or(0, |_| SHARED);
+    match outbox.and_then(|outbox| outbox.put(payload, total)) {
+        Some(placed) => write_placed(stream, header, placed),
+        None => write_parts(stream, header, payload_len, payload),
+    }
+}
 
+/// Writes a frame whose payload stands in the lane already.
+pub(crate) fn write_placed(
+    stream: &mut impl Write,
+    header: &[u8],
+    placed: Placed,
+) -> io::Result<()> {
+    write_parts(
+        stream,
+        header,
+        placed.len | SHARED,
+        &[&placed.at.to_le_bytes()],
+    )
+}
+
+fn write_parts(
+    stream: &mut impl Write,
+    header: &[u8],
+    payload_len: u32,
+    payload: &[&[u8]],
+) -> io::Result<()> {
+    let header_len = checked("header", header.len(), MAX_HEADER)?;
     let mut prefix = [0; PREFIX];
     prefix[..4].copy_from_slice(&header_len.to_le_bytes());
-    prefix[4..].copy_from_slice(&(payload_len | shared).to_le_bytes());
+    prefix[4..].copy_from_slice(&payload_len.to_le_bytes());
     let mut slices = Vec::with_capacity(2 + payload.len());
     slices.push(IoSlice::new(&prefix));
     slices.push(IoSlice::new(header));
-    match &place {
-        Some(place) => slices.push(IoSlice::new(place)),
-        None => slices.extend(payload.iter().map(|piece| IoSlice::new(piece))),
-    }
+    slices.extend(payload.iter().map(|piece| IoSlice::new(piece)));
     write_all_vectored(stream, &mut slices)?;
     stream.flush()
 }
@@ -201,6 +222,47 @@ impl Reader {
         stream: &mut impl Read,
         caps: Caps,
     ) -> Result<(&[u8], &[u8]), FrameError> {
+        let (at, payload) = self.read_head(stream, caps)?;
+        self.shared = at.is_some();
+        let header = &self.buffer[PREFIX..self.payload];
+        let Some(at) = at else {
+            return Ok((header, &self.buffer[self.payload..self.used]));
+        };
+        match &self.inbox {
+            Some(inbox) if inbox.take(at, payload, &mut self.parcel) => Ok((header, &self.parcel)),
+            _ => Err(FrameError::NoSuchPlace),
+        }
+    }
+
+    /// As [`read`](Self::read), for whoever answers before he reads on and puts nothing into the lane before
+    /// the word that is returned, too: the payload is where it came, if that may be. It can't be handed over.
+    pub(crate) fn read_in_place(
+        &mut self,
+        stream: &mut impl Read,
+        caps: Caps,
+    ) -> Result<(&[u8], &[u8], usize), FrameError> {
+        let (at, payload) = self.read_head(stream, caps)?;
+        self.shared = false;
+        let header = &self.buffer[PREFIX..self.payload];
+        let Some(at) = at else {
+            return Ok((header, &self.buffer[self.payload..self.used], 0));
+        };
+        let inbox = self.inbox.as_ref().ok_or(FrameError::NoSuchPlace)?;
+        if let Some((payload, behind)) = inbox.in_place(at, payload) {
+            return Ok((header, payload, behind));
+        }
+        match inbox.take(at, payload, &mut self.parcel) {
+            true => Ok((header, &self.parcel, 0)),
+            false => Err(FrameError::NoSuchPlace),
+        }
+    }
+
+    /// Reads a frame, and says how long its payload is and, if it stands elsewhere, where.
+    fn read_head(
+        &mut self,
+        stream: &mut impl Read,
+        caps: Caps,
+    ) -> Result<(Option<u32>, usize), FrameError> {
         self.forget_last();
         self.fill(stream, PREFIX, FrameError::Closed)?;
         let header = self.number(0);
@@ -216,18 +278,7 @@ impl Reader {
             FrameError::Io(io::ErrorKind::UnexpectedEof.into()),
         )?;
         self.used = end;
-        self.shared = shared;
-        let (header, rest) = self.buffer[PREFIX..end].split_at(header);
-        if !shared {
-            return Ok((header, rest));
-        }
-        let place = self.number(self.payload);
-        match &self.inbox {
-            Some(inbox) if inbox.take(place, payload, &mut self.parcel) => {
-                Ok((header, &self.parcel))
-            }
-            _ => Err(FrameError::NoSuchPlace),
-        }
+        Ok((shared.then(|| self.number(self.payload)), payload))
     }
 
     /// Gives away the frame that was read last. A small one is copied; for a large one the reader goes on

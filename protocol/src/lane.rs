@@ -8,10 +8,13 @@
 //! Small ones may stand there behind each other; the sender begins again in front as soon as all were
 //! taken. As the two sides speak in turn, each has the whole lane while it speaks.
 //!
-//! What stands here may change while it is read, if the other side is up to no good: it is copied out
-//! before anybody looks at it.
+//! What a large payload costs is to be copied. So a worker reads inputs [where they
+//! stand](Inbox::in_place), and writes a large output [here in the first place](crate::sheet). It takes its
+//! coordinator's word for leaving the lane alone meanwhile; it runs whatever that says, after all. A
+//! coordinator takes nobody's word: it copies a payload out before it looks at it.
 
 use std::mem::MaybeUninit;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -24,6 +27,9 @@ pub const SIZE: usize = 4 << 20;
 pub(crate) const WORDS: usize = SIZE / 8;
 /// How far payloads reach that stand behind others, in words: as much as is worth the memory.
 const SPREAD: usize = (512 << 10) / 8;
+/// The largest input that is read where it stands, in bytes: behind it there has to be room for an output
+/// like it.
+const IN_PLACE: usize = SIZE / 2;
 
 /// Which side of a link one is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +47,19 @@ pub(crate) struct Outbox {
     side: Side,
     /// How many payloads were put here, counting as the other side does.
     sent: u64,
-    /// The word behind the last of them.
+    /// The first word that is ours: before it stands what the other side has said last.
+    base: usize,
+    /// The word behind the last payload.
     at: usize,
+}
+
+/// A payload that stands in the lane, and of which the other side has not been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// At which word.
+    pub(crate) at: u32,
+    /// In bytes.
+    pub(crate) len: u32,
 }
 
 impl Outbox {
@@ -52,30 +69,118 @@ impl Outbox {
             shared,
             side,
             sent: 0,
+            base: 0,
             at: 0,
         }
     }
 
-    /// Puts a payload of so many bytes here, and says at which word. `None` if it has to travel in its frame.
-    pub(crate) fn put(&mut self, payload: &[&[u8]], len: usize) -> Option<u32> {
+    /// It is this side's turn, which means that the other has taken everything. What stands before this word
+    /// is still being read.
+    pub(crate) fn begin_turn(&mut self, base: usize) {
+        (self.base, self.at) = (base, base);
+    }
+
+    /// Puts a payload of so many bytes here. `None` if it has to travel in its frame.
+    pub(crate) fn put(&mut self, payload: &[&[u8]], len: usize) -> Option<Placed> {
         if len < LEAST {
             return None;
         }
-        let taken = self.shared.taken(self.side).load(Ordering::Acquire);
-        if self.at == 0 || taken == self.sent {
-            (self.at, self.sent) = (0, taken);
-        }
-        let end = self.at + len.div_ceil(8);
-        if self.at > 0 && end > SPREAD {
+        let from = self.start();
+        if from > self.base && from + len.div_ceil(8) > self.base + SPREAD {
             return None;
         }
-        let place = self.shared.lane().get(self.at..end)?;
-        store(place, payload);
+        let mut draft = Draft { from, len: 0 };
+        let fits = payload
+            .iter()
+            .all(|piece| draft.append(&self.shared, piece));
+        fits.then(|| self.commit(&draft))
+    }
+
+    /// The word at which the next payload may begin.
+    fn start(&mut self) -> usize {
+        let taken = self.shared.taken(self.side).load(Ordering::Acquire);
+        if self.at == self.base || taken == self.sent {
+            (self.at, self.sent) = (self.base, taken);
+        }
+        self.at
+    }
+
+    fn commit(&mut self, draft: &Draft) -> Placed {
         // Whoever hears of it sees it.
         fence(Ordering::Release);
-        let at = std::mem::replace(&mut self.at, end);
+        self.at = draft.from + draft.len.div_ceil(8);
         self.sent = self.sent.wrapping_add(1);
-        u32::try_from(at).ok()
+        Placed {
+            // Both are far below 4 GiB.
+            at: draft.from as u32,
+            len: draft.len as u32,
+        }
+    }
+
+    /// Begins a payload whose length is not known yet.
+    pub(crate) fn draft(&mut self) -> OpenDraft<'_> {
+        let from = self.start();
+        OpenDraft {
+            outbox: self,
+            draft: Draft { from, len: 0 },
+        }
+    }
+}
+
+/// Bytes that are being put one behind the other, from a word on.
+#[derive(Debug)]
+struct Draft {
+    from: usize,
+    len: usize,
+}
+
+impl Draft {
+    /// Adds bytes. `false`, and nothing is added, if there is no room for them.
+    #[expect(unsafe_code, reason = "memory that two processes share")]
+    fn append(&mut self, shared: &BlackBox, bytes: &[u8]) -> bool {
+        let lane = shared.lane();
+        let start = self.from * 8 + self.len;
+        let end = start.checked_add(bytes.len());
+        if end.is_none_or(|end| end > size_of_val(lane)) {
+            return false;
+        }
+        // SAFETY: it fits, and `bytes` is no part of the lane: nothing here hands out any of it while its
+        // side may write. Atomics may be written by a shared reference, and of this process nobody else
+        // touches the lane; what the other one makes of it before it is told is its own affair.
+        unsafe {
+            let lane = lane.as_ptr().cast::<u8>().cast_mut();
+            ptr::copy_nonoverlapping(bytes.as_ptr(), lane.add(start), bytes.len());
+        }
+        self.len += bytes.len();
+        true
+    }
+}
+
+/// A payload that is being written into the lane. Dropped, it has never been there.
+#[derive(Debug)]
+pub(crate) struct OpenDraft<'o> {
+    outbox: &'o mut Outbox,
+    draft: Draft,
+}
+
+impl OpenDraft<'_> {
+    /// Adds bytes. `false`, and nothing is added, if there is no room for them.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        self.draft.append(&self.outbox.shared, bytes)
+    }
+
+    /// What has been written so far, at the end of a buffer.
+    pub(crate) fn copy_to(&self, buffer: &mut Vec<u8>) {
+        load(
+            &self.outbox.shared.lane()[self.draft.from..],
+            self.draft.len,
+            buffer,
+        );
+    }
+
+    /// It is complete.
+    pub(crate) fn close(self) -> Placed {
+        self.outbox.commit(&self.draft)
     }
 }
 
@@ -91,14 +196,43 @@ impl Inbox {
         Inbox { shared, side }
     }
 
+    fn place(&self, at: u32, len: usize) -> Option<&[AtomicU64]> {
+        let at = at as usize;
+        self.shared.lane().get(at..at + len.div_ceil(8))
+    }
+
     /// Copies a payload into a buffer. `false` if there is no such place.
     pub(crate) fn take(&self, at: u32, len: usize, buffer: &mut Vec<u8>) -> bool {
-        let at = at as usize;
-        let place = self.shared.lane().get(at..at + len.div_ceil(8));
-        let Some(place) = place else { return false };
+        let Some(place) = self.place(at, len) else {
+            return false;
+        };
         buffer.clear();
         fence(Ordering::Acquire);
         load(place, len, buffer);
+        self.count();
+        true
+    }
+
+    /// A payload where it stands, and the word behind it, if this side reads it so: a worker that answers
+    /// behind it.
+    #[expect(unsafe_code, reason = "memory that two processes share")]
+    pub(crate) fn in_place(&self, at: u32, len: usize) -> Option<(&[u8], usize)> {
+        if self.side != Side::Worker || len > IN_PLACE {
+            return None;
+        }
+        let place = self.place(at, len)?;
+        fence(Ordering::Acquire);
+        self.count();
+        // SAFETY: `len` bytes fit into the place, which lives as long as `self`. It does not change while
+        // it is borrowed: a borrow of the inbox lasts until the next frame is read at most, and until then
+        // this side writes behind it, if at all, and the coordinator, who is waiting for an answer, does not
+        // write.
+        let bytes = unsafe { std::slice::from_raw_parts(place.as_ptr().cast(), len) };
+        Some((bytes, at as usize + place.len()))
+    }
+
+    /// Notes that a payload was taken.
+    fn count(&self) {
         let taken = self.shared.taken(match self.side {
             Side::Coordinator => Side::Worker,
             Side::Worker => Side::Coordinator,
@@ -106,50 +240,7 @@ impl Inbox {
         // Nobody else counts here.
         let count = taken.load(Ordering::Relaxed).wrapping_add(1);
         taken.store(count, Ordering::Release);
-        true
     }
-}
-
-/// Writes bytes into as many words as they need, the last one filled up.
-#[inline]
-pub(crate) fn store(words: &[AtomicU64], pieces: &[&[u8]]) {
-    let mut words = words.iter();
-    let mut put = |word| {
-        if let Some(place) = words.next() {
-            place.store(word, Ordering::Relaxed);
-        }
-    };
-    // The lowest bytes of a word that is not full yet.
-    let (mut begun, mut many) = (0, 0);
-    for piece in pieces {
-        let mut piece = *piece;
-        if many > 0 {
-            let (front, behind) = piece.split_at(piece.len().min(8 - many));
-            begun |= gather(front) << (8 * many);
-            many += front.len();
-            piece = behind;
-            if many < 8 {
-                continue;
-            }
-            put(begun);
-        }
-        let (whole, rest) = piece.as_chunks();
-        whole
-            .iter()
-            .for_each(|bytes| put(u64::from_le_bytes(*bytes)));
-        (begun, many) = (gather(rest), rest.len());
-    }
-    if many > 0 {
-        put(begun);
-    }
-}
-
-/// Less than a word, one by one: a processor waits if it is to load as a word what it has just stored byte
-/// by byte, as short outputs are.
-#[inline]
-fn gather(bytes: &[u8]) -> u64 {
-    let backwards = bytes.iter().rev();
-    backwards.fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// Appends so many bytes from words, or fewer if there are not so many.

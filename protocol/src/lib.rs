@@ -84,6 +84,7 @@ pub mod handshake;
 pub mod lane;
 pub mod link;
 pub mod message;
+pub mod sheet;
 pub mod spin;
 
 pub use encode::encode;

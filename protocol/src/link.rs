@@ -13,7 +13,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::black_box::BlackBox;
 use crate::frame::{self, Caps, FrameError, Owned, Reader, TooLarge};
-use crate::lane::{Inbox, Outbox, Side};
+use crate::lane::{Inbox, Outbox, Placed, Side};
+use crate::sheet::Sheet;
 use crate::spin::ReadAtOnce;
 
 /// Why a link is of no further use.
@@ -153,7 +154,10 @@ impl<S: Read + Write> Link<S> {
         &mut self,
         caps: Caps,
     ) -> Result<(M, &[u8], Answer<'_, S>), LinkError> {
-        let (header, payload) = self.reader.read(&mut self.stream, caps)?;
+        let (header, payload, behind) = self.reader.read_in_place(&mut self.stream, caps)?;
+        if let Some(outbox) = &mut self.writer.outbox {
+            outbox.begin_turn(behind);
+        }
         let answer = Answer {
             stream: &mut self.stream,
             writer: &mut self.writer,
@@ -202,6 +206,27 @@ impl<S: Write> Answer<'_, S> {
         crate::encode(message, header).map_err(LinkError::malformed)?;
         send_raw(self.stream, header, payload, outbox.as_mut())
     }
+
+    /// Where an output is written that is to be sent: behind others in a buffer, unless it is large.
+    pub fn sheet<'s>(&'s mut self, buffer: &'s mut Vec<u8>) -> Sheet<'s> {
+        Sheet::with_lane(buffer, self.writer.outbox.as_mut())
+    }
+
+    /// Sends a message with an output that was large.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::send`].
+    pub fn send_placed(
+        &mut self,
+        message: &impl Serialize,
+        payload: Placed,
+    ) -> Result<(), LinkError> {
+        let header = &mut self.writer.header;
+        header.clear();
+        crate::encode(message, header).map_err(LinkError::malformed)?;
+        frame::write_placed(self.stream, header, payload).map_err(write_failed)
+    }
 }
 
 fn send_raw(
@@ -210,13 +235,15 @@ fn send_raw(
     payload: &[&[u8]],
     outbox: Option<&mut Outbox>,
 ) -> Result<(), LinkError> {
-    frame::write_with(stream, header, payload, outbox).map_err(|error| {
-        // Only the frame's own word says that nothing was sent, not the kind: streams use it, too.
-        match error.get_ref() {
-            Some(inner) if inner.is::<TooLarge>() => LinkError::TooLarge(error.to_string()),
-            _ => LinkError::Broken(error),
-        }
-    })
+    frame::write_with(stream, header, payload, outbox).map_err(write_failed)
+}
+
+fn write_failed(error: io::Error) -> LinkError {
+    // Only the frame's own word says that nothing was sent, not the kind: streams use it, too.
+    match error.get_ref() {
+        Some(inner) if inner.is::<TooLarge>() => LinkError::TooLarge(error.to_string()),
+        _ => LinkError::Broken(error),
+    }
 }
 
 pub(crate) fn decode<M: DeserializeOwned>(header: &[u8]) -> Result<M, LinkError> {

@@ -146,6 +146,111 @@ proptest! {
     }
 }
 
+/// Bytes that are written in one go.
+struct Bytes<'b>(&'b [u8]);
+
+impl serde::Serialize for Bytes<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+/// What a worker does with one output.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    /// Writes something large between two small things, and sends it.
+    Send(usize),
+    /// The same with something that was encoded before.
+    SendEncoded(usize),
+    /// Writes it, and thinks better of it.
+    Forget(usize),
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let size = || prop_oneof![0..40_usize, 100_usize << 10..300 << 10, size()];
+    prop_oneof![
+        size().prop_map(Deed::Send),
+        size().prop_map(Deed::SendEncoded),
+        size().prop_map(Deed::Forget),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// The input is what it was until the end, and the outputs arrive, whatever their sizes.
+    #[test]
+    fn a_worker_answers_behind_what_it_reads(
+        turns in prop::collection::vec((size(), prop::collection::vec(deed(), 0..5)), 1..4),
+    ) {
+        let Pair { mut coordinator, mut worker, .. } = pair();
+        for (size, deeds) in turns {
+            let input = payload(size, 99);
+            send(&mut coordinator, 0, &input, &[]);
+            let (_, read, mut answer) = worker.receive_to_answer::<Reply>(Caps::FULL).unwrap();
+            let mut expected = Vec::new();
+            for (number, deed) in deeds.into_iter().enumerate() {
+                let (Deed::Send(size) | Deed::SendEncoded(size) | Deed::Forget(size)) = deed;
+                let output = payload(size, number as u32);
+                let whole = (7_u8, Bytes(&output), "behind");
+                let mut encoded = vec![1, 2, 3];
+                let placed = match deed {
+                    Deed::SendEncoded(_) => {
+                        protocol::encode(&whole, &mut encoded).unwrap();
+                        None
+                    }
+                    Deed::Send(_) => {
+                        let mut sheet = answer.sheet(&mut encoded);
+                        sheet.encode(&whole).unwrap();
+                        sheet.placed()
+                    }
+                    Deed::Forget(_) => {
+                        let mut sheet = answer.sheet(&mut encoded);
+                        sheet.encode(&whole).unwrap();
+                        sheet.clear();
+                        prop_assert_eq!(sheet.placed(), None);
+                        prop_assert_eq!(&encoded, &[1, 2, 3]);
+                        continue;
+                    }
+                };
+                match placed {
+                    Some(placed) => {
+                        prop_assert_eq!(&encoded, &[1, 2, 3]);
+                        answer.send_placed(&message(number as u32), placed).unwrap();
+                    }
+                    None => answer.send(&message(number as u32), &[&encoded[3..]]).unwrap(),
+                }
+                expected.push((number as u32, postcard::to_stdvec(&whole).unwrap()));
+            }
+            prop_assert!(read == input);
+            for (number, bytes) in expected {
+                let (heard, got) = coordinator.receive::<Reply>(Caps::FULL).unwrap();
+                prop_assert_eq!(heard, message(number));
+                prop_assert!(got == bytes);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_output_is_written_where_it_is_taken_from() {
+    let mut pair = pair();
+    for len in [1 << 20, 2 << 20, 100] {
+        let bytes = payload(len, 1);
+        send(&mut pair.coordinator, 0, &bytes, &[]);
+        let (_, read, mut answer) = pair.worker.receive_to_answer::<Reply>(Caps::FULL).unwrap();
+        // As much as there was in the input, for half of the lane, and its length.
+        let output = payload(len - 10, 2);
+        let mut buffer = Vec::new();
+        let mut sheet = answer.sheet(&mut buffer);
+        sheet.encode(&Bytes(&output)).unwrap();
+        let placed = sheet.placed();
+        assert_eq!(placed.is_some(), len > 100);
+        assert_eq!(buffer.is_empty(), len > 100);
+        assert!(read == bytes);
+    }
+}
+
 #[test]
 fn large_payloads_stay_out_of_the_stream_as_long_as_there_is_room() {
     let mut pair = pair();

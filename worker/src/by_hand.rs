@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use protocol::message::Verdict;
+use protocol::sheet::Sheet;
 
 use crate::{registry, run, text};
 
@@ -94,7 +95,11 @@ fn call(task: &OsStr, input: &OsStr) -> ExitCode {
     };
     let mut output = Vec::new();
     run::install_panic_hook();
-    let why = match run::guarded(entry.text, input.as_encoded_bytes(), &mut output) {
+    let why = match run::guarded(
+        entry.text,
+        input.as_encoded_bytes(),
+        &mut Sheet::new(&mut output),
+    ) {
         Verdict::Value => {
             return match text::show(&output) {
                 Some(shown) => print(&format!("{shown}\n")),

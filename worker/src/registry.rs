@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use protocol::message::{TaskInfo, Verdict};
+use protocol::sheet::Sheet;
 
 use crate::run;
 use crate::task::Task;
@@ -21,8 +22,8 @@ pub struct Entry {
     pub(crate) text: Runner,
 }
 
-/// Runs a task on an encoded input and appends the encoded output.
-pub(crate) type Runner = fn(&[u8], &mut Vec<u8>) -> Verdict;
+/// Runs a task on an encoded input and writes down the encoded output.
+pub(crate) type Runner = fn(&[u8], &mut Sheet<'_>) -> Verdict;
 
 impl Entry {
     /// The entry of a task. `location` is where it is defined, as `file:line`.

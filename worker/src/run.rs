@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
 use protocol::message::{Panic, Verdict};
+use protocol::sheet::Sheet;
 
 use crate::registry::Runner;
 use crate::shared;
@@ -13,10 +14,10 @@ use crate::task::Task;
 use crate::text;
 
 /// Runs `T` on an input in postcard.
-pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Vec<u8>) -> Verdict {
+pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict {
     match postcard::take_from_bytes::<T::Input>(input) {
         Ok((input, [])) => run::<T>(input, output, |value, output| {
-            protocol::encode(value, output).map_err(|error| error.to_string())
+            output.encode(value).map_err(|error| error.to_string())
         }),
         Ok((_, rest)) => undecodable_input::<T>(&format!("{} bytes too many", rest.len())),
         Err(error) => {
@@ -27,9 +28,11 @@ pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Vec<u8>) -> Verdict {
 }
 
 /// Runs `T` on an input as a person types it: JSON of the input type, or else a plain string.
-pub(crate) fn text<T: Task>(input: &[u8], output: &mut Vec<u8>) -> Verdict {
+pub(crate) fn text<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict {
     match text::parse::<T::Input>(input) {
-        Ok(input) => run::<T>(input, output, text::encode),
+        Ok(input) => run::<T>(input, output, |value, output| {
+            text::encode(value, output.buffer())
+        }),
         Err(why) => undecodable_input::<T>(&why),
     }
 }
@@ -37,10 +40,9 @@ pub(crate) fn text<T: Task>(input: &[u8], output: &mut Vec<u8>) -> Verdict {
 /// Runs the function on a decoded input and encodes what it returns.
 fn run<T: Task>(
     input: T::Input,
-    output: &mut Vec<u8>,
-    encode: impl FnOnce(&T::Output, &mut Vec<u8>) -> Result<(), String>,
+    output: &mut Sheet<'_>,
+    encode: impl FnOnce(&T::Output, &mut Sheet<'_>) -> Result<(), String>,
 ) -> Verdict {
-    let start = output.len();
     let verdict = match T::run(input) {
         Ok(value) => match encode(&value, output) {
             Ok(()) => Verdict::Value,
@@ -52,7 +54,7 @@ fn run<T: Task>(
         Err(why) => Verdict::Failed(why),
     };
     if verdict != Verdict::Value {
-        output.truncate(start);
+        output.clear();
     }
     verdict
 }
@@ -69,13 +71,12 @@ thread_local! {
 }
 
 /// Runs a call so that a panic in it, also while decoding and encoding, becomes a verdict.
-pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Vec<u8>) -> Verdict {
+pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Sheet<'_>) -> Verdict {
     IN_CALL.set(true);
-    let start = output.len();
     let result = panic::catch_unwind(AssertUnwindSafe(|| runner(input, output)));
     IN_CALL.set(false);
     result.unwrap_or_else(|payload| {
-        output.truncate(start);
+        output.clear();
         let message = message_of(payload.as_ref());
         // `resume_unwind` unwinds without calling the hook, which may have seen an earlier panic.
         let caught = CAUGHT.take().filter(|panic| panic.message == message);

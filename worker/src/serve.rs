@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 
 use protocol::black_box::{BlackBox, CALLS, Recorder};
 use protocol::frame::Caps;
+use protocol::lane::Placed;
 use protocol::link::{Answer, Link, LinkError};
 use protocol::message::{Batch, CallReply, Encoding, Reply, Stopped, ToWorker, Values, Verdict};
 
@@ -85,6 +86,15 @@ struct Run<'b, 'l, S> {
     /// When the oldest of them was gathered.
     since: u64,
     clock: Clock,
+}
+
+/// Where a call's output stands, if it has one.
+#[derive(Debug, Clone, Copy)]
+enum Output {
+    /// In `outputs`, from here on.
+    From(usize),
+    /// Where the coordinator takes it from.
+    Placed(Placed),
 }
 
 /// Times calls. Reading the system's clock costs about as much as a very short call, so those are timed
@@ -186,35 +196,42 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
                 cancelled: false,
             }));
             let start = self.outputs.len();
+            let mut sheet = self.answer.sheet(&mut self.outputs);
             let verdict = match &task {
-                Ok(task) => {
-                    run::guarded(runner(task, self.batch.encoding), input, &mut self.outputs)
-                }
+                Ok(task) => run::guarded(runner(task, self.batch.encoding), input, &mut sheet),
                 Err(why) => Verdict::Undecodable(why.clone()),
             };
+            let output = match sheet.placed() {
+                Some(placed) => Output::Placed(placed),
+                None => Output::From(start),
+            };
             let printed = self.watch.look(self.clock.skips());
-            self.ended(at, verdict, printed, start)?;
+            self.ended(at, verdict, printed, output)?;
         }
         current::set(None);
         self.close()?;
         Ok(self.outputs)
     }
 
-    /// A call has ended: its output, if it has one, stands in `outputs` from `start` on.
+    /// A call has ended.
     fn ended(
         &mut self,
         at: u32,
         verdict: Verdict,
         printed: Option<Printed>,
-        start: usize,
+        output: Output,
     ) -> Result<(), LinkError> {
-        let output = &self.outputs[start..];
-        let alone = verdict != Verdict::Value || printed.is_some() || output.len() >= GATHERED;
+        let silent = match output {
+            Output::From(start) if verdict == Verdict::Value && printed.is_none() => {
+                Some(&self.outputs[start..]).filter(|output| output.len() < GATHERED)
+            }
+            _ => None,
+        };
         // Nothing that comes later could correct what is said of the last one.
-        let nanos = self.clock.tick(alone || at + 1 == self.calls);
-        if alone {
-            return self.send_call(at, verdict, printed, start, nanos);
-        }
+        let nanos = (self.clock).tick(silent.is_none() || at + 1 == self.calls);
+        let Some(output) = silent else {
+            return self.send_call(at, verdict, printed, output, nanos);
+        };
         if self.many == 0 {
             self.gathered.at = at;
             self.since = self.clock.now;
@@ -263,22 +280,26 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         Ok(())
     }
 
-    /// Sends what was gathered, and then this call by itself: its output begins at `start`.
+    /// Sends what was gathered, and then this call by itself.
     fn send_call(
         &mut self,
         at: u32,
         verdict: Verdict,
         printed: Option<Printed>,
-        start: usize,
+        output: Output,
         nanos: u64,
     ) -> Result<(), LinkError> {
-        self.send_values(at, start)?;
+        let end = match output {
+            Output::From(start) => start,
+            Output::Placed(_) => self.outputs.len(),
+        };
+        self.send_values(at, end)?;
         // Output that a look has missed is this call's, too.
         let printed = self.watch.look_closely().or(printed);
         let printed = printed.unwrap_or_else(|| self.watch.measure());
-        match self.send_one(at, verdict, printed, nanos, start) {
+        match self.send_one(at, verdict, printed, nanos, output) {
             Err(LinkError::TooLarge(what)) => {
-                let nothing = self.outputs.len();
+                let nothing = Output::From(self.outputs.len());
                 self.send_one(at, too_large(&what), printed, nanos, nothing)?;
             }
             sent => sent?,
@@ -288,14 +309,13 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         Ok(())
     }
 
-    /// Sends one call, with what stands in `outputs` from `start` on.
     fn send_one(
         &mut self,
         at: u32,
         verdict: Verdict,
         printed: Printed,
         nanos: u64,
-        start: usize,
+        output: Output,
     ) -> Result<(), LinkError> {
         let reply = Reply::Call(CallReply {
             serial: self.batch.serial,
@@ -305,7 +325,10 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             stderr: printed.stderr,
             verdict,
         });
-        self.answer.send(&reply, &[&self.outputs[start..]])
+        match output {
+            Output::From(start) => self.answer.send(&reply, &[&self.outputs[start..]]),
+            Output::Placed(placed) => self.answer.send_placed(&reply, placed),
+        }
     }
 
     /// Sends what is left at the end. What the looks after each call have missed is the last one's.
@@ -322,7 +345,8 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         self.many -= 1;
         let start = self.outputs.len() - len as usize;
         let last = self.calls - 1;
-        self.send_call(last, Verdict::Value, Some(printed), start, nanos.into())
+        let output = Output::From(start);
+        self.send_call(last, Verdict::Value, Some(printed), output, nanos.into())
     }
 }
 
