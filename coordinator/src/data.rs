@@ -63,6 +63,7 @@ impl Default for Chunk {
 
 impl Chunk {
     /// Adds an input by encoding it. One that can't be encoded leaves nothing behind.
+    #[inline]
     pub(crate) fn add(
         &mut self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,

@@ -1,6 +1,10 @@
-//! Appends values in postcard encoding to what is there already.
+//! Values in postcard encoding: appended to what is there already, and read again.
+//!
+//! Neither uses the functions that postcard has for it: those are a call for each number, which is a good
+//! part of what a short call costs.
 
-use serde::Serialize;
+use postcard::{Deserializer, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// Appends a value to a buffer. If it can't be encoded, the buffer is as it was.
 ///
@@ -14,16 +18,50 @@ use serde::Serialize;
 /// assert_eq!(buffer, [7, 1, 1]);
 /// # Ok::<(), postcard::Error>(())
 /// ```
+#[inline]
 pub fn encode<V: Serialize + ?Sized>(
     value: &V,
     buffer: &mut Vec<u8>,
 ) -> Result<(), postcard::Error> {
     let start = buffer.len();
-    let encoded = postcard::serialize_with_flavor(value, Append(buffer));
+    let encoded = value.serialize(&mut Serializer {
+        output: Append(buffer),
+    });
     if encoded.is_err() {
         buffer.truncate(start);
     }
     encoded
+}
+
+/// Reads a value that bytes are the encoding of, all of them.
+///
+/// # Errors
+///
+/// They are not; in words.
+///
+/// ```
+/// assert_eq!(protocol::decode::<(u8, bool)>(&[7, 1]), Ok((7, true)));
+/// assert_eq!(protocol::decode::<u8>(&[7, 1]), Err("1 bytes too many".to_owned()));
+/// assert!(protocol::decode::<(u8, bool)>(&[7]).is_err());
+/// ```
+#[inline]
+pub fn decode<'d, V: Deserialize<'d>>(bytes: &'d [u8]) -> Result<V, String> {
+    let mut deserializer = Deserializer::from_bytes(bytes);
+    let value = V::deserialize(&mut deserializer).map_err(in_words)?;
+    match deserializer.finalize().map_err(in_words)? {
+        [] => Ok(value),
+        rest => Err(too_many(rest.len())),
+    }
+}
+
+#[cold]
+fn in_words(error: postcard::Error) -> String {
+    error.to_string()
+}
+
+#[cold]
+fn too_many(bytes: usize) -> String {
+    format!("{bytes} bytes too many")
 }
 
 /// As many bytes as the longest number of 64 bits.

@@ -87,5 +87,5 @@ pub mod message;
 pub mod sheet;
 pub mod spin;
 
-pub use encode::encode;
+pub use encode::{decode, encode};
 pub use link::{Link, LinkError};

@@ -208,6 +208,7 @@ impl<S: Write> Answer<'_, S> {
     }
 
     /// Where an output is written that is to be sent: behind others in a buffer, unless it is large.
+    #[inline]
     pub fn sheet<'s>(&'s mut self, buffer: &'s mut Vec<u8>) -> Sheet<'s> {
         Sheet::with_lane(buffer, self.writer.outbox.as_mut())
     }
@@ -247,14 +248,7 @@ fn write_failed(error: io::Error) -> LinkError {
 }
 
 pub(crate) fn decode<M: DeserializeOwned>(header: &[u8]) -> Result<M, LinkError> {
-    match postcard::take_from_bytes(header) {
-        Ok((message, [])) => Ok(message),
-        Ok((_, rest)) => Err(LinkError::Malformed(format!(
-            "{} bytes behind a message",
-            rest.len()
-        ))),
-        Err(error) => Err(LinkError::malformed(error)),
-    }
+    crate::decode(header).map_err(LinkError::Malformed)
 }
 
 /// A local socket, the stream of every real link.

@@ -4,6 +4,7 @@
 //! where it will be read: into the [lane](crate::lane), while it is being encoded, so that it need not be
 //! copied once more.
 
+use postcard::Serializer;
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
@@ -37,6 +38,7 @@ impl<'s> Sheet<'s> {
         Self::with_lane(buffer, None)
     }
 
+    #[inline]
     pub(crate) fn with_lane(buffer: &'s mut Vec<u8>, outbox: Option<&'s mut Outbox>) -> Self {
         Sheet {
             start: buffer.len(),
@@ -64,8 +66,11 @@ impl<'s> Sheet<'s> {
     /// assert_eq!(buffer, [7, 1, 1]);
     /// # Ok::<(), postcard::Error>(())
     /// ```
+    #[inline]
     pub fn encode<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), postcard::Error> {
-        postcard::serialize_with_flavor(value, Writing(self))
+        value.serialize(&mut Serializer {
+            output: Writing(self),
+        })
     }
 
     /// Forgets what is written on it.

@@ -36,6 +36,7 @@ impl Watch {
     /// With `in_passing` it leaves in Rust's buffer what has not come to the end of a line: looking there
     /// takes a lock, which costs as much as a very short call. Then the part of a line is found with a
     /// later call, after which nothing is done in passing any more.
+    #[inline]
     pub(crate) fn look(&mut self, in_passing: bool) -> Option<Printed> {
         if !in_passing || self.has_printed {
             flush();
@@ -45,9 +46,14 @@ impl Watch {
         if !self.stdout.has_grown() && !self.stderr.has_grown() {
             return None;
         }
+        Some(self.look_at_growth())
+    }
+
+    #[cold]
+    fn look_at_growth(&mut self) -> Printed {
         flush();
         self.has_printed = true;
-        Some(self.measure())
+        self.measure()
     }
 
     /// As [`look`](Self::look), and sees everything, where a look may miss output that begins with

@@ -15,15 +15,11 @@ use crate::text;
 
 /// Runs `T` on an input in postcard.
 pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict {
-    match postcard::take_from_bytes::<T::Input>(input) {
-        Ok((input, [])) => run::<T>(input, output, |value, output| {
+    match protocol::decode::<T::Input>(input) {
+        Ok(input) => run::<T>(input, output, |value, output| {
             output.encode(value).map_err(|error| error.to_string())
         }),
-        Ok((_, rest)) => undecodable_input::<T>(&format!("{} bytes too many", rest.len())),
-        Err(error) => {
-            let why = shared::take_why().unwrap_or_else(|| error.to_string());
-            undecodable_input::<T>(&why)
-        }
+        Err(why) => undecodable_input::<T>(&shared::take_why().unwrap_or(why)),
     }
 }
 
@@ -38,6 +34,7 @@ pub(crate) fn text<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict {
 }
 
 /// Runs the function on a decoded input and encodes what it returns.
+#[inline]
 fn run<T: Task>(
     input: T::Input,
     output: &mut Sheet<'_>,
@@ -71,6 +68,7 @@ thread_local! {
 }
 
 /// Runs a call so that a panic in it, also while decoding and encoding, becomes a verdict.
+#[inline]
 pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Sheet<'_>) -> Verdict {
     IN_CALL.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| runner(input, output)));

@@ -176,10 +176,17 @@ fn keep(region: &Arc<Region>) {
 }
 
 /// Takes what the inputs refer to that were encoded on this thread since the last time.
-pub fn take_kept(mut each: impl FnMut(Kept)) {
-    if KEEPS.replace(false) {
-        KEPT.take().into_iter().for_each(&mut each);
+#[inline]
+pub fn take_kept(each: impl FnMut(Kept)) {
+    if KEEPS.get() {
+        take_all_kept().into_iter().for_each(each);
     }
+}
+
+#[cold]
+fn take_all_kept() -> Vec<Kept> {
+    KEEPS.set(false);
+    KEPT.take()
 }
 
 fn explain(why: &str) {
@@ -236,7 +243,7 @@ fn find<T: DeserializeOwned + Send + Sync + 'static>(
         return Err(gone());
     }
     let bytes = os::Bytes::map(&file, reference.len).map_err(|error| error.to_string())?;
-    let value: T = postcard::from_bytes(&bytes)
+    let value: T = protocol::decode(&bytes)
         .map_err(|error| format!("a shared value could not be decoded: {error}"))?;
     let value = Arc::new(value);
     known().push(Known {

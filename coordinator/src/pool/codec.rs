@@ -51,6 +51,7 @@ impl<T: Task> Codec for Typed<T> {
         }
     }
 
+    #[inline]
     fn encode(&self, input: T::Input, to: &mut Vec<u8>) -> Result<(), String> {
         protocol::encode(&input, to).map_err(|error| {
             let why = worker::private::take_why().unwrap_or_else(|| error.to_string());
@@ -58,14 +59,10 @@ impl<T: Task> Codec for Typed<T> {
         })
     }
 
+    #[inline]
     fn decode(output: &[u8]) -> Result<T::Output, String> {
-        let wrong =
-            |what: String| format!("the output of `{}` could not be decoded: {what}", T::NAME);
-        match postcard::take_from_bytes(output) {
-            Ok((value, [])) => Ok(value),
-            Ok((_, rest)) => Err(wrong(format!("{} bytes too many", rest.len()))),
-            Err(error) => Err(wrong(error.to_string())),
-        }
+        protocol::decode(output)
+            .map_err(|what| format!("the output of `{}` could not be decoded: {what}", T::NAME))
     }
 }
 
