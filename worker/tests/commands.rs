@@ -9,6 +9,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Output};
 use std::thread;
@@ -322,4 +323,28 @@ fn sigterm_is_passed_on_to_a_pipe_that_is_asked() {
     let said = stderr.lines().map(Result::unwrap).collect::<Vec<_>>();
     assert!(said.iter().any(|line| line == "so long"), "{said:?}");
     assert_eq!(ended(worker.child).status.signal(), Some(15));
+}
+
+#[test]
+fn a_command_is_found_as_a_shell_would_find_it_also_when_it_moves() {
+    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let paths = directories.each_ref().map(|at| at.path().join("moves"));
+    let mut worker = Worker::start_with(worker(), |command| {
+        let system = std::env::var_os("PATH").unwrap();
+        let ours = directories.iter().map(|directory| directory.path().into());
+        let path = std::env::join_paths(ours.chain(std::env::split_paths(&system))).unwrap();
+        command.env("PATH", path)
+    });
+    // It calls itself by the name that it was given, wherever it was found.
+    let moves = json!({ "argv": ["moves", "-c", "[ $0 = moves ]"], "seq": 1 }).to_string();
+    let mut call = || worker.call("exec", &moves);
+    let done = (Verdict::Value, String::new());
+    let missing = failed("`moves` could not be started: No such file or directory");
+    assert_eq!(call(), missing);
+    symlink("/bin/sh", &paths[1]).unwrap();
+    assert_eq!((call(), call()), (done.clone(), done.clone()));
+    fs::rename(&paths[1], &paths[0]).unwrap();
+    assert_eq!(call(), done);
+    fs::remove_file(&paths[0]).unwrap();
+    assert_eq!(call(), missing);
 }

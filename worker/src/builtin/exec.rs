@@ -1,13 +1,17 @@
 //! Runs a command for each call: the task behind `coordinator run`, for the command line.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{self, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use protocol::handshake::TOKEN_VARIABLE;
+use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 
 use super::Bytes;
@@ -111,10 +115,36 @@ pub fn exec(command: Command) -> Result<(), String> {
 pub(super) fn process_of(argv: &[Bytes]) -> Result<process::Command, String> {
     let mut words = argv.iter().map(|word| OsStr::from_bytes(&word.0));
     let program = words.next().ok_or("there is no command to run")?;
-    let mut process = process::Command::new(program);
+    let mut process = process::Command::new(place_of(program));
+    process.arg0(program);
     // Who has the token may join the coordinator as a worker.
     process.args(words).env_remove(TOKEN_VARIABLE);
     Ok(process)
+}
+
+/// Where a program is. The command of a run is mostly the same: to look for it in PATH each time would be a
+/// failed system call for each directory before its own.
+fn place_of(program: &OsStr) -> PathBuf {
+    static LAST: Mutex<Option<(OsString, PathBuf)>> = Mutex::new(None);
+    let is_executable = |path: &Path| rustix::fs::access(path, Access::EXEC_OK).is_ok();
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((name, place)) = &*last
+        && name == program
+        && is_executable(place)
+    {
+        return place.clone();
+    }
+    let path = env::var_os("PATH").filter(|_| !program.as_bytes().contains(&b'/'));
+    let directories = env::split_paths(path.as_deref().unwrap_or_default());
+    let place = directories
+        .map(|directory| directory.join(program))
+        .find(|place| place.is_file() && is_executable(place));
+    // What is not found is left to the system, which says why.
+    let Some(place) = place else {
+        return program.into();
+    };
+    *last = Some((program.to_owned(), place.clone()));
+    place
 }
 
 /// Says which program could not be started, and why.
