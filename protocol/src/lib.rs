@@ -76,6 +76,7 @@
 //! |---|---|---|
 //! | `Postcard` | the task's input type in postcard; several parameters are a tuple | the same |
 //! | `Text` | raw bytes: JSON of the input type, or else a plain string | JSON; empty for a unit |
+//! | `Check` | the same | empty: the task is not run |
 
 pub mod black_box;
 mod encode;

@@ -152,6 +152,8 @@ pub enum Encoding {
     Postcard,
     /// Text in, JSON out: for callers that do not know the task's types.
     Text,
+    /// Text in, nothing out: the task is not run. Whether the text is an input of it is all that is asked.
+    Check,
 }
 
 /// What the worker says.

@@ -73,7 +73,11 @@ fn sizes() -> impl Strategy<Value = Vec<usize>> {
 }
 
 fn message() -> impl Strategy<Value = ToWorker> {
-    let encoding = prop_oneof![Just(Encoding::Postcard), Just(Encoding::Text)];
+    let encoding = prop_oneof![
+        Just(Encoding::Postcard),
+        Just(Encoding::Text),
+        Just(Encoding::Check)
+    ];
     let numbers = any::<(u32, u64, u32)>();
     let lens = prop::collection::vec(any::<u32>(), 0..5);
     prop_oneof![

@@ -134,7 +134,7 @@ fn results_come_before_the_inputs_end() {
 
 #[test]
 fn a_failing_call_is_named_and_the_others_go_on() {
-    let output = coordinator(&["map", "square", ":::", "1", "99999999999", "x", "4"]).output();
+    let output = coordinator(&["map", "square"]).with_input(b"1\n99999999999\nx\n4\n");
     prints(&output, 1, "1\n16\n");
     let lines: Vec<_> = stderr(&output).lines().collect();
     assert_eq!(lines.len(), 4, "{lines:?}");
@@ -258,6 +258,13 @@ fn mistakes_get_one_clear_line() {
         "not from both",
     );
     complains(&line(&["tasks", ":::", "1"]), 2, ":::");
+    // `1` would be printed.
+    complains(
+        &line(&["map", "square", ":::", "1", "x", "y"]),
+        2,
+        "input \"x\": this is no input for `fn square(x: i64) -> Result<i64, String>`: invalid type: string \
+         \"x\", expected i64; nothing was run",
+    );
     complains(
         &line(&["map", "square", "--worker", "/nowhere", ":::", "1"]),
         3,

@@ -20,6 +20,8 @@ pub struct Entry {
     location: &'static str,
     pub(crate) postcard: Runner,
     pub(crate) text: Runner,
+    /// Only looks whether it could be run.
+    pub(crate) check: Runner,
 }
 
 /// Runs a task on an encoded input and writes down the encoded output.
@@ -37,6 +39,7 @@ impl Entry {
             location,
             postcard: run::postcard::<T>,
             text: run::text::<T>,
+            check: run::check::<T>,
         }
     }
 

@@ -33,6 +33,14 @@ pub(crate) fn text<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict {
     }
 }
 
+/// Looks whether `T` could be run on an input as a person types it, and does not run it.
+pub(crate) fn check<T: Task>(input: &[u8], _: &mut Sheet<'_>) -> Verdict {
+    match text::parse::<T::Input>(input) {
+        Ok(_) => Verdict::Value,
+        Err(why) => undecodable_input::<T>(&why),
+    }
+}
+
 /// Runs the function on a decoded input and encodes what it returns.
 #[inline]
 fn run<T: Task>(

@@ -358,6 +358,7 @@ fn runner(task: &Entry, encoding: Encoding) -> registry::Runner {
     match encoding {
         Encoding::Postcard => task.postcard,
         Encoding::Text => task.text,
+        Encoding::Check => task.check,
     }
 }
 

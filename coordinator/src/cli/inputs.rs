@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::args::{self, Options};
@@ -57,6 +57,15 @@ impl Inputs {
 }
 
 impl Inputs {
+    /// Those that the command line names: they are known before anything runs.
+    pub(super) fn known(&self) -> impl Iterator<Item = Vec<u8>> {
+        let words = match self {
+            Inputs::Words(words) => words.as_slice(),
+            Inputs::Lines { .. } => &[],
+        };
+        words.iter().map(|word| word.as_bytes().to_vec())
+    }
+
     /// Whether the next one is here already: nobody has to wait for it.
     pub(super) fn is_at_hand(&self) -> bool {
         match self {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use coordinator::{Order, Output, Pool, Report, Reports, Text};
+use coordinator::{CallError, Order, Output, Pool, Report, Reports, Text, Why};
 
 use super::args::{Options, When};
 use super::feed::{self, Brake, Feed, Gathered};
@@ -179,6 +179,7 @@ impl Run<'_> {
                     names.join(", ")
                 )));
             }
+            self.check(task, &gathered.inputs)?;
         }
         let mut with = self.pool.with().order(Order::Completion);
         // An attempt that is tried again is only of interest to a log and to the summary.
@@ -211,6 +212,30 @@ impl Run<'_> {
         self.pool.close();
         self.pool.join()?;
         Ok(exit)
+    }
+
+    /// Looks at the inputs that are known, before anything runs. With `--json` each input has an object that
+    /// says what became of it, this included.
+    fn check(&self, task: &str, inputs: &Inputs) -> Result<(), Trouble> {
+        if self.options.json {
+            return Ok(());
+        }
+        let known: Vec<_> = inputs.known().collect();
+        let shown = |error: &CallError| {
+            let index = usize::try_from(error.index()).unwrap_or(usize::MAX);
+            shown(known.get(index).map_or(&[], Vec::as_slice))
+        };
+        match self.pool.with().check_text(task, known.iter().cloned()) {
+            Err(error) if matches!(error.why(), Why::Undecodable(_)) => {
+                Err(Trouble::Usage(format!(
+                    "input {}: {}; nothing was run: correct it, or leave it out",
+                    shown(&error),
+                    error.why()
+                )))
+            }
+            // Whatever else happened is found out when they are run.
+            _ => Ok(()),
+        }
     }
 
     /// Takes what comes until there is nothing more; `false` if nobody reads it.

@@ -70,7 +70,26 @@ impl<T: Task> Codec for Typed<T> {
 /// the task's input type, or else a plain string), and outputs are JSON, empty for a unit.
 #[derive(Debug, Clone)]
 pub struct Text {
-    pub(crate) task: String,
+    task: String,
+    encoding: Encoding,
+}
+
+impl Text {
+    /// Runs the task.
+    pub(crate) fn of(task: &str) -> Self {
+        Text {
+            task: task.to_owned(),
+            encoding: Encoding::Text,
+        }
+    }
+
+    /// Only looks whether it could be run.
+    pub(crate) fn check(task: &str) -> Self {
+        Text {
+            encoding: Encoding::Check,
+            ..Self::of(task)
+        }
+    }
 }
 
 impl Codec for Text {
@@ -82,7 +101,7 @@ impl Codec for Text {
         Job {
             task: self.task.clone(),
             types: None,
-            encoding: Encoding::Text,
+            encoding: self.encoding,
         }
     }
 

@@ -239,8 +239,26 @@ impl<'p> With<'p> {
 
     /// As [`open`](Self::open), for a task that this program knows only by name.
     pub fn open_text(self, task: &str) -> (Option<Inputs<Text>>, Reports<Text>) {
-        let task = task.to_owned();
-        self.start(Text { task }, |spec| self.in_both_directions(spec))
+        self.start(Text::of(task), |spec| self.in_both_directions(spec))
+    }
+
+    /// Looks whether a task that this program knows only by name could be run on some inputs, as
+    /// [`open_text`](Self::open_text) takes them, and runs it on none of them: the workers decode them.
+    ///
+    /// # Errors
+    ///
+    /// The first by index that is [`Undecodable`](crate::Why::Undecodable), or about which nothing could be
+    /// learnt.
+    pub fn check_text(
+        self,
+        task: &str,
+        inputs: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<(), CallError> {
+        let opened = self.start(Text::check(task), |spec| MapSpec {
+            failures: Failures::First,
+            ..spec
+        });
+        collect(inputs, opened).map(drop)
     }
 
     /// The settings that are for maps whose reports are taken.
@@ -293,10 +311,10 @@ fn lazily(spec: MapSpec<Arc<Job>>) -> MapSpec<Arc<Job>> {
     }
 }
 
-fn collect<T: Task>(
-    inputs: impl IntoIterator<Item = T::Input>,
-    opened: (Option<Inputs<Typed<T>>>, Reports<Typed<T>>),
-) -> Result<Vec<T::Output>, CallError> {
+fn collect<C: Codec>(
+    inputs: impl IntoIterator<Item = C::Input>,
+    opened: (Option<Inputs<C>>, Reports<C>),
+) -> Result<Vec<C::Output>, CallError> {
     let inputs = inputs.into_iter();
     let mut outputs = Vec::with_capacity(inputs.size_hint().0.min(1 << 16));
     let mut feed = Feed::new(inputs, opened);
