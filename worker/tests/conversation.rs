@@ -193,6 +193,23 @@ fn replies_say_how_much_has_been_printed() {
 }
 
 #[test]
+fn what_is_only_checked_is_not_run() {
+    let mut file = tempfile::tempfile().unwrap();
+    let stdout = file.try_clone().unwrap();
+    let mut worker = Worker::start_with(worker(), |command| command.stdout(stdout));
+    worker.send("print_number", Encoding::Check, 0, &[b"1", b"x", b"23"]);
+    let answers = worker.answers();
+    // The one that is no input is told by itself.
+    assert_eq!(answers.printed(), [(1, (0, 0))]);
+    assert_eq!(answers.outputs(), [b"", b"", b""]);
+    worker.hang_up();
+    let mut printed = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut printed).unwrap();
+    assert_eq!(printed, "");
+}
+
+#[test]
 fn it_leaves_with_the_exit_code_it_is_told() {
     for code in [0, 7, 255] {
         let mut worker = Worker::start(worker());
