@@ -248,7 +248,7 @@ fn write_failed(error: io::Error) -> LinkError {
 }
 
 pub(crate) fn decode<M: DeserializeOwned>(header: &[u8]) -> Result<M, LinkError> {
-    crate::decode(header).map_err(LinkError::Malformed)
+    crate::decode(header).map_err(|why| LinkError::Malformed(format!("no message: {why}")))
 }
 
 /// A local socket, the stream of every real link.

@@ -79,7 +79,7 @@ fn a_worker_that_answers_wrongly_costs_the_call_it_was_running() {
         ("huge-1", killed, "4294967295 bytes, where 67108864 is"),
         ("noise-1", killed, "sent rubbish"),
         ("rubbish-1", killed, "sent rubbish"),
-        ("trailing-1", killed, "1 bytes behind a message"),
+        ("trailing-1", killed, "no message: 1 bytes too many"),
         ("request-1", killed, "sent rubbish"),
         ("hangs-up-1", killed, "it closed its link"),
         ("half-1", Death::Exit(0), ""),
@@ -109,8 +109,8 @@ fn what_nobody_asked_for_is_no_answer() {
         };
         let outcomes = pool.map_each(tasks::echo, inputs(5));
         inputs(5).zip(&outcomes).for_each(right_or_lost);
-        let lost = outcomes.iter().filter(|outcome| outcome.is_err());
-        assert!(lost.count() <= 1, "{way}");
+        // Its first answer was right. Of the next batch it has begun as many calls as it says.
+        assert!(way == "early-1" || outcomes[0].is_ok(), "{way}");
         assert_eq!(pool.stats().workers_died, 1, "{way}");
     }
 }
@@ -247,11 +247,14 @@ fn in_a_pool_of_nothing_but_rude_workers_no_call_has_a_wrong_value() {
 /// What the command line says of a map, line by line, with the coordinator's warnings.
 fn warned(way: &str, inputs: &[&str]) -> (String, Vec<String>) {
     let stranger = Stranger::new(way);
+    // From a file they are not looked at beforehand: the first batch is that of the run.
+    let file = stranger.program.with_extension("inputs");
+    std::fs::write(&file, inputs.join("\n")).unwrap();
     let output = Command::new(tests::coordinator())
         .args(["map", "square_but_die", "-j1", "--worker"])
         .arg(&stranger.program)
-        .arg(":::")
-        .args(inputs)
+        .arg("-a")
+        .arg(&file)
         .env("RUST_LOG", "warn")
         .env_remove("COORDINATOR_WORKER")
         .stdin(Stdio::null())
