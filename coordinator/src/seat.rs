@@ -399,6 +399,7 @@ impl Seat {
             state.counts.died += 1;
             let (jobs, sight) = state.jobs_and_sight();
             let loss = jobs.died(running, started, why, trace, now, &sight);
+            state.posts[self.slot.0].black_box = None;
             state.counts.failed += u64::from(loss.charged);
             loss
         })
@@ -491,13 +492,19 @@ impl Seat {
         }
     }
 
-    /// Waits for the worker's death, and clears its post.
+    /// Waits for the worker's death, and clears its post. Its black box stays there until the scheduler knows:
+    /// an idle slot that took calls back in between would see none that had been started, and run the one
+    /// again that the worker has died of.
     fn bury(&self, shared: &Shared) -> Death {
         let reap = |process: &Arc<WorkerProcess>| process.reap();
         // What became of one that was started by hand, only its starter knows.
         let death = self.worker.process.as_ref().map_or(Death::Exit(0), reap);
         let mut state = shared.state();
-        state.posts[self.slot.0] = Post::default();
+        let post = &mut state.posts[self.slot.0];
+        *post = Post {
+            black_box: post.black_box.take(),
+            ..Post::default()
+        };
         state.last_death = Some(death);
         drop(state);
         shared.milestone();
