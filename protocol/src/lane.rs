@@ -8,8 +8,8 @@
 //! Small ones may stand there behind each other; the sender begins again in front as soon as all were
 //! taken. As the two sides speak in turn, each has the whole lane while it speaks.
 //!
-//! What a large payload costs is to be copied. So a worker reads inputs [where they
-//! stand](Inbox::in_place), and writes a large output [here in the first place](crate::sheet). It takes its
+//! What a large payload costs is to be copied. So a worker reads inputs where they
+//! stand, and writes a large output [here in the first place](crate::sheet). It takes its
 //! coordinator's word for leaving the lane alone meanwhile; it runs whatever that says, after all. A
 //! coordinator takes nobody's word: it copies a payload out before it looks at it.
 
