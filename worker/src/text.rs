@@ -1,6 +1,7 @@
 //! The text encoding: what a person types is an input, and an output is something to read.
 
 use std::any::TypeId;
+use std::borrow::Cow;
 
 use protocol::message::TaskInfo;
 use serde::{Serialize, de::DeserializeOwned};
@@ -51,12 +52,16 @@ pub(crate) fn encode<O: Serialize + 'static>(
 /// assert_eq!(show(b""), None);
 /// ```
 #[must_use]
-pub fn show(output: &[u8]) -> Option<String> {
+pub fn show(output: &[u8]) -> Option<Cow<'_, str>> {
     if output.is_empty() {
         return None;
     }
+    // One without escapes can be shown where it stands.
+    if let Ok(shown) = serde_json::from_slice::<&str>(output) {
+        return Some(Cow::Borrowed(shown));
+    }
     let shown = serde_json::from_slice::<String>(output);
-    Some(shown.unwrap_or_else(|_| String::from_utf8_lossy(output).into_owned()))
+    Some(shown.map_or_else(|_| String::from_utf8_lossy(output), Cow::Owned))
 }
 
 /// A listing of tasks for a person: signature, and the first line of documentation behind it.

@@ -1,6 +1,8 @@
 //! The way in: a thread that reads inputs, makes calls of them, and holds back while it must.
 
 use std::collections::VecDeque;
+use std::iter;
+use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -128,6 +130,22 @@ impl State {
     }
 }
 
+/// A call that is to be made.
+pub(super) struct Call {
+    pub(super) item: Item,
+    /// Its inputs, if there may be several.
+    several: Option<Vec<Vec<u8>>>,
+}
+
+impl Call {
+    pub(super) fn inputs(&self) -> &[Vec<u8>] {
+        match &self.several {
+            Some(inputs) => inputs,
+            None => slice::from_ref(&self.item.input),
+        }
+    }
+}
+
 /// Inputs, gathered for calls, without those that need not be run.
 pub(super) struct Gathered {
     pub(super) inputs: Inputs,
@@ -142,24 +160,26 @@ impl Gathered {
         self.many == 1 && self.succeeded.is_empty() && self.inputs.is_at_hand()
     }
 
-    /// The next call's number and inputs; how many were skipped before it is added to `skipped`.
-    pub(super) fn next(&mut self, skipped: &AtomicU64) -> Option<(Item, Vec<Vec<u8>>)> {
+    /// The next call; how many were skipped before it is added to `skipped`.
+    pub(super) fn next(&mut self, skipped: &AtomicU64) -> Option<Call> {
         loop {
-            let inputs: Vec<_> = self.inputs.by_ref().take(self.many).collect();
-            if inputs.is_empty() {
-                return None;
-            }
-            self.seq += 1;
-            let input = match inputs.as_slice() {
-                [input] => input.clone(),
-                inputs => inputs.join(&0),
+            let first = self.inputs.next()?;
+            let (input, several) = match self.many {
+                1 => (first, None),
+                many => {
+                    let rest = self.inputs.by_ref().take(many - 1);
+                    let inputs: Vec<_> = iter::once(first).chain(rest).collect();
+                    (inputs.join(&0), Some(inputs))
+                }
             };
+            self.seq += 1;
             if self.succeeded.skips(&input) {
                 skipped.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             let seq = self.seq;
-            return Some((Item { seq, input }, inputs));
+            let item = Item { seq, input };
+            return Some(Call { item, several });
         }
     }
 }
@@ -191,9 +211,9 @@ pub(super) fn start(
             }
             let (mut items, mut payloads) = (Vec::new(), Vec::new());
             let mut next = Some(first);
-            while let Some((item, mut inputs)) = next {
-                payloads.push(work.payload(&mut inputs, item.seq));
-                items.push(item);
+            while let Some(call) = next {
+                payloads.push(work.payload(call.inputs(), call.item.seq));
+                items.push(call.item);
                 let more = items.len() < most && gathered.is_at_hand();
                 next = more.then(|| gathered.next(&feed.skipped)).flatten();
             }

@@ -118,8 +118,7 @@ impl Outcome {
                 object.insert("result".into(), value);
             }
             (Status::Ok, Work::Pipe { .. }) => {
-                let mut line = work.result(&self.value);
-                line.pop();
+                let line = work.result(&self.value).unwrap_or_default();
                 put(&mut object, "result", &line);
             }
             _ => {}

@@ -227,12 +227,14 @@ impl Printer {
         if streamed.torn && (!is_command || self.whole_lines()) {
             self.stdout.write_all(b"\n")?;
         }
-        if outcome.status == Status::Ok {
-            let result = self.work.result(&outcome.value);
-            if let (Some(tag), false) = (tag, result.is_empty()) {
+        if outcome.status == Status::Ok
+            && let Some(result) = self.work.result(&outcome.value)
+        {
+            if let Some(tag) = tag {
                 write_tag(&mut self.stdout, tag)?;
             }
             self.stdout.write_all(&result)?;
+            self.stdout.write_all(b"\n")?;
         }
         Ok(())
     }

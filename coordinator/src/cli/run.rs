@@ -91,8 +91,8 @@ pub(super) fn run(
 fn dry_run(work: &Work, options: &Options, mut gathered: Gathered) -> Result<Exit, Trouble> {
     let mut printer = Printer::new(work, options);
     let mut printed = || -> io::Result<()> {
-        while let Some((item, inputs)) = gathered.next(&AtomicU64::new(0)) {
-            printer.line(&work.shown(&inputs, item.seq))?;
+        while let Some(call) = gathered.next(&AtomicU64::new(0)) {
+            printer.line(&work.shown(call.inputs(), call.item.seq))?;
         }
         printer.flush()
     };

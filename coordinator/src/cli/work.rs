@@ -1,5 +1,6 @@
 //! What a run does with an input: the three kinds of runs differ here and nowhere else.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -112,14 +113,19 @@ impl Work {
     }
 
     /// What the task gets.
-    pub(super) fn payload(&self, inputs: &mut Vec<Vec<u8>>, seq: u64) -> Vec<u8> {
+    pub(super) fn payload(&self, inputs: &[Vec<u8>], seq: u64) -> Vec<u8> {
+        let input = inputs.first().map(Vec::as_slice).unwrap_or_default();
         let encoded = match self {
-            Work::Map { .. } => return inputs.pop().unwrap_or_default(),
+            Work::Map { .. } => return input.to_vec(),
             Work::Exec { template, .. } => {
                 let argv = template.fill(inputs, seq).into_iter().map(Bytes).collect();
                 serde_json::to_vec(&Command { argv, seq })
             }
-            Work::Pipe { .. } => serde_json::to_vec(&Bytes(inputs.pop().unwrap_or_default())),
+            // As `Bytes` are written, without taking them.
+            Work::Pipe { .. } => match std::str::from_utf8(input) {
+                Ok(text) => serde_json::to_vec(text),
+                Err(_) => serde_json::to_vec(input),
+            },
         };
         // Bytes and numbers can always be written as JSON.
         encoded.unwrap_or_default()
@@ -139,21 +145,20 @@ impl Work {
         }
     }
 
-    /// The bytes that a result is on stdout, with the end of the line.
-    pub(super) fn result(&self, value: &[u8]) -> Vec<u8> {
-        let mut line = match self {
-            Work::Exec { .. } => return Vec::new(),
-            Work::Map { .. } => match worker::text::show(value) {
-                Some(shown) => shown.into_bytes(),
-                None => return Vec::new(),
-            },
-            Work::Pipe { .. } => match serde_json::from_slice::<Bytes>(value) {
-                Ok(line) => line.0,
-                Err(_) => value.to_vec(),
-            },
-        };
-        line.push(b'\n');
-        line
+    /// The line that a result is on stdout, if it is one.
+    pub(super) fn result<'v>(&self, value: &'v [u8]) -> Option<Cow<'v, [u8]>> {
+        match self {
+            Work::Exec { .. } => None,
+            Work::Map { .. } => worker::text::show(value).map(|shown| match shown {
+                Cow::Borrowed(shown) => Cow::Borrowed(shown.as_bytes()),
+                Cow::Owned(shown) => Cow::Owned(shown.into_bytes()),
+            }),
+            Work::Pipe { .. } => Some(match serde_json::from_slice::<&str>(value) {
+                Ok(line) => Cow::Borrowed(line.as_bytes()),
+                Err(_) => serde_json::from_slice::<Bytes>(value)
+                    .map_or(Cow::Borrowed(value), |line| Cow::Owned(line.0)),
+            }),
+        }
     }
 
     /// What its own workers need to know. The built-in tasks are this program's own.

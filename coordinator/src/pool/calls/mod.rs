@@ -192,15 +192,16 @@ impl<C: Codec> Reports<C> {
 
     /// The same, but if one is `feeding` the map, not for longer than there is no room for another call.
     fn wait_unless(&mut self, limit: Option<Duration>, feeding: bool) -> Waited<C::Output> {
-        // A limit beyond what a clock can hold is none.
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        // The clock is read when there is something to wait for: reading it costs as much as a report.
+        let mut began = None;
         loop {
             match self.poll(None) {
                 Poll::Ready(Some(report)) => return Waited::Report(report),
                 Poll::Ready(None) => return Waited::Exhausted,
                 Poll::Pending => {}
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let waited = began.get_or_insert_with(Instant::now).elapsed();
+            let left = limit.map(|limit| limit.saturating_sub(waited));
             if left.is_some_and(|left| left.is_zero()) {
                 return Waited::NotYet;
             }
