@@ -9,7 +9,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Output};
 use std::thread;
@@ -82,23 +82,26 @@ fn a_command_finds_what_it_is_promised() {
     let script =
         "echo $COORDINATOR_SEQ $COORDINATOR_ATTEMPT $COORDINATOR_WORKER ${COORDINATOR_TOKEN-none}
         cut -d' ' -f5 /proc/$$/stat; echo $$; readlink /proc/self/fd/0; echo $(cat) >&2
-        yes | head -1
-        grep -E 'Sig(Blk|Ign)' /proc/self/status";
+        yes | head -1";
     assert_eq!(worker.call("exec", &sh(script)).0, Verdict::Value);
+    // A shell would have set its signals itself.
+    let argv = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"];
+    let signals = json!({ "argv": argv, "seq": 8 }).to_string();
+    assert_eq!(worker.call("exec", &signals).0, Verdict::Value);
     let output = worker.hang_up();
     let stdout = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<_> = stdout.lines().collect();
     assert_eq!(lines[0], format!("7 1 {SLOT} none"));
     assert_eq!(lines[1], lines[2]);
     assert_eq!(lines[3..5], ["/dev/null", "y"]);
-    for (line, name) in lines[5..].iter().zip(["SigBlk:\t", "SigIgn:\t"]) {
-        let mask = u64::from_str_radix(line.strip_prefix(name).unwrap(), 16).unwrap();
-        // Others may have been ignored before.
-        assert_eq!(
-            mask & (1 << (libc::SIGPIPE - 1) | 1 << (libc::SIGTERM - 1)),
-            0
-        );
-    }
+    let mask = |line: &str, name| {
+        let mask = line.strip_prefix(name).unwrap();
+        u64::from_str_radix(mask, 16).unwrap()
+    };
+    assert_eq!(mask(lines[5], "SigBlk:\t"), 0);
+    // Others may have been ignored before.
+    let ours = 1 << (libc::SIGPIPE - 1) | 1 << (libc::SIGTERM - 1);
+    assert_eq!(mask(lines[6], "SigIgn:\t") & ours, 0);
     assert_eq!(lines.len(), 7);
     assert_eq!(output.stderr, b"\n");
 }
@@ -326,6 +329,24 @@ fn sigterm_is_passed_on_to_a_pipe_that_is_asked() {
 }
 
 #[test]
+fn a_script_that_does_not_say_who_reads_it_is_read_by_a_shell() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script");
+    fs::write(&script, "[ $# = 2 ] && exit $2").unwrap();
+    let mut worker = Worker::start(worker());
+    let call = json!({ "argv": [script, "a b", "3"], "seq": 1 }).to_string();
+    let name = script.display();
+    let forbidden = failed(&format!("`{name}` could not be started: Permission denied"));
+    assert_eq!(worker.call("exec", &call), forbidden);
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(worker.call("exec", &call), failed("exited with code 3"));
+    // No system could be asked to run that.
+    let zero = json!({ "argv": ["true", "a\0b"], "seq": 1 }).to_string();
+    let why = "`true` could not be started: data provided contains a nul byte";
+    assert_eq!(worker.call("exec", &zero), failed(why));
+}
+
+#[test]
 fn a_command_is_found_as_a_shell_would_find_it_also_when_it_moves() {
     let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let paths = directories.each_ref().map(|at| at.path().join("moves"));
@@ -341,6 +362,10 @@ fn a_command_is_found_as_a_shell_would_find_it_also_when_it_moves() {
     let done = (Verdict::Value, String::new());
     let missing = failed("`moves` could not be started: No such file or directory");
     assert_eq!(call(), missing);
+    fs::write(&paths[1], "").unwrap();
+    let forbidden = failed("`moves` could not be started: Permission denied");
+    assert_eq!(call(), forbidden);
+    fs::remove_file(&paths[1]).unwrap();
     symlink("/bin/sh", &paths[1]).unwrap();
     assert_eq!((call(), call()), (done.clone(), done.clone()));
     fs::rename(&paths[1], &paths[0]).unwrap();

@@ -5,17 +5,18 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 
 use protocol::handshake::TOKEN_VARIABLE;
 use rustix::fs::Access;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Bytes;
-use crate::os::{self, Group, Hold};
+use crate::os::{self, Group, Hold, Spawn, Streams};
 use crate::{current, task};
 
 /// A command and its arguments, and which of many it is.
@@ -84,22 +85,16 @@ pub fn exec(command: Command) -> Result<(), String> {
     // this one, which is what commands are promised.
     const WORKER_VARIABLE: &str = "COORDINATOR_WORKER";
     let current = current();
-    let mut process = process_of(&command.argv)?;
-    process
-        .stdin(Stdio::null())
-        .env("COORDINATOR_SEQ", command.seq.to_string())
-        // By hand there is one worker, and one try.
-        .env(
-            "COORDINATOR_ATTEMPT",
-            current.map_or(1, |current| current.attempt).to_string(),
-        )
-        .env(
-            WORKER_VARIABLE,
-            current.map_or(1, |current| current.worker).to_string(),
-        );
+    // By hand there is one worker, and one try.
+    let attempt = current.map_or(1, |current| current.attempt);
+    let worker = current.map_or(1, |current| current.worker);
+    let vars = [
+        ("COORDINATOR_SEQ", command.seq.to_string()),
+        ("COORDINATOR_ATTEMPT", attempt.to_string()),
+        (WORKER_VARIABLE, worker.to_string()),
+    ];
     let hold = Hold::new();
-    let mut group =
-        Group::start(&mut process).map_err(|error| not_started(&command.argv, &error))?;
+    let mut group = start(&command.argv, Streams::Worker, &vars)?;
     hold.pass_on_to(group.pid());
     let waited = group.wait();
     hold.keep();
@@ -111,40 +106,50 @@ pub fn exec(command: Command) -> Result<(), String> {
     }
 }
 
-/// A process that is to run these words.
-pub(super) fn process_of(argv: &[Bytes]) -> Result<process::Command, String> {
-    let mut words = argv.iter().map(|word| OsStr::from_bytes(&word.0));
-    let program = words.next().ok_or("there is no command to run")?;
-    let mut process = process::Command::new(place_of(program));
-    process.arg0(program);
-    // Who has the token may join the coordinator as a worker.
-    process.args(words).env_remove(TOKEN_VARIABLE);
-    Ok(process)
+/// Starts a process that runs these words, with some variables in its environment.
+pub(super) fn start(
+    argv: &[Bytes],
+    streams: Streams,
+    vars: &[(&str, String)],
+) -> Result<Group, String> {
+    let program = argv.first().ok_or("there is no command to run")?;
+    let started = place_of(OsStr::from_bytes(&program.0)).and_then(|place| {
+        let words = argv.iter().map(|word| word.0.as_slice());
+        // Who has the token may join the coordinator as a worker.
+        let command = Spawn::new(&place, words, vars, TOKEN_VARIABLE)?;
+        Group::start(&command, streams)
+    });
+    started.map_err(|error| not_started(argv, &error))
 }
 
 /// Where a program is. The command of a run is mostly the same: to look for it in PATH each time would be a
 /// failed system call for each directory before its own.
-fn place_of(program: &OsStr) -> PathBuf {
+fn place_of(program: &OsStr) -> io::Result<PathBuf> {
     static LAST: Mutex<Option<(OsString, PathBuf)>> = Mutex::new(None);
+    if program.as_bytes().contains(&b'/') {
+        return Ok(program.into());
+    }
     let is_executable = |path: &Path| rustix::fs::access(path, Access::EXEC_OK).is_ok();
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((name, place)) = &*last
         && name == program
         && is_executable(place)
     {
-        return place.clone();
+        return Ok(place.clone());
     }
-    let path = env::var_os("PATH").filter(|_| !program.as_bytes().contains(&b'/'));
-    let directories = env::split_paths(path.as_deref().unwrap_or_default());
-    let place = directories
-        .map(|directory| directory.join(program))
-        .find(|place| place.is_file() && is_executable(place));
-    // What is not found is left to the system, which says why.
-    let Some(place) = place else {
-        return program.into();
-    };
-    *last = Some((program.to_owned(), place.clone()));
-    place
+    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    let mut why = Errno::NOENT;
+    for directory in env::split_paths(&path) {
+        let place = directory.join(program);
+        if place.is_file() && is_executable(&place) {
+            *last = Some((program.to_owned(), place.clone()));
+            return Ok(place);
+        }
+        if place.is_file() {
+            why = Errno::ACCESS;
+        }
+    }
+    Err(why.into())
 }
 
 /// Says which program could not be started, and why.

@@ -1,14 +1,14 @@
 //! Asks one process line by line: the tasks behind a map over a filter that stays warm, for the command
 //! line.
 
+use std::io::PipeWriter;
 use std::os::fd::AsFd;
-use std::process::{ChildStdin, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::exec::{not_started, process_of};
+use super::exec::{not_started, start};
 use super::{Bytes, Ending};
-use crate::os::{self, Answers, Group, Hold, Moved};
+use crate::os::{self, Answers, Group, Hold, Moved, Streams};
 use crate::task;
 
 /// How long the process has to end of itself once it has nothing more to read.
@@ -71,7 +71,7 @@ struct Warm {
 struct Process {
     answers: Answers,
     /// `None` once it is to end.
-    stdin: Option<ChildStdin>,
+    stdin: Option<PipeWriter>,
     group: Group,
 }
 
@@ -109,10 +109,8 @@ impl Warm {
     }
 
     fn start(&mut self) -> Result<(), String> {
-        let mut command = process_of(&self.argv)?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let started = Group::start(&mut command).and_then(Process::new);
-        let process = started.map_err(|error| not_started(&self.argv, &error))?;
+        let group = start(&self.argv, Streams::Pipes, &[])?;
+        let process = Process::new(group).map_err(|error| not_started(&self.argv, &error))?;
         self.process = Some(process);
         self.previous = None;
         Ok(())
@@ -208,9 +206,8 @@ impl Warm {
 
 impl Process {
     fn new(mut group: Group) -> std::io::Result<Self> {
-        let (Some(stdin), Some(stdout)) = (group.take_stdin(), group.take_stdout()) else {
-            return Err(std::io::Error::other("a process without pipes"));
-        };
+        let pipes = group.take_pipes();
+        let (stdin, stdout) = pipes.ok_or(std::io::ErrorKind::BrokenPipe)?;
         // The process's own end is another open file, and blocks as ever.
         os::set_nonblocking(&stdin)?;
         Ok(Process {

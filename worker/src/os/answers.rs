@@ -6,8 +6,8 @@
 //! signal that tells of the death makes it return.
 #![expect(unsafe_code, reason = "a signal handler")]
 
+use std::io::PipeReader;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::process::ChildStdout;
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
@@ -25,13 +25,13 @@ const NONE: i32 = -1;
 /// The stdout of a process. There is one of it at a time: calls run on one thread.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    stdout: ChildStdout,
+    stdout: PipeReader,
     /// Readable from the process's death on.
     pidfd: OwnedFd,
 }
 
 impl Answers {
-    pub(crate) fn new(stdout: ChildStdout, pidfd: OwnedFd) -> Self {
+    pub(crate) fn new(stdout: PipeReader, pidfd: OwnedFd) -> Self {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(install);
         READ.store(stdout.as_raw_fd(), SeqCst);

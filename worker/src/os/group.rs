@@ -1,26 +1,39 @@
 //! A process with a group of its own, of which nothing is left when its worker is gone.
 #![expect(
     unsafe_code,
-    reason = "settings of the lifeline that no safe wrapper offers, made between fork and exec"
+    reason = "settings of the lifeline that no safe wrapper offers"
 )]
 
-use std::io::{self, PipeWriter};
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
+use super::spawn::{Plan, Spawn, reap};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
 
+/// What a process reads from, and writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streams {
+    /// It has nothing to read, and writes where the worker does.
+    Worker,
+    /// Both are pipes, whose other ends the worker has.
+    Pipes,
+}
+
 /// A process and its group. Dropping it kills them.
 #[derive(Debug)]
 pub(crate) struct Group {
-    child: Child,
     pid: Pid,
-    reaped: bool,
+    /// It has ended so, and is reaped.
+    ended: Option<ExitStatus>,
+    /// To its stdin, and from its stdout.
+    pipes: Option<(PipeWriter, PipeReader)>,
     /// When its writing end closes, because of a `drop` or because the worker has died in whatever way,
     /// the kernel kills the group, as long as someone holds the reading end: the worker, or one of the
     /// group.
@@ -30,10 +43,9 @@ pub(crate) struct Group {
 impl Group {
     /// Starts a command. However soon its worker is killed, it does not run on alone.
     ///
-    /// The new process arms its own lifeline, before it becomes the command. If the worker armed it, as
-    /// std's faster way to start a process would allow, a command whose worker is killed meanwhile
-    /// would stay. On a busy machine that is no short time.
-    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
+    /// The new process arms its own lifeline, before it becomes the command. If the worker armed it, a
+    /// command whose worker is killed meanwhile would stay. On a busy machine that is no short time.
+    pub(crate) fn start(command: &Spawn, streams: Streams) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         // Above the numbers that programs like to count on.
         let lifeline = rustix::io::fcntl_dupfd_cloexec(&reader, 10)?;
@@ -43,17 +55,22 @@ impl Group {
         // it has closed all that it inherited.
         let above = lifeline.as_raw_fd() + 1;
         let writer = PipeWriter::from(rustix::io::fcntl_dupfd_cloexec(&writer, above)?);
-        let fd = lifeline.as_raw_fd();
-        // SAFETY: system calls alone, between fork and exec, on a descriptor that is open there: it is
-        // open here until `spawn` is back.
-        unsafe { command.pre_exec(move || arm(fd)) };
-        let child = command.process_group(0).spawn()?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
+        let (reads, writes, pipes) = match streams {
+            Streams::Worker => (OwnedFd::from(File::open("/dev/null")?), None, None),
+            Streams::Pipes => {
+                let ((reads, stdin), (stdout, writes)) = (io::pipe()?, io::pipe()?);
+                (reads.into(), Some(writes), Some((stdin, stdout)))
+            }
+        };
+        let pid = command.start(&Plan {
+            stdin: reads.as_fd(),
+            stdout: writes.as_ref().map(AsFd::as_fd),
+            prepare: &|| arm(lifeline.as_raw_fd()),
+        })?;
         Ok(Group {
-            child,
             pid,
-            reaped: false,
+            ended: None,
+            pipes,
             _lifeline: (writer, lifeline),
         })
     }
@@ -68,12 +85,9 @@ impl Group {
         Ok(pidfd_open(self.pid, PidfdFlags::empty())?)
     }
 
-    pub(crate) fn take_stdin(&mut self) -> Option<ChildStdin> {
-        self.child.stdin.take()
-    }
-
-    pub(crate) fn take_stdout(&mut self) -> Option<ChildStdout> {
-        self.child.stdout.take()
+    /// The worker's ends of its pipes, if it has any.
+    pub(crate) fn take_pipes(&mut self) -> Option<(PipeWriter, PipeReader)> {
+        self.pipes.take()
     }
 
     /// Waits for the leader's death, and leaves it unreaped: its number stays that of the group.
@@ -89,11 +103,13 @@ impl Group {
 
     /// Kills what there is of the group, and reaps the leader.
     pub(crate) fn end(&mut self) -> io::Result<ExitStatus> {
-        if !self.reaped {
-            let _ = kill_process_group(self.pid, Signal::KILL);
-            self.reaped = true;
+        if let Some(ended) = self.ended {
+            return Ok(ended);
         }
-        self.child.wait()
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        let ended = ExitStatus::from_raw(reap(self.pid)?.as_raw());
+        self.ended = Some(ended);
+        Ok(ended)
     }
 }
 

@@ -8,6 +8,8 @@ mod group;
 mod shared;
 #[cfg(unix)]
 mod signal;
+#[cfg(all(unix, feature = "builtin"))]
+mod spawn;
 #[cfg(unix)]
 mod tail;
 #[cfg(all(unix, feature = "builtin"))]
@@ -17,11 +19,13 @@ mod unix;
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use answers::Answers;
 #[cfg(all(unix, feature = "builtin"))]
-pub(crate) use group::{Group, Moved, set_nonblocking, write_now};
+pub(crate) use group::{Group, Moved, Streams, set_nonblocking, write_now};
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
 #[cfg(unix)]
 pub use signal::signal_name;
+#[cfg(all(unix, feature = "builtin"))]
+pub(crate) use spawn::Spawn;
 #[cfg(unix)]
 pub(crate) use tail::Tail;
 #[cfg(all(unix, feature = "builtin"))]
