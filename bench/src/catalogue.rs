@@ -147,7 +147,7 @@ const STREAM_MEMORY: &[Quantity] = &[
         64.0 * MIB,
     ),
     // A page more here and there is the allocator's; what grows with the stream grows by far more.
-    limited("growth", "of that, after the first tenth", Unit::Bytes, MIB),
+    limited("growth", "of that, in the second half", Unit::Bytes, MIB),
 ];
 
 use Comparison::{Share, TimesAsFast, TimesAsLong};
@@ -342,7 +342,7 @@ pub(crate) static MEASURES: &[Measure] = &[
     },
     Measure {
         name: "memory-1k",
-        title: "a stream of a million inputs and outputs of 1 KiB",
+        title: "a stream of ten million inputs and outputs of 1 KiB",
         once: true,
         quantities: STREAM_MEMORY,
         sides: &[ours(life::stream_kib)],
