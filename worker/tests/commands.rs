@@ -121,6 +121,18 @@ fn what_a_command_leaves_behind_does_not_hold_its_call_up() {
 }
 
 #[test]
+fn a_command_that_waits_for_the_terminal_is_not_waited_for() {
+    let mut worker = Worker::start(worker());
+    // As the kernel does to one that reads from a terminal it has no part in. Other stops are its own affair.
+    let script = "(sleep 0.05; kill -CONT $$) & kill -STOP $$; echo on; kill -TTIN $$; echo never";
+    let Verdict::Failed(why) = worker.call("exec", &sh(script)).0 else {
+        panic!("it did not fail")
+    };
+    assert!(why.contains("wanted the terminal"), "{why}");
+    assert_eq!(worker.hang_up().stdout, b"on\n");
+}
+
+#[test]
 fn sigterm_is_passed_on_and_then_died_of() {
     let script = "trap 'echo so long; exit 0' TERM; echo ready; while :; do sleep 0.01; done";
     let (child, stdout) = running(script);

@@ -1,7 +1,7 @@
 //! Runs a command for each call: the task behind `coordinator run`, for the command line.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,13 +11,16 @@ use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 
 use protocol::handshake::TOKEN_VARIABLE;
-use rustix::fs::Access;
+use rustix::fs::{Access, FileType, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Bytes;
-use crate::os::{self, Group, Hold, Spawn, Streams};
+use crate::os::{self, Group, Hold, Spawn, Streams, Waited};
 use crate::{current, task};
+
+const NO_TERMINAL: &str = "was stopped because it wanted the terminal, and killed: commands run in the background, \
+                           so tell it what it would have asked for";
 
 /// A command and its arguments, and which of many it is.
 #[derive(Serialize, Deserialize, Clone, Debug)]
@@ -98,8 +101,11 @@ pub fn exec(command: Command) -> Result<(), String> {
     hold.pass_on_to(group.pid());
     let waited = group.wait();
     hold.keep();
-    let status = waited.and_then(|()| group.end());
-    match status.map(Ending::from) {
+    let status = waited.and_then(|waited| Ok((waited, group.end()?)));
+    if let Ok((Waited::WantsTerminal, _)) = status {
+        return Err(NO_TERMINAL.to_owned());
+    }
+    match status.map(|(_, status)| Ending::from(status)) {
         Ok(Ending::Exit(0)) => Ok(()),
         Ok(ending) => Err(ending.to_string()),
         Err(error) => Err(format!("it is not known how the command ended: {error}")),
@@ -129,6 +135,8 @@ fn place_of(program: &OsStr) -> io::Result<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         return Ok(program.into());
     }
+    // Of a name with a zero byte the system would know only the beginning.
+    CString::new(program.as_bytes())?;
     let is_executable = |path: &Path| rustix::fs::access(path, Access::EXEC_OK).is_ok();
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((name, place)) = &*last
@@ -141,12 +149,15 @@ fn place_of(program: &OsStr) -> io::Result<PathBuf> {
     let mut why = Errno::NOENT;
     for directory in env::split_paths(&path) {
         let place = directory.join(program);
-        if place.is_file() && is_executable(&place) {
+        let found = rustix::fs::stat(&place);
+        let is_file = |found: &Stat| FileType::from_raw_mode(found.st_mode).is_file();
+        if found.as_ref().is_ok_and(is_file) && is_executable(&place) {
             *last = Some((program.to_owned(), place.clone()));
             return Ok(place);
         }
-        if place.is_file() {
-            why = Errno::ACCESS;
+        // One that may not be run says more than those that are not there.
+        if why != Errno::ACCESS {
+            why = found.err().unwrap_or(Errno::ACCESS);
         }
     }
     Err(why.into())

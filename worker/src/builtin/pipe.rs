@@ -1,9 +1,12 @@
 //! Asks one process line by line: the tasks behind a map over a filter that stays warm, for the command
 //! line.
 
+use std::cell::Cell;
 use std::io::PipeWriter;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::exec::{not_started, start};
@@ -15,6 +18,9 @@ use crate::task;
 const TO_END: Duration = Duration::from_millis(200);
 /// How long it has to end once it has closed its stdout.
 const TO_DIE: Duration = Duration::from_secs(1);
+/// A wait for an answer that is longer than two switches on one processor, and shorter than any real work, is
+/// mostly for a processor to be woken: worker and process have one each. So the next is spent awake.
+const WOKEN: Range<Duration> = Duration::from_micros(8)..Duration::from_micros(100);
 /// As much as a pipe holds.
 const CHUNK: usize = 64 << 10;
 /// How much of the buffer for answers is kept from one call to the next, in bytes.
@@ -73,6 +79,8 @@ struct Process {
     /// `None` once it is to end.
     stdin: Option<PipeWriter>,
     group: Group,
+    /// The last wait was one of [`WOKEN`].
+    awake: Cell<bool>,
 }
 
 /// What a process has written.
@@ -214,6 +222,7 @@ impl Process {
             answers: Answers::new(stdout, group.pidfd()?),
             stdin: Some(stdin),
             group,
+            awake: Cell::new(false),
         })
     }
 
@@ -268,7 +277,12 @@ impl Process {
 
     /// Reads what there is, or comes as long as the process lives.
     fn hear(&self, heard: &mut Heard) -> Moved {
+        let began = Instant::now();
+        while self.awake.get() && !self.answers.is_readable() && began.elapsed() < WOKEN.end {
+            thread::yield_now();
+        }
         let moved = self.answers.read(&mut heard.room);
+        self.awake.set(WOKEN.contains(&began.elapsed()));
         if let Moved::Some(count) = moved {
             heard.bytes.extend_from_slice(&heard.room[..count]);
         }

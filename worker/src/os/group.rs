@@ -26,27 +26,37 @@ pub(crate) enum Streams {
     Pipes,
 }
 
+/// What waiting for a process came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    Ended,
+    /// It waits for the terminal, and will for ever.
+    WantsTerminal,
+}
+
 /// A process and its group. Dropping it kills them.
 #[derive(Debug)]
 pub(crate) struct Group {
     pid: Pid,
-    /// It has ended so, and is reaped.
+    /// It is killed once: when it is reaped its number may be another's.
+    killed: bool,
     ended: Option<ExitStatus>,
     /// To its stdin, and from its stdout.
     pipes: Option<(PipeWriter, PipeReader)>,
     /// When its writing end closes, because of a `drop` or because the worker has died in whatever way,
     /// the kernel kills the group, as long as someone holds the reading end: the worker, or one of the
     /// group.
-    _lifeline: (PipeWriter, OwnedFd),
+    _lifeline: (OwnedFd, OwnedFd),
 }
 
 impl Group {
     /// Starts a command. However soon its worker is killed, it does not run on alone.
     ///
-    /// The new process arms its own lifeline, before it becomes the command. If the worker armed it, a
-    /// command whose worker is killed meanwhile would stay. On a busy machine that is no short time.
+    /// The new process arms its own lifeline, before it leaves the worker's group, whose members die with the
+    /// worker. If the worker armed it, a command whose worker is killed meanwhile would stay. On a busy machine
+    /// that is no short time.
     pub(crate) fn start(command: &Spawn, streams: Streams) -> io::Result<Self> {
-        let (reader, writer) = io::pipe()?;
+        let (reader, first_writer) = io::pipe()?;
         // Above the numbers that programs like to count on.
         let lifeline = rustix::io::fcntl_dupfd_cloexec(&reader, 10)?;
         drop(reader);
@@ -54,7 +64,9 @@ impl Group {
         // so the worker's own reading end is still open when this one closes, and the group dies even if
         // it has closed all that it inherited.
         let above = lifeline.as_raw_fd() + 1;
-        let writer = PipeWriter::from(rustix::io::fcntl_dupfd_cloexec(&writer, above)?);
+        let writer = rustix::io::fcntl_dupfd_cloexec(&first_writer, above)?;
+        // The new process is to have one to close.
+        drop(first_writer);
         let (reads, writes, pipes) = match streams {
             Streams::Worker => (OwnedFd::from(File::open("/dev/null")?), None, None),
             Streams::Pipes => {
@@ -65,10 +77,11 @@ impl Group {
         let pid = command.start(&Plan {
             stdin: reads.as_fd(),
             stdout: writes.as_ref().map(AsFd::as_fd),
-            prepare: &|| arm(lifeline.as_raw_fd()),
+            prepare: &|| leave(lifeline.as_raw_fd(), writer.as_raw_fd()),
         })?;
         Ok(Group {
             pid,
+            killed: false,
             ended: None,
             pipes,
             _lifeline: (writer, lifeline),
@@ -90,13 +103,25 @@ impl Group {
         self.pipes.take()
     }
 
-    /// Waits for the leader's death, and leaves it unreaped: its number stays that of the group.
-    pub(crate) fn wait(&self) -> io::Result<()> {
-        loop {
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    /// Waits for the leader's death, and leaves it unreaped: its number stays that of the group. Returns before if
+    /// it is stopped because it wants the terminal, which a group in the background can't have: it would
+    /// stay so for ever.
+    pub(crate) fn wait(&self) -> io::Result<Waited> {
+        let wait = |options| loop {
             match waitid(WaitId::Pid(self.pid), options) {
                 Err(Errno::INTR) => {}
-                waited => return Ok(waited.map(|_| ())?),
+                waited => return waited,
+            }
+        };
+        loop {
+            let either = WaitIdOptions::EXITED | WaitIdOptions::STOPPED;
+            let status = wait(either | WaitIdOptions::NOWAIT)?;
+            let signal = status.and_then(|status| status.stopping_signal());
+            match signal {
+                None => return Ok(Waited::Ended),
+                Some(libc::SIGTTIN | libc::SIGTTOU) => return Ok(Waited::WantsTerminal),
+                // A pause, or its own wish. This takes note of it, so that the next wait is for something else.
+                Some(_) => _ = wait(WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?,
             }
         }
     }
@@ -106,7 +131,10 @@ impl Group {
         if let Some(ended) = self.ended {
             return Ok(ended);
         }
-        let _ = kill_process_group(self.pid, Signal::KILL);
+        if !self.killed {
+            let _ = kill_process_group(self.pid, Signal::KILL);
+            self.killed = true;
+        }
         let ended = ExitStatus::from_raw(reap(self.pid)?.as_raw());
         self.ended = Some(ended);
         Ok(ended)
@@ -119,12 +147,14 @@ impl Drop for Group {
     }
 }
 
-/// Makes the kernel send SIGKILL to this process's group when the pipe's writing end closes, and keeps
-/// the reading end open in the command and in what that starts. It holds for the open file, that is,
+/// Leaves the worker's group for one of its own, from within a new process. From its lifeline on the kernel
+/// sends SIGKILL when the last writing end closes: first to this process, then, when it has a group, to that. The
+/// reading end stays open in the command and in what that starts. All of it holds for the open file, that is,
 /// for this command alone.
 ///
-/// If the worker is dead already this process has the last writing end, which closes on exec.
-fn arm(lifeline: RawFd) -> io::Result<()> {
+/// This process's own writing end goes first. If it closed on exec only, and the worker died before that, a
+/// process that is stopped, or hangs in `execve`, would hold itself alive.
+fn leave(lifeline: RawFd, writer: RawFd) -> io::Result<()> {
     const F_SETSIG: libc::c_int = 10;
     let set = |command: libc::c_int, value: libc::c_int| {
         // SAFETY: plain settings of an open descriptor; nothing is read or written through them.
@@ -133,11 +163,16 @@ fn arm(lifeline: RawFd) -> io::Result<()> {
             _ => Ok(()),
         }
     };
-    let group = rustix::process::getpid();
-    set(libc::F_SETOWN, -group.as_raw_nonzero().get())?;
+    let myself = rustix::process::getpid();
+    let number = myself.as_raw_nonzero().get();
+    set(libc::F_SETOWN, number)?;
     set(F_SETSIG, libc::SIGKILL)?;
     // Of a new pipe's reading end: it has no other flags that could be set.
     set(libc::F_SETFL, libc::O_ASYNC)?;
+    // SAFETY: this process's copy of a descriptor that nobody uses here; the worker's own stays open.
+    unsafe { libc::close(writer) };
+    rustix::process::setpgid(None, None)?;
+    set(libc::F_SETOWN, -number)?;
     set(libc::F_SETFD, 0)
 }
 

@@ -1,10 +1,10 @@
 //! Starting a process for what its start costs, and no more.
 //!
 //! `fork` copies the worker's page tables for the new process, and each page again that the worker writes to
-//! meanwhile: a tenth of what a command costs that does nothing. std does without it, but only where nothing is
-//! to be done in the new process before it becomes the command, and here its lifeline is armed. So this
-//! does as C's `posix_spawn` does: the new process borrows the worker's memory, and the worker's thread waits
-//! until it has given it back, by becoming the command or by ending.
+//! meanwhile: a tenth of what a command costs that does nothing. std does without it, but not where something of
+//! one's own is to be done in the new process before it becomes the command (`pre_exec`), and here its lifeline
+//! is armed. So this does as C's `posix_spawn` does: the new process borrows the worker's memory, and the
+//! thread that starts it waits until it has given it back, by becoming the command or by ending.
 #![expect(unsafe_code, reason = "a process that borrows another's memory")]
 
 use std::convert::Infallible;
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
 /// The stack of the new process until it has one of its own, in words of 16 bytes: no signal is handled on it.
-const STACK: usize = (64 << 10) / 16;
+const STACK_WORDS: usize = (64 << 10) / 16;
 /// Who reads a script that does not say so.
 const SHELL: &CStr = c"/bin/sh";
 
@@ -40,8 +40,8 @@ pub(super) struct Plan<'p> {
     pub(super) stdin: BorrowedFd<'p>,
     /// Where it writes, if not where the worker does.
     pub(super) stdout: Option<BorrowedFd<'p>>,
-    /// It has a process group of its own by then. This is the only thread there is, and may call the system, but
-    /// neither allocate nor panic.
+    /// It may call the system, and do nothing else: the worker's other threads go on in the same memory, so it must
+    /// not write to any of it, allocate, take a lock or panic.
     pub(super) prepare: &'p dyn Fn() -> io::Result<()>,
 }
 
@@ -71,37 +71,38 @@ impl Spawn {
         })
     }
 
-    /// Starts it, with a process group of its own.
+    /// Starts it.
     pub(super) fn start(&self, plan: &Plan<'_>) -> io::Result<Pid> {
         let words: Vec<_> = self.words.iter().map(CString::as_c_str).collect();
-        match self.start_as(&self.program, &words, plan) {
+        match self.try_start(&self.program, &words, plan) {
             Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
                 let script = [SHELL, &self.program].into_iter();
                 let words: Vec<_> = script.chain(words.into_iter().skip(1)).collect();
-                self.start_as(SHELL, &words, plan)
+                self.try_start(SHELL, &words, plan)
             }
             started => started,
         }
     }
 
-    fn start_as(&self, program: &CStr, words: &[&CStr], plan: &Plan<'_>) -> io::Result<Pid> {
+    fn try_start(&self, program: &CStr, words: &[&CStr], plan: &Plan<'_>) -> io::Result<Pid> {
         let words = pointers(words.iter().copied());
         let env = pointers(self.env.iter().map(CString::as_c_str));
+        let signals = Blocked::all();
         let mut birth = Birth {
             plan,
             program,
             words: &words,
             env: &env,
+            mask: signals.0,
             error: None,
         };
-        let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK);
+        let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK_WORDS);
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
         let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
-        let signals = Blocked::all();
-        // SAFETY: the stack is large enough and its end aligned. Until `clone` returns here the new process has
-        // either become the command or ended, so nothing that it borrows is gone or used by two at once: not
-        // `birth`, the stack, or what belongs to this thread. No signal comes in between, whose handler would
-        // run in the worker's memory.
+        // SAFETY: the stack is large enough and its end aligned. When `clone` returns here the new process has
+        // given back what it borrows, by `execve` or by ending, so none of it is gone or used by two at once: not
+        // `birth`, the stack, or what belongs to this thread. No signal is handled in between, in the worker's
+        // memory, except the two that C keeps for itself and sends to threads of its own process only.
         let pid = unsafe { libc::clone(born, top.cast(), flags, (&raw mut birth).cast()) };
         let error = io::Error::last_os_error();
         drop(signals);
@@ -123,8 +124,8 @@ pub(super) fn reap(pid: Pid) -> io::Result<WaitStatus> {
     loop {
         match rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
             Ok(Some((_, status))) => return Ok(status),
-            // A signal came in between.
-            Ok(None) | Err(Errno::INTR) => {}
+            // A signal came in between; and without NOHANG there is always somebody.
+            Err(Errno::INTR) | Ok(None) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -145,6 +146,8 @@ struct Birth<'b> {
     program: &'b CStr,
     words: &'b [*const c_char],
     env: &'b [*const c_char],
+    /// Which signals the command has blocked: those that the worker has.
+    mask: libc::sigset_t,
     error: Option<io::Error>,
 }
 
@@ -160,17 +163,15 @@ extern "C" fn born(birth: *mut c_void) -> c_int {
 impl Birth<'_> {
     fn become_command(&self) -> io::Result<Infallible> {
         reset_signals();
-        rustix::process::setpgid(None, None)?;
+        (self.plan.prepare)()?;
         // None of these is below 3: whoever starts a worker gives it all three, or the runtime opens them.
         rustix::stdio::dup2_stdin(self.plan.stdin)?;
         if let Some(stdout) = self.plan.stdout {
             rustix::stdio::dup2_stdout(stdout)?;
         }
-        (self.plan.prepare)()?;
-        // SAFETY: an empty set; and the lists end with a null, as `execve` wants.
+        // SAFETY: a set that was there before; and the lists end with a null, as `execve` wants.
         unsafe {
-            let none: libc::sigset_t = zeroed();
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut());
             let (words, env) = (self.words.as_ptr(), self.env.as_ptr());
             libc::execve(self.program.as_ptr(), words, env);
         }
