@@ -51,13 +51,15 @@ pub use process::{Child, Process};
 pub use protocol::message::TaskInfo;
 pub use worker::Shared;
 
-/// How many workers a pool has by default: the processors that this process may use, by its
-/// affinity and its control group's quota.
+/// How many workers a pool has by default: as many as there are processors that this process may use, by its
+/// affinity and its control group's quota, if it may open enough files.
 ///
 /// ```
 /// assert!(coordinator::available_workers() >= 1);
 /// ```
 #[must_use]
 pub fn available_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let files = os::most_open_files().unwrap_or(usize::MAX);
+    processors.min(files / pool::FILES_EACH).max(1)
 }

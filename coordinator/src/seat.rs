@@ -19,6 +19,8 @@ use crate::shared::{Config, Post, Shared};
 use crate::start;
 use crate::talk::{self, LINGER};
 
+/// How long a worker has at least to leave when it is asked to.
+const TO_LEAVE: Duration = Duration::from_secs(1);
 /// What Rust's allocator says, among other things, before it aborts.
 const NO_MEMORY: &str = "memory allocation of ";
 
@@ -464,7 +466,7 @@ impl Seat {
                 .is_some_and(|limit| process.is_some_and(|process| process.memory() > limit))
     }
 
-    /// Lets the worker go. It has the grace to leave by itself.
+    /// Lets the worker go. It has the grace to leave by itself, however short that is.
     pub(crate) fn dismiss(&mut self, shared: &Shared) {
         if let Some(least) = shared.config.single {
             let left = least.saturating_sub(self.ready_since.elapsed());
@@ -474,7 +476,7 @@ impl Seat {
         // If it does not hear this, it is gone already.
         let _ = self.worker.link.send(&ToWorker::Exit(code), &[]);
         if let Some(process) = self.worker.process.as_deref()
-            && !process.wait(Some(shared.config.limits.grace))
+            && !process.wait(Some(shared.config.limits.grace.max(TO_LEAVE)))
         {
             log::warn!(
                 "slot {}: worker {} did not leave when asked to, and is killed",

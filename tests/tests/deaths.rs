@@ -450,3 +450,13 @@ fn a_frozen_worker_is_no_obstacle_to_the_end() {
     );
     assert!(workers.iter().all(|pid| !is_alive(*pid)));
 }
+
+#[test]
+fn a_copy_of_a_worker_says_nothing() {
+    let pool = pool(1);
+    assert_eq!(
+        pool.map(ends::fork_and_return, 0..20).unwrap(),
+        Vec::from_iter(0..20)
+    );
+    assert_eq!(pool.stats().workers_died, 0);
+}

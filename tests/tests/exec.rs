@@ -155,7 +155,7 @@ fn head_ends_an_endless_run_quietly() {
         .unwrap()
         .read_to_string(&mut said)
         .unwrap();
-    assert!(child.wait().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(141));
     assert_eq!(said, "");
     endless.join().unwrap();
     run.nothing_left();
@@ -353,6 +353,25 @@ fn mistakes_are_found_before_anything_runs() {
         "--log",
     );
     complains(
+        &line(&["exec", "--", "echo", ":::", "1", ":::", "2"]),
+        2,
+        "second `:::`",
+    );
+    // No more are started than there is something to do for, if that is known.
+    let many = ["exec", "-j99999999", "--", "true"];
+    prints(&line(&[&many[..], &[":::", "1", "2"]].concat()), 0, "");
+    complains(&coordinator(&many).with_input(b"1\n"), 2, "ulimit -n");
+    complains(
+        &line(&["exec", "--", "/etc/passwd", ":::", "1"]),
+        2,
+        "chmod +x",
+    );
+    complains(
+        &line(&["exec", "--timeouts", "1s", "--", "true", ":::", "1"]),
+        2,
+        "try: coordinator exec --help",
+    );
+    complains(
         &line(&["exec", "--log", "/nowhere/log", "--", "true", ":::", "1"]),
         2,
         "/nowhere/log",
@@ -422,4 +441,14 @@ fn three_thousand_calls_need_the_memory_of_one() {
     drop(stdin);
     assert!(child.wait().unwrap().success());
     run.nothing_left();
+}
+
+#[test]
+fn inputs_that_can_not_be_read_to_their_end_are_not_all() {
+    // Its first page is not mapped.
+    let output = coordinator(&["exec", "-a", "/proc/self/mem", "--", "echo"]).output();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("from /proc/self/mem ended early"), "{said}");
+    assert!(said.contains("the others were not"), "{said}");
 }

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Output, Stdio};
@@ -230,25 +229,6 @@ fn ctrl_z_stops_the_workers_too_and_deadlines_wait() {
     });
     fs::write(run.file("go"), "").unwrap();
     prints(&run.end(), 0, &format!("{worker}\n"));
-}
-
-#[test]
-fn a_closed_stdout_ends_the_run_quietly() {
-    let mut run = coordinator(&["map", "square", "-j2"]);
-    let mut child = run.command.stdin(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let producer = std::thread::spawn(move || {
-        // Until nobody reads them.
-        while stdin.write_all(b"2\n").is_ok() {}
-    });
-    let mut first = [0; 2];
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
-    assert_eq!(&first, b"4\n");
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    producer.join().unwrap();
-    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
-    run.nothing_left();
 }
 
 #[test]

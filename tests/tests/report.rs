@@ -122,6 +122,11 @@ fn a_log_that_cannot_be_read_or_would_be_lost_is_a_mistake() {
     complains(&output, 2, "can't be read");
     let output = coordinator(&["report", directory.path().to_str().unwrap()]).output();
     complains(&output, 2, "can't be read");
+    complains(
+        &coordinator(&["report", "/etc/passwd"]).output(),
+        2,
+        "no line of a log",
+    );
     let output = coordinator(&["report", &path, "-o", &path]).output();
     complains(&output, 2, "is the log itself");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), LOG);

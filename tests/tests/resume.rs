@@ -8,7 +8,7 @@ use std::process::Output;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::run::{coordinator, prints, stderr, stdout};
+use tests::run::{complains, coordinator, prints, stderr, stdout};
 
 fn objects(text: &str) -> Vec<Value> {
     let lines = text.lines().map(serde_json::from_str);
@@ -221,4 +221,35 @@ fn a_run_that_is_killed_repeats_nothing_that_is_in_its_log() {
     }
     assert_eq!(logged.len(), 300);
     assert!(logged.values().all(|times| *times == 1));
+}
+
+#[test]
+fn a_log_has_one_writer_and_is_nothing_else() {
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("log");
+    let name = log.to_str().unwrap();
+    // The run holds its log from before its first command on.
+    let program = tests::coordinator();
+    let inside = format!(
+        "{} exec --log {name} -- true ::: 1 2>&1 || exit 3",
+        program.display()
+    );
+    let output = coordinator(&["exec", "--log", name, "-c", &inside, ":::", "1"]).output();
+    let said = stdout(&output);
+    assert!(said.contains("another run is writing the log"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+
+    let inputs = directory.path().join("inputs");
+    fs::write(&inputs, "1\n2\n").unwrap();
+    let name = inputs.to_str().unwrap();
+    for more in [&[][..], &["--resume"]] {
+        let arguments = [
+            &["exec", "-a", name, "--log", name][..],
+            more,
+            &["--", "echo"],
+        ];
+        let output = coordinator(&arguments.concat()).output();
+        complains(&output, 2, "something else than a log");
+    }
+    assert_eq!(fs::read_to_string(&inputs).unwrap(), "1\n2\n");
 }

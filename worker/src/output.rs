@@ -77,7 +77,7 @@ impl Watch {
     }
 }
 
-fn flush() {
+pub(crate) fn flush() {
     // A failing flush (a full disk) has no one to report to that would not print, too.
     let _ = std::io::stdout().flush();
     os::flush_c_stdout();

@@ -10,7 +10,7 @@ use protocol::message::{Batch, CallReply, Encoding, Reply, Stopped, ToWorker, Va
 
 use crate::current::{self, Current};
 use crate::os;
-use crate::output::{Printed, Watch};
+use crate::output::{self, Printed, Watch};
 use crate::registry::{self, Entry};
 use crate::run;
 use crate::shared;
@@ -34,6 +34,7 @@ pub(crate) fn serve<S: Read + Write>(
 ) -> Result<i32, LinkError> {
     let mut watch = Watch::new();
     let mut outputs = Vec::new();
+    os::watch_for_copies();
     loop {
         match link.receive_to_answer(Caps::FULL) {
             Ok((ToWorker::Batch(batch), payload, answer)) => {
@@ -201,6 +202,11 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
                 Ok(task) => run::guarded(runner(task, self.batch.encoding), input, &mut sheet),
                 Err(why) => Verdict::Undecodable(why.clone()),
             };
+            if os::is_copy() {
+                // It would answer for the worker, which answers for itself.
+                output::flush();
+                os::end_copy();
+            }
             let output = match sheet.placed() {
                 Some(placed) => Output::Placed(placed),
                 None => Output::From(start),

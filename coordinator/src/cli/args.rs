@@ -164,7 +164,7 @@ pub(super) struct Options {
     /// Print one JSON object for each call, and one for the run
     #[arg(long)]
     pub(super) json: bool,
-    /// Say nothing but what went wrong
+    /// Say nothing on stderr but what went wrong
     #[arg(short, long)]
     pub(super) quiet: bool,
     /// Show how far the run has come, on stderr
@@ -282,10 +282,21 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
         );
     }
     let (words, inputs) = split_inputs(words);
+    if inputs.iter().flatten().any(|input| input == ":::") {
+        return Err(
+            "there is a second `:::`, and inputs are not combined: put it in a file for --input if it is one"
+                .to_owned(),
+        );
+    }
     let needs_separator = words
         .get(1)
         .is_some_and(|word| word == "exec" || word == "pipe")
         && !words.iter().any(|word| word == "--");
+    let is_command = |word: &OsStr| definition().find_subcommand(word).is_some();
+    let asked = match words.get(1).filter(|word| is_command(word)) {
+        Some(command) => format!("coordinator {}", command.display()),
+        None => "coordinator".to_owned(),
+    };
     match Cli::try_parse_from(words) {
         Ok(Cli { command }) => {
             let options = command.as_ref().and_then(Command::options);
@@ -304,7 +315,10 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
                 first_paragraph(&error.to_string())
             ))
         }
-        Err(error) => Err(one_line(&error.to_string())),
+        Err(error) => Err(format!(
+            "{}; try: {asked} --help",
+            first_paragraph(&error.to_string())
+        )),
     }
 }
 
@@ -341,10 +355,6 @@ fn may_follow(word: &OsStr) -> bool {
         .and_then(|word| word.strip_prefix("-j").or(word.strip_prefix("--jobs=")));
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     word == "--manual" || jobs.is_some_and(number)
-}
-
-fn one_line(message: &str) -> String {
-    format!("{}; try: coordinator --help", first_paragraph(message))
 }
 
 /// The first paragraph of a message, without its label, on one line.

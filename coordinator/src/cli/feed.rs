@@ -40,8 +40,10 @@ pub(super) struct Feed {
     pub(super) calls: AtomicU64,
     /// How many inputs need not be run.
     pub(super) skipped: AtomicU64,
-    /// All inputs have been read.
+    /// All inputs have been read, or can't be.
     pub(super) ended: AtomicBool,
+    /// They can't be.
+    pub(super) broken: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -221,7 +223,9 @@ pub(super) fn start(
                 return;
             }
         }
-        feed.ended.store(true, Ordering::Relaxed);
+        let broken = gathered.inputs.is_broken();
+        feed.broken.store(broken, Ordering::Relaxed);
+        feed.ended.store(true, Ordering::Release);
     };
     thread::Builder::new()
         .name("inputs".to_owned())

@@ -23,7 +23,7 @@ const OPTIONS: &str = "
       --backoff TIME     wait before that     --live          as lines come
       --grace TIME       TERM to KILL         --tag           input before lines
       --memory SIZE      of a worker          --json          an object a call
-      --recycle N|SIZE   renew workers    -q, --quiet         only what fails
+      --recycle N|SIZE   renew workers    -q, --quiet         silent if all ok
       --max-fail N[:now] then give up         --progress WHEN auto|always|never
       --delay TIME       between starts       --color WHEN    auto|always|never
       --max-load N|N%    start below that     --log FILE      a line an attempt

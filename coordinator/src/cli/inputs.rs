@@ -6,6 +6,8 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use rustix::fs::{FileType, Stat};
+
 use super::args::{self, Options};
 use super::{Trouble, complain};
 
@@ -16,6 +18,8 @@ pub(super) enum Inputs {
         reader: BufReader<Box<dyn Read + Send>>,
         end: u8,
         name: String,
+        /// Reading has failed.
+        broken: bool,
     },
 }
 
@@ -42,16 +46,25 @@ impl Inputs {
                 reader: BufReader::new(Box::new(file)),
                 end,
                 name,
+                broken: false,
             });
         }
         if io::stdin().is_terminal() && options.input.is_none() {
             return Err(Trouble::Usage(args::no_inputs()));
+        }
+        let is_directory = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_dir();
+        if rustix::fs::fstat(io::stdin()).is_ok_and(is_directory) {
+            return Err(Trouble::Usage(
+                "stdin is a directory, and has no inputs: list what is in it, as with find"
+                    .to_owned(),
+            ));
         }
         let reader = BufReader::new(Box::new(io::stdin()) as Box<_>);
         Ok(Inputs::Lines {
             reader,
             end,
             name: "stdin".to_owned(),
+            broken: false,
         })
     }
 }
@@ -64,6 +77,11 @@ impl Inputs {
             Inputs::Lines { .. } => &[],
         };
         words.iter().map(|word| word.as_bytes().to_vec())
+    }
+
+    /// Whether they ended before their end.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self, Inputs::Lines { broken: true, .. })
     }
 
     /// Whether the next one is here already: nobody has to wait for it.
@@ -81,7 +99,12 @@ impl Iterator for Inputs {
     fn next(&mut self) -> Option<Vec<u8>> {
         match self {
             Inputs::Words(words) => words.next().map(OsString::into_vec),
-            Inputs::Lines { reader, end, name } => {
+            Inputs::Lines {
+                reader,
+                end,
+                name,
+                broken,
+            } => {
                 let mut line = Vec::new();
                 match reader.read_until(*end, &mut line) {
                     Ok(0) => None,
@@ -93,6 +116,7 @@ impl Iterator for Inputs {
                         Some(line)
                     }
                     Err(error) => {
+                        *broken = true;
                         complain(&format!(
                             "reading the inputs from {name} ended early: {error}"
                         ));

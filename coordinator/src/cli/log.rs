@@ -11,10 +11,15 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::outcome::{self, Outcome};
 use super::{Trouble, complain};
+
+/// How each line begins.
+const BEGINNING: &[u8] = b"{\"v\":";
 
 /// A line of the log.
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,21 +97,34 @@ pub(super) struct Log {
 
 /// Reads what has succeeded. A log that is not there yet says nothing.
 pub(super) fn read(path: &Path, template: &str) -> Result<Succeeded, Trouble> {
-    let unreadable = |error: io::Error| {
-        Trouble::Usage(format!("the log {} can't be read: {error}", path.display()))
-    };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Succeeded::default()),
-        Err(error) => return Err(unreadable(error)),
-    };
+    match File::open(path) {
+        Ok(file) => read_from(&file, path, template, true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Succeeded::default()),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Trouble {
+    Trouble::Usage(format!("the log {} can't be read: {error}", path.display()))
+}
+
+/// Reads what an open log says. A file in which there is no line of a log is not taken for one: it may be
+/// anything.
+fn read_from(
+    file: &File,
+    path: &Path,
+    template: &str,
+    resumes: bool,
+) -> Result<Succeeded, Trouble> {
     let mut reader = BufReader::new(file);
     let mut runs: Runs = Runs::default();
     let (mut text, mut number, mut torn) = (Vec::new(), 0_u64, None::<(u64, u64)>);
+    let mut is_log = false;
+    let unreadable = |error| unreadable(path, &error);
     while reader.read_until(b'\n', &mut text).map_err(unreadable)? > 0 {
         number += 1;
         match serde_json::from_slice::<Line>(&text) {
-            Ok(line) if line.template != template => {
+            Ok(line) if resumes && line.template != template => {
                 return Err(Trouble::Usage(format!(
                     "{} is the log of another command, so nothing in it can be skipped: it has `{}`, \
                      this is `{template}`",
@@ -114,14 +132,30 @@ pub(super) fn read(path: &Path, template: &str) -> Result<Succeeded, Trouble> {
                     line.template
                 )));
             }
+            // Whoever does not resume only needs to know that it is one.
+            Ok(_) if !resumes => return Ok(Succeeded::default()),
             Ok(line) => runs.add(line),
             Err(_) if text.trim_ascii().is_empty() => {}
             // It was being written when the machine or the run ended.
-            Err(_) => torn.get_or_insert((0, number)).0 += 1,
+            Err(_) => {
+                let begun = text.trim_ascii_end();
+                is_log |= begun.starts_with(BEGINNING) || BEGINNING.starts_with(begun);
+                torn.get_or_insert((0, number)).0 += 1;
+            }
         }
         text.clear();
     }
-    if let Some((count, first)) = torn {
+    is_log |= !runs.run.is_empty();
+    let Some((count, first)) = torn else {
+        return Ok(runs.finish());
+    };
+    if !is_log {
+        return Err(Trouble::Usage(format!(
+            "{} is something else than a log, and is left as it is: name another file",
+            path.display()
+        )));
+    }
+    if resumes {
         let lines = if count == 1 { "line is" } else { "lines are" };
         complain(&format!(
             "{count} {lines} left out of {}, from line {first} on: torn, or not of a log",
@@ -171,8 +205,14 @@ impl Runs {
 }
 
 impl Log {
-    /// Opens a log to append to. What a run that was killed has left of a line is ended first.
-    pub(super) fn open(path: &Path, template: &str, resumed: bool) -> Result<Self, Trouble> {
+    /// Opens a log to append to, and says what it tells a run that resumes. What a run that was killed has left
+    /// of a line is ended first. Nobody else may write to it meanwhile: what two runs have done at
+    /// the same time, neither has skipped.
+    pub(super) fn open(
+        path: &Path,
+        template: &str,
+        resumed: bool,
+    ) -> Result<(Self, Succeeded), Trouble> {
         let refused = |error: io::Error| {
             Trouble::Usage(format!(
                 "the log {} can't be written: {error}",
@@ -185,20 +225,35 @@ impl Log {
             .create(true)
             .clone();
         let mut file = options.open(path).map_err(refused)?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+            == Err(Errno::WOULDBLOCK)
+        {
+            return Err(Trouble::Usage(format!(
+                "another run is writing the log {}: wait for its end, or name another file",
+                path.display()
+            )));
+        }
+        // What is no file, such as a pipe, can only be written.
+        let is_file = file.metadata().map_err(refused)?.is_file();
+        let succeeded = match is_file {
+            true => read_from(&file, path, template, resumed)?,
+            false => Succeeded::default(),
+        };
         let mut last = [b'\n'];
-        if file.metadata().map_err(refused)?.len() > 0 && file.seek(SeekFrom::End(-1)).is_ok() {
+        if is_file && file.seek(SeekFrom::End(-1)).is_ok() {
             file.read_exact(&mut last).map_err(refused)?;
         }
         if last != [b'\n'] {
             file.write_all(b"\n").map_err(refused)?;
         }
         let began = since_1970();
-        Ok(Log {
+        let log = Log {
             file,
             run: format!("{}-{began:.3}", std::process::id()),
             resumed,
             template: template.to_owned(),
-        })
+        };
+        Ok((log, succeeded))
     }
 
     /// Writes down an attempt.
@@ -278,10 +333,30 @@ mod tests {
         ];
         assert_eq!(skipped(&lines, &["a"]), [true]);
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(&file, "torn").unwrap();
-        Log::open(file.path(), "t", false).unwrap();
-        Log::open(file.path(), "t", false).unwrap();
-        assert_eq!(std::fs::read(&file).unwrap(), b"torn\n");
+        for torn in ["{\"v", "{\"v\":1,\"ru"] {
+            std::fs::write(&file, torn).unwrap();
+            Log::open(file.path(), "t", false).unwrap();
+            Log::open(file.path(), "t", true).unwrap();
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert_eq!(text, format!("{torn}\n"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_log_is_left_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let why = |opened: Result<_, _>| match opened {
+            Err(Trouble::Usage(why)) => why,
+            _ => panic!("it was opened"),
+        };
+        let log = Log::open(file.path(), "t", false).unwrap();
+        assert!(why(Log::open(file.path(), "t", false)).contains("another run"));
+        drop(log);
+        std::fs::write(&file, "an input\nanother\n").unwrap();
+        for resumed in [false, true] {
+            assert!(why(Log::open(file.path(), "t", resumed)).contains("else than a log"));
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"an input\nanother\n");
     }
 
     #[test]

@@ -43,7 +43,12 @@ struct Streamed {
 struct Out {
     stdout: Stdout,
     is_terminal: bool,
+    /// The beginning of a line, which waits for its end while there is a bar: that would stand behind it.
+    begun: Vec<u8>,
 }
+
+/// How long such a beginning may be, in bytes.
+const BEGUN: usize = 64 << 10;
 
 impl Out {
     fn new() -> Self {
@@ -52,16 +57,42 @@ impl Out {
         Out {
             stdout,
             is_terminal,
+            begun: Vec::new(),
         }
+    }
+
+    /// Writes what waits for its end; the bar has gone.
+    fn end(&mut self) -> io::Result<()> {
+        self.stdout.write_all(&std::mem::take(&mut self.begun))?;
+        self.stdout.flush()
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        // A run that ends otherwise has said why.
+        let _ = self.end();
     }
 }
 
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.is_terminal {
-            true => Progress::aside(|| self.stdout.write(bytes)),
-            false => self.stdout.write(bytes),
+        if !self.is_terminal {
+            return self.stdout.write(bytes);
         }
+        self.begun.extend_from_slice(bytes);
+        let line_end = self.begun.iter().rposition(|byte| *byte == b'\n');
+        let whole = match line_end {
+            _ if self.begun.len() > BEGUN || !Progress::is_shown() => self.begun.len(),
+            Some(at) => at + 1,
+            None => 0,
+        };
+        if whole > 0 {
+            let rest = self.begun.split_off(whole);
+            let lines = std::mem::replace(&mut self.begun, rest);
+            Progress::aside(|| self.stdout.write_all(&lines))?;
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -125,6 +156,12 @@ impl Printer {
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.stdout.flush()
+    }
+
+    /// Nothing more will come, and the progress bar has gone.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        self.stdout.flush()?;
+        self.stdout.get_mut().end()
     }
 
     /// A call has ended; without an outcome, it never began.

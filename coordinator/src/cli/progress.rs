@@ -1,9 +1,10 @@
 //! How far a run has come, on stderr, while it runs.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::args::{Options, When};
 
@@ -30,10 +31,7 @@ impl Progress {
             return Progress { bar: None };
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-        bar.set_style(style(
-            "{elapsed_precise} {pos} done{msg} · {per_sec}",
-            colour,
-        ));
+        bar.set_style(style("{elapsed_precise} {pos} done{msg} · {rate}", colour));
         *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
         Progress { bar: Some(bar) }
     }
@@ -55,7 +53,7 @@ impl Progress {
         let Some(bar) = &self.bar else { return };
         if let (Some(all), None) = (all, bar.length()) {
             bar.set_length(all);
-            let wide = "{elapsed_precise} {wide_bar} {pos}/{len}{msg} · {per_sec} · {eta} left";
+            let wide = "{elapsed_precise} {wide_bar} {pos}/{len}{msg} · {rate} · {left} left";
             bar.set_style(style(wide, colour));
         }
         bar.set_position(done);
@@ -65,6 +63,12 @@ impl Progress {
             (failed, false) => format!(" · {failed} failed"),
         };
         bar.set_message(format!("{failed} · {} running", running()));
+    }
+
+    /// Whether there is a bar.
+    pub(super) fn is_shown() -> bool {
+        let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.is_some()
     }
 
     /// Writes something to the terminal without disturbing the bar.
@@ -92,5 +96,16 @@ fn style(template: &str, colour: bool) -> ProgressStyle {
         false => template.to_owned(),
     };
     // The templates are ours; one that is wrong shows in the first run.
-    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    ProgressStyle::with_template(&template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, to: &mut dyn fmt::Write| {
+            let _ = write!(to, "{:.1}/s", state.per_sec());
+        })
+        .with_key("left", |state: &ProgressState, to: &mut dyn fmt::Write| {
+            // Of nothing one can't tell.
+            let _ = match state.pos() {
+                0 => write!(to, "?"),
+                _ => write!(to, "{:#}", HumanDuration(state.eta())),
+            };
+        })
 }

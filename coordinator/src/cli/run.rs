@@ -22,6 +22,9 @@ use super::summary::Summary;
 use super::work::{self, Work};
 use super::{Exit, Trouble, cannot_write, complain};
 
+/// Somebody has closed stdout before all was done, and there is nothing to be said about it. What a
+/// signal would have made of it: SIGPIPE.
+const NOBODY_READS: Exit = Exit::Interrupted(128 + 13);
 /// How often to look at what runs.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -46,9 +49,13 @@ pub(super) fn run(
         .map(|words| words.len().div_ceil(work.many()) as u64);
     let inputs = Inputs::new(options, words)?;
     let key = work.key();
-    let succeeded = match (&options.log, options.resume) {
-        (Some(path), true) => log::read(path, &key)?,
-        _ => Succeeded::default(),
+    let (log, succeeded) = match &options.log {
+        Some(path) if !options.dry_run => {
+            let (log, succeeded) = Log::open(path, &key, options.resume)?;
+            (Some(log), succeeded)
+        }
+        Some(path) if options.resume => (None, log::read(path, &key)?),
+        _ => (None, Succeeded::default()),
     };
     let gathered = Gathered {
         inputs,
@@ -59,12 +66,9 @@ pub(super) fn run(
     if options.dry_run {
         return dry_run(work, options, gathered);
     }
-    let log = match &options.log {
-        Some(path) => Some(Log::open(path, &key, options.resume)?),
-        None => None,
-    };
     let interruption = Interruption::handle()?;
-    let pool = Arc::new(pool(work, options, workers)?);
+    let jobs = jobs(options, known.filter(|_| !workers.manual));
+    let pool = Arc::new(pool(work, options, workers, jobs)?);
     interruption.attach(&pool);
     let colour = has_colour(options.color);
     let mut run = Run {
@@ -78,6 +82,7 @@ pub(super) fn run(
         progress: Progress::new(options, colour),
         summary: Summary::new(colour),
         known,
+        jobs,
         colour,
     };
     let ran = run.drive(gathered);
@@ -99,9 +104,14 @@ fn dry_run(work: &Work, options: &Options, mut gathered: Gathered) -> Result<Exi
     seen_enough(printed()).map(|_| Exit::AllOk)
 }
 
-fn pool(work: &Work, options: &Options, workers: Workers<'_>) -> Result<Pool, Trouble> {
+fn pool(
+    work: &Work,
+    options: &Options,
+    workers: Workers<'_>,
+    jobs: usize,
+) -> Result<Pool, Trouble> {
     let builder = work.builder(workers.program)?.output(Output::Capture);
-    let builder = options.limits.apply(builder).workers(jobs(options));
+    let builder = options.limits.apply(builder).workers(jobs);
     let builder = match workers.manual {
         true => work::by_hand(builder),
         false => builder,
@@ -110,9 +120,12 @@ fn pool(work: &Work, options: &Options, workers: Workers<'_>) -> Result<Pool, Tr
     Ok(builder.build_now()?)
 }
 
-fn jobs(options: &Options) -> usize {
+/// How many workers to start: no more than there are calls, if that is known.
+fn jobs(options: &Options, calls: Option<u64>) -> usize {
     let processors = coordinator::available_workers();
-    options.jobs.map_or(processors, |jobs| jobs.of(processors))
+    let jobs = options.jobs.map_or(processors, |jobs| jobs.of(processors));
+    let calls = calls.and_then(|calls| usize::try_from(calls).ok());
+    calls.map_or(jobs, |calls| jobs.min(calls.max(1)))
 }
 
 /// Whether stderr gets colours: see <https://no-color.org>.
@@ -162,6 +175,7 @@ struct Run<'r> {
     summary: Summary,
     /// How many inputs there are, if that is known from the start.
     known: Option<u64>,
+    jobs: usize,
     colour: bool,
 }
 
@@ -191,7 +205,7 @@ impl Run<'_> {
         }
         let (sender, mut reports) = with.open_text(self.work.task());
         if let Some(sender) = sender {
-            let brake = Brake::new(self.options, jobs(self.options));
+            let brake = Brake::new(self.options, self.jobs);
             feed::start(
                 &self.feed,
                 self.pool,
@@ -203,7 +217,7 @@ impl Run<'_> {
             .map_err(|error| Trouble::Pool(format!("a thread could not be started: {error}")))?;
         }
         if !self.take_all(&mut reports)? {
-            return Ok(Exit::AllOk); // nobody reads any more
+            return Ok(NOBODY_READS);
         }
         let exit = self.finish()?;
         if let Exit::Interrupted(_) = exit {
@@ -341,8 +355,10 @@ impl Run<'_> {
         let Run { summary, feed, .. } = self;
         summary.skipped = feed.skipped.load(Ordering::Relaxed);
         let interrupted = self.interruption.code();
+        let all_read = feed.ended.load(Ordering::Acquire);
+        let broken = feed.broken.load(Ordering::Relaxed);
         if self.options.json {
-            let object = summary.json(interrupted.is_some()).to_string();
+            let object = summary.json(interrupted.is_some() || broken).to_string();
             let printed = self
                 .printer
                 .line(&object)
@@ -351,12 +367,14 @@ impl Run<'_> {
         }
         // Nothing is to stand between the lines.
         self.progress = Progress::none();
-        let all_read = self.feed.ended.load(Ordering::Relaxed);
+        seen_enough(self.printer.end())?;
         self.summary
-            .say(self.options, interrupted.is_some() || !all_read);
+            .say(self.options, interrupted.is_some() || !all_read || broken);
         Ok(match interrupted {
             Some(code) => Exit::Interrupted(code),
-            None if self.summary.failed > 0 || self.summary.not_run > 0 => Exit::SomeFailed,
+            None if self.summary.failed > 0 || self.summary.not_run > 0 || broken => {
+                Exit::SomeFailed
+            }
             None => Exit::AllOk,
         })
     }

@@ -15,6 +15,8 @@ use super::status::Status;
 use super::template::quoted;
 use super::units::MaxFail;
 
+/// How long a command line may be that is shown to be repeated, in bytes.
+const REPEATABLE: usize = 4096;
 /// How many failed inputs are named.
 const NAMED: usize = 10;
 
@@ -166,18 +168,26 @@ impl Summary {
                 // Behind the subcommand, where it can't be taken for a word of a command.
                 words.insert(2.min(words.len()), "--resume".into());
             }
-            return Some(bytes(&words));
+            let stdin = options.input.is_none() && !words.iter().any(|word| word == ":::");
+            let same = if stdin {
+                "with the same inputs on stdin, "
+            } else {
+                ""
+            };
+            return Some(format!("{same}{}", bytes(&words)));
         }
         let all_named = self.named.len() as u64 == self.failed;
         let complete = all_named && self.not_run == 0 && !stopped;
         let single = self.named.values().all(|(input, _)| !input.contains(&0));
+        let with_log = "add --log FILE to such a run, and then --resume".to_owned();
         if !complete || !single || options.input.is_some() || options.null {
-            return Some("add --log FILE to such a run, and then --resume".to_owned());
+            return Some(with_log);
         }
         let inputs = quoted(self.named.values().map(|(input, _)| input.as_slice()));
-        Some(format!(
-            "{} ::: {inputs}",
-            bytes(&args::without_inputs(words))
-        ))
+        let line = format!("{} ::: {inputs}", bytes(&args::without_inputs(words)));
+        // One that can't be copied from a terminal as it stands is no help.
+        let is_plain = |line: &str| !line.chars().any(|c| c.is_control() || c == '\u{fffd}');
+        let repeatable = line.len() <= REPEATABLE && is_plain(&line);
+        Some(if repeatable { line } else { with_log })
     }
 }

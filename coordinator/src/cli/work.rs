@@ -225,7 +225,13 @@ fn check_program(program: &OsStr) -> Result<(), Trouble> {
     }
     let name = program.to_string_lossy();
     Err(Trouble::Usage(if program.as_bytes().contains(&b'/') {
-        format!("there is no program `{name}` that can be run")
+        match Path::new(program).metadata() {
+            Ok(found) if found.is_file() => {
+                format!("`{name}` is a file that can't be run: chmod +x makes it a program")
+            }
+            Ok(_) => format!("`{name}` is no file, and so no program that can be run"),
+            Err(error) => format!("there is no program `{name}` that can be run: {error}"),
+        }
     } else {
         format!("there is no command `{name}`: none of the directories in PATH has it")
     }))

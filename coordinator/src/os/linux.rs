@@ -17,10 +17,16 @@ use std::time::Duration;
 use interprocess::local_socket::{Listener, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, OFlags};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Resource, Signal};
 
 use super::{memory, tree};
 use crate::error::Death;
+
+/// How many files this process may have open, if that is limited.
+pub(crate) fn most_open_files() -> Option<usize> {
+    let limit = rustix::process::getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok())
+}
 
 /// A worker's process and, with it, all that it starts: its process group, and the groups of
 /// descendants that have their own.

@@ -12,6 +12,7 @@ use super::codec::{Codec, Typed};
 use crate::data::Job;
 use crate::error::PoolError;
 use crate::launch::{self, ByHand, Launcher, Manual};
+use crate::os;
 use crate::output::Output;
 use crate::scheduler::{Limits, RestartLimit};
 use crate::shared::{Config, Initializer};
@@ -58,6 +59,10 @@ impl std::fmt::Debug for Builder {
             .finish_non_exhaustive()
     }
 }
+
+/// How many open files a worker takes in this process: its link and where that begins, its lifeline, a handle of
+/// the process, the black box, and two files for what it prints.
+pub(crate) const FILES_EACH: usize = 7;
 
 impl Builder {
     /// How many workers. Default: [`available_workers`](crate::available_workers).
@@ -193,6 +198,13 @@ impl Builder {
         let slots = self.workers.unwrap_or_else(crate::available_workers);
         if slots == 0 {
             return setting("a pool of 0 workers runs nothing: use 1 or more");
+        }
+        let (files, limit) = (slots.saturating_mul(FILES_EACH), os::most_open_files());
+        if let Some(limit) = limit.filter(|limit| files > *limit) {
+            return setting(&format!(
+                "{slots} workers need {files} open files, and this process may have {limit}: use fewer \
+                 workers, or raise the limit (ulimit -n)"
+            ));
         }
         if self.recycle_after == Some(0) {
             return setting("recycle_after(0) would leave no worker a call: use 1 or more");

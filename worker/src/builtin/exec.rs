@@ -123,7 +123,12 @@ pub(super) fn start(
         let words = argv.iter().map(|word| word.0.as_slice());
         // Who has the token may join the coordinator as a worker.
         let command = Spawn::new(&place, words, vars, TOKEN_VARIABLE)?;
-        Group::start(&command, streams)
+        Group::start(&command, streams).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if place.exists() => io::Error::other(
+                "the interpreter that its first line names is not there, or another part of it",
+            ),
+            _ => error,
+        })
     });
     started.map_err(|error| not_started(argv, &error))
 }

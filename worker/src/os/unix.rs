@@ -5,6 +5,7 @@
 )]
 
 use std::os::fd::IntoRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Result;
@@ -65,6 +66,28 @@ pub(crate) fn flush_c_stdout() {
             libc::fflush(stdout);
         }
     }
+}
+
+/// From now on [`is_copy`] knows.
+pub(crate) fn watch_for_copies() {
+    extern "C" fn copied() {
+        COPY.store(true, Ordering::Relaxed);
+    }
+    // SAFETY: the handler may run in any new process: it only stores a flag.
+    unsafe { libc::pthread_atfork(None, None, Some(copied)) };
+}
+
+/// Whether this process is a copy of the worker, which a call has made by `fork` and forgotten to end.
+pub(crate) fn is_copy() -> bool {
+    COPY.load(Ordering::Relaxed)
+}
+
+static COPY: AtomicBool = AtomicBool::new(false);
+
+/// Ends this process and nothing else: what is to be done at the worker's end is the worker's.
+pub(crate) fn end_copy() -> ! {
+    // SAFETY: it does not return.
+    unsafe { libc::_exit(0) }
 }
 
 /// The nanoseconds of the system's monotonic clock, which all processes share.

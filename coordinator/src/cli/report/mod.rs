@@ -24,6 +24,12 @@ pub(super) fn run(args: &Report) -> Result<Exit, Trouble> {
         .map_err(|error| {
             Trouble::Usage(format!("{} can't be read: {error}", args.log.display()))
         })?;
+    if log.is_something_else() {
+        return Err(Trouble::Usage(format!(
+            "{} has no line of a log, so there is nothing to draw: name what --log wrote",
+            args.log.display()
+        )));
+    }
     if let Some(warning) = log.warning() {
         complain(&format_args!("{}: {warning}", args.log.display()));
     }

@@ -51,6 +51,11 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// There are lines, and none is an attempt. Without any line it is a log of a run without inputs.
+    pub(super) fn is_something_else(&self) -> bool {
+        self.attempts.is_empty() && self.bad.is_some()
+    }
+
     /// What was skipped, in one line.
     pub(super) fn warning(&self) -> Option<String> {
         let bad = self.bad.map(|(count, first)| match count {
