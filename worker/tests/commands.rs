@@ -142,6 +142,16 @@ fn sigterm_is_passed_on_and_then_died_of() {
 }
 
 #[test]
+fn sigterm_ends_what_has_left_the_commands_group() {
+    // As `timeout` does, and what that has started in a session of its own.
+    let script = "timeout 1000 sh -c 'setsid sleep 1000 & echo ready; sleep 1000'; true";
+    let (child, stdout) = running(script);
+    kill_process(pid(&child), Signal::TERM).unwrap();
+    assert_eq!(rest(stdout), "");
+    assert_eq!(ended(child).status.signal(), Some(15));
+}
+
+#[test]
 fn sigterm_ends_a_worker_between_calls() {
     let mut worker = Worker::start(worker());
     worker.call("exec", &sh("exit 0"));

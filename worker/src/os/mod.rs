@@ -4,6 +4,8 @@
 mod answers;
 #[cfg(all(unix, feature = "builtin"))]
 mod group;
+#[cfg(all(unix, feature = "builtin"))]
+mod orphans;
 #[cfg(unix)]
 mod shared;
 #[cfg(unix)]

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::orphans;
+
 /// SIGTERM ends the worker, as by default.
 const IDLE: i32 = 0;
 /// It is kept until there is a group to pass it on to, or until the end.
@@ -57,6 +59,7 @@ impl Drop for Hold {
         // A signal that comes after this line ends the worker from within the handler.
         GROUP.store(IDLE, SeqCst);
         if CAME.load(SeqCst) {
+            orphans::end();
             die();
         }
     }
@@ -107,6 +110,7 @@ fn pass_on_pending() {
 
 fn pass_on() {
     if let Some(group) = Pid::from_raw(GROUP.load(SeqCst).max(0)) {
+        orphans::adopt();
         let _ = kill_process_group(group, Signal::TERM);
         // A stopped process would only hear of it when it is continued.
         let _ = kill_process_group(group, Signal::CONT);
