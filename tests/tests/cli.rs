@@ -274,6 +274,16 @@ fn mistakes_get_one_clear_line() {
         3,
         "exited with code 0",
     );
+    complains(
+        &line(&["map", "nope", "--dry-run", ":::", "1"]),
+        2,
+        "there is no task `nope`",
+    );
+    complains(
+        &line(&["map", "square", "--dry-run", ":::", "1", "x"]),
+        2,
+        "input \"x\"",
+    );
     complains(&line(&["--connect", "x"]), 2, "COORDINATOR_TOKEN");
 }
 

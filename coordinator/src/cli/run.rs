@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use coordinator::{CallError, Order, Output, Pool, Report, Reports, Text, Why};
+use coordinator::{CallError, Order, Output, Pool, Report, Reports, TaskInfo, Text, Why};
 
 use super::args::{Options, When};
 use super::feed::{self, Brake, Feed, Gathered};
@@ -64,6 +64,12 @@ pub(super) fn run(
         seq: 0,
     };
     if options.dry_run {
+        if let Work::Map { task } = work {
+            // A worker has to be asked which tasks there are, and what they take.
+            let pool = pool(work, options, workers, 1)?;
+            check_task(task, &pool.tasks()?)?;
+            check_inputs(&pool, task, &gathered.inputs)?;
+        }
         return dry_run(work, options, gathered);
     }
     let interruption = Interruption::handle()?;
@@ -90,6 +96,36 @@ pub(super) fn run(
     // A signal's handler may still hold the pool, so that dropping it here would not end it.
     pool.terminate();
     ran
+}
+
+/// Whether the workers have such a task.
+fn check_task(task: &str, tasks: &[TaskInfo]) -> Result<(), Trouble> {
+    if tasks.iter().any(|known| known.name == task) {
+        return Ok(());
+    }
+    let names: Vec<_> = tasks.iter().map(|task| task.name.as_str()).collect();
+    Err(Trouble::Usage(format!(
+        "there is no task `{task}`; there is {}",
+        names.join(", ")
+    )))
+}
+
+/// Looks at the inputs that are known, before anything runs.
+fn check_inputs(pool: &Pool, task: &str, inputs: &Inputs) -> Result<(), Trouble> {
+    let known: Vec<_> = inputs.known().collect();
+    let shown = |error: &CallError| {
+        let index = usize::try_from(error.index()).unwrap_or(usize::MAX);
+        shown(known.get(index).map_or(&[], Vec::as_slice))
+    };
+    match pool.with().check_text(task, known.iter().cloned()) {
+        Err(error) if matches!(error.why(), Why::Undecodable(_)) => Err(Trouble::Usage(format!(
+            "input {}: {}; nothing was run: correct it, or leave it out",
+            shown(&error),
+            error.why()
+        ))),
+        // Whatever else happened is found out when they are run.
+        _ => Ok(()),
+    }
 }
 
 /// Prints what would be run.
@@ -186,14 +222,11 @@ impl Run<'_> {
                 (Err(_), Some(code)) => return Ok(Exit::Interrupted(code)),
                 (tasks, _) => tasks?,
             };
-            if !tasks.iter().any(|known| known.name == *task) {
-                let names: Vec<_> = tasks.iter().map(|task| task.name.as_str()).collect();
-                return Err(Trouble::Usage(format!(
-                    "there is no task `{task}`; there is {}",
-                    names.join(", ")
-                )));
+            check_task(task, &tasks)?;
+            // With `--json` each input has an object that says what became of it, this included.
+            if !self.options.json {
+                check_inputs(self.pool, task, &gathered.inputs)?;
             }
-            self.check(task, &gathered.inputs)?;
         }
         let mut with = self.pool.with().order(Order::Completion);
         // An attempt that is tried again is only of interest to a log and to the summary.
@@ -226,30 +259,6 @@ impl Run<'_> {
         self.pool.close();
         self.pool.join()?;
         Ok(exit)
-    }
-
-    /// Looks at the inputs that are known, before anything runs. With `--json` each input has an object that
-    /// says what became of it, this included.
-    fn check(&self, task: &str, inputs: &Inputs) -> Result<(), Trouble> {
-        if self.options.json {
-            return Ok(());
-        }
-        let known: Vec<_> = inputs.known().collect();
-        let shown = |error: &CallError| {
-            let index = usize::try_from(error.index()).unwrap_or(usize::MAX);
-            shown(known.get(index).map_or(&[], Vec::as_slice))
-        };
-        match self.pool.with().check_text(task, known.iter().cloned()) {
-            Err(error) if matches!(error.why(), Why::Undecodable(_)) => {
-                Err(Trouble::Usage(format!(
-                    "input {}: {}; nothing was run: correct it, or leave it out",
-                    shown(&error),
-                    error.why()
-                )))
-            }
-            // Whatever else happened is found out when they are run.
-            _ => Ok(()),
-        }
     }
 
     /// Takes what comes until there is nothing more; `false` if nobody reads it.
