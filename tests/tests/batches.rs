@@ -317,11 +317,18 @@ fn what_one_of_five_thousand_prints_is_its_own() {
                         inputs.send((n, (n == prints).then_some(how))).unwrap();
                     }
                 });
+                // Part of a line, the first that its worker prints, is found with one of the calls behind.
+                let mut found_at = prints;
                 for (n, report) in (0..).zip(reports) {
                     assert_eq!((report.index, report.result), (n, Ok(n)));
-                    let number = n.to_string();
+                    let number = prints.to_string();
+                    let is_late = n == found_at && n < prints + 15 && report.stdout.is_empty();
+                    if is_late && matches!(how, Print::Part) {
+                        found_at += 1;
+                        continue;
+                    }
                     let (out, err) = match how {
-                        _ if n != prints => ("", ""),
+                        _ if n != found_at => ("", ""),
                         Print::Line => (&*format!("{n}\n"), ""),
                         Print::Part | Print::C | Print::Child => (&*number, ""),
                         Print::Error => ("", &*number),
