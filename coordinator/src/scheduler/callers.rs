@@ -167,7 +167,10 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     pub(crate) fn pause(&mut self, now: Time) {
         if self.paused.is_none() && !matches!(self.phase, Phase::Over(_)) {
             self.paused = Some(now);
-            self.signal_busy(Stage::Stop);
+            let stops = self.busy_slots().into_iter();
+            self.effects
+                .signals
+                .extend(stops.map(|slot| (slot, Stage::Stop)));
         }
     }
 
@@ -175,7 +178,11 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     pub(crate) fn resume(&mut self, now: Time) {
         if let Some(since) = self.paused.take() {
             self.postpone(now.saturating_sub(since));
-            self.signal_busy(Stage::Continue);
+            // Also those that are idle by now: a worker may have been stopped when its reply was under way.
+            let all = (0..self.slots.len()).map(SlotId);
+            self.effects
+                .signals
+                .extend(all.map(|slot| (slot, Stage::Continue)));
             self.effects.everyone = true;
         }
     }
@@ -184,11 +191,6 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     pub(crate) fn postpone(&mut self, by: Duration) {
         self.slots.iter_mut().for_each(|slot| slot.postpone(by));
         self.effects.rearm = true;
-    }
-
-    pub(super) fn signal_busy(&mut self, stage: Stage) {
-        let signals = self.busy_slots().into_iter().map(|slot| (slot, stage));
-        self.effects.signals.extend(signals);
     }
 
     pub(super) fn busy_slots(&self) -> Vec<SlotId> {

@@ -85,6 +85,8 @@ struct World {
     steps: usize,
     /// Slots that were told to be killed, and how hard.
     signalled: BTreeMap<usize, Stage>,
+    /// Which slots' workers are stopped.
+    halted: [bool; SLOTS],
 }
 
 #[derive(Debug, Clone)]
@@ -190,6 +192,7 @@ impl World {
             paused: false,
             steps: 0,
             signalled: BTreeMap::new(),
+            halted: [false; SLOTS],
         }
     }
 
@@ -327,11 +330,16 @@ impl World {
         }
         let effects = self.jobs.take_effects();
         for (slot, stage) in effects.signals {
+            if stage == Stage::Continue {
+                self.halted[slot.0] = false;
+                continue;
+            }
             assert!(
                 matches!(self.posts[slot.0], Post::Busy(..)),
                 "a signal for no running call"
             );
-            if matches!(stage, Stage::Stop | Stage::Continue) {
+            if stage == Stage::Stop {
+                self.halted[slot.0] = true;
                 continue;
             }
             let before = self.signalled.insert(slot.0, stage);
@@ -345,6 +353,10 @@ impl World {
                 self.maps.get_mut(&worker.map).unwrap().unbegun += 1;
             }
         }
+        assert!(
+            self.paused || self.halted == [false; SLOTS],
+            "stopped for ever"
+        );
         for map in self.maps_with_result().difference(&with_result) {
             // A map that is new, or that was just looked at, needs no waking.
             let opened = matches!(step, Step::Open { .. } | Step::Take(_));
