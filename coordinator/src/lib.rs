@@ -60,6 +60,5 @@ pub use worker::Shared;
 #[must_use]
 pub fn available_workers() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let files = os::most_open_files().unwrap_or(usize::MAX);
-    processors.min(files / pool::FILES_EACH).max(1)
+    processors.min(pool::most_workers()).max(1)
 }

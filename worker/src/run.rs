@@ -8,6 +8,8 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use protocol::message::{Panic, Verdict};
 use protocol::sheet::Sheet;
 
+use crate::os;
+use crate::output;
 use crate::registry::Runner;
 use crate::shared;
 use crate::task::Task;
@@ -48,7 +50,9 @@ fn run<T: Task>(
     output: &mut Sheet<'_>,
     encode: impl FnOnce(&T::Output, &mut Sheet<'_>) -> Result<(), String>,
 ) -> Verdict {
-    let verdict = match T::run(input) {
+    let result = T::run(input);
+    end_a_copy();
+    let verdict = match result {
         Ok(value) => match encode(&value, output) {
             Ok(()) => Verdict::Value,
             Err(why) => Verdict::Undecodable(format!(
@@ -62,6 +66,16 @@ fn run<T: Task>(
         output.clear();
     }
     verdict
+}
+
+/// Ends this process if it is a copy of the worker, which a call has forked. It would answer for the worker, which
+/// answers for itself; and it shares the memory that large outputs are written to.
+#[inline]
+pub(crate) fn end_a_copy() {
+    if os::is_copy() {
+        output::flush();
+        os::end_copy();
+    }
 }
 
 fn undecodable_input<T: Task>(why: &str) -> Verdict {

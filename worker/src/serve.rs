@@ -10,7 +10,7 @@ use protocol::message::{Batch, CallReply, Encoding, Reply, Stopped, ToWorker, Va
 
 use crate::current::{self, Current};
 use crate::os;
-use crate::output::{self, Printed, Watch};
+use crate::output::{Printed, Watch};
 use crate::registry::{self, Entry};
 use crate::run;
 use crate::shared;
@@ -202,11 +202,8 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
                 Ok(task) => run::guarded(runner(task, self.batch.encoding), input, &mut sheet),
                 Err(why) => Verdict::Undecodable(why.clone()),
             };
-            if os::is_copy() {
-                // It would answer for the worker, which answers for itself.
-                output::flush();
-                os::end_copy();
-            }
+            // One that has panicked.
+            run::end_a_copy();
             let output = match sheet.placed() {
                 Some(placed) => Output::Placed(placed),
                 None => Output::From(start),

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -19,7 +20,9 @@ use super::outcome::{self, Outcome};
 use super::{Trouble, complain};
 
 /// How each line begins.
-const BEGINNING: &[u8] = b"{\"v\":";
+const BEGINNING: &[u8] = b"{\"v\":1,\"run\":\"";
+/// How long to wait for another run to let go of the log: one that was just killed takes a moment.
+const IN_USE: Duration = Duration::from_secs(1);
 
 /// A line of the log.
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,7 +122,8 @@ fn read_from(
     let mut reader = BufReader::new(file);
     let mut runs: Runs = Runs::default();
     let (mut text, mut number, mut torn) = (Vec::new(), 0_u64, None::<(u64, u64)>);
-    let mut is_log = false;
+    // Until a line is whole: whether each could be the beginning of one.
+    let mut is_log = true;
     let unreadable = |error| unreadable(path, &error);
     while reader.read_until(b'\n', &mut text).map_err(unreadable)? > 0 {
         number += 1;
@@ -135,11 +139,15 @@ fn read_from(
             // Whoever does not resume only needs to know that it is one.
             Ok(_) if !resumes => return Ok(Succeeded::default()),
             Ok(line) => runs.add(line),
-            Err(_) if text.trim_ascii().is_empty() => {}
+            // What a machine that lost its power had not written is zeros.
+            Err(_)
+                if text
+                    .iter()
+                    .all(|byte| matches!(byte, 0 | b'\n' | b'\r' | b' ')) => {}
             // It was being written when the machine or the run ended.
             Err(_) => {
                 let begun = text.trim_ascii_end();
-                is_log |= begun.starts_with(BEGINNING) || BEGINNING.starts_with(begun);
+                is_log &= begun.starts_with(BEGINNING) || BEGINNING.starts_with(begun);
                 torn.get_or_insert((0, number)).0 += 1;
             }
         }
@@ -219,22 +227,17 @@ impl Log {
                 path.display()
             ))
         };
-        let options = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .clone();
+        // What is no file, such as a pipe, can only be written; opened for both, it would have a reader for ever.
+        let is_file = path.metadata().map_or(true, |found| found.is_file());
+        let mut options = OpenOptions::new();
+        options.read(is_file).append(true).create(is_file);
         let mut file = options.open(path).map_err(refused)?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-            == Err(Errno::WOULDBLOCK)
-        {
+        if is_file && !lock(&file) {
             return Err(Trouble::Usage(format!(
                 "another run is writing the log {}: wait for its end, or name another file",
                 path.display()
             )));
         }
-        // What is no file, such as a pipe, can only be written.
-        let is_file = file.metadata().map_err(refused)?.is_file();
         let succeeded = match is_file {
             true => read_from(&file, path, template, resumed)?,
             false => Succeeded::default(),
@@ -286,6 +289,21 @@ impl Log {
     }
 }
 
+/// Makes this the only run that writes to a file; `false` if there is another. It holds until the file is closed.
+fn lock(file: &File) -> bool {
+    let began = Instant::now();
+    while rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
+        == Err(Errno::WOULDBLOCK)
+    {
+        if began.elapsed() > IN_USE {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    // A file system without locks has no second run to tell of.
+    true
+}
+
 fn since_1970() -> f64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.unwrap_or_default().as_secs_f64()
@@ -333,7 +351,7 @@ mod tests {
         ];
         assert_eq!(skipped(&lines, &["a"]), [true]);
         let file = tempfile::NamedTempFile::new().unwrap();
-        for torn in ["{\"v", "{\"v\":1,\"ru"] {
+        for torn in ["{\"v", "{\"v\":1,\"ru", "{\"v\":1,\"run\":\"7"] {
             std::fs::write(&file, torn).unwrap();
             Log::open(file.path(), "t", false).unwrap();
             Log::open(file.path(), "t", true).unwrap();
@@ -352,11 +370,17 @@ mod tests {
         let log = Log::open(file.path(), "t", false).unwrap();
         assert!(why(Log::open(file.path(), "t", false)).contains("another run"));
         drop(log);
-        std::fs::write(&file, "an input\nanother\n").unwrap();
-        for resumed in [false, true] {
-            assert!(why(Log::open(file.path(), "t", resumed)).contains("else than a log"));
+        for foreign in [
+            "an input\nanother\n",
+            "{\n  \"name\": 1\n}\n",
+            "{\"v\":2}\n",
+        ] {
+            std::fs::write(&file, foreign).unwrap();
+            for resumed in [false, true] {
+                assert!(why(Log::open(file.path(), "t", resumed)).contains("else than a log"));
+            }
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), foreign);
         }
-        assert_eq!(std::fs::read(&file).unwrap(), b"an input\nanother\n");
     }
 
     #[test]

@@ -297,6 +297,8 @@ impl Printer {
             // What it says on both streams is shown in this order on a terminal.
             self.stdout.flush()?;
             let mut error = Vec::new();
+            // The bar would wipe out part of a line.
+            let whole_lines = whole_lines || (part == Part::SoFar && Progress::is_shown());
             let mut lines = Lines::new(&mut error, tag, whole_lines);
             stderr.copy_from(streamed.stderr, &mut lines)?;
             streamed.stderr += lines.passed;

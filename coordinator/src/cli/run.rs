@@ -137,7 +137,12 @@ fn dry_run(work: &Work, options: &Options, mut gathered: Gathered) -> Result<Exi
         }
         printer.flush()
     };
-    seen_enough(printed()).map(|_| Exit::AllOk)
+    let seen = seen_enough(printed())?;
+    Ok(match gathered.inputs.is_broken() {
+        true => Exit::SomeFailed,
+        false if seen => Exit::AllOk,
+        false => NOBODY_READS,
+    })
 }
 
 fn pool(
@@ -205,9 +210,10 @@ struct Run<'r> {
     pool: &'r Arc<Pool>,
     interruption: &'r Interruption,
     feed: Arc<Feed>,
+    /// Before the printer: what that has held back is printed when the bar has gone.
+    progress: Progress,
     printer: Printer,
     log: Option<Log>,
-    progress: Progress,
     summary: Summary,
     /// How many inputs there are, if that is known from the start.
     known: Option<u64>,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -168,7 +169,9 @@ impl Summary {
                 // Behind the subcommand, where it can't be taken for a word of a command.
                 words.insert(2.min(words.len()), "--resume".into());
             }
-            let stdin = options.input.is_none() && !words.iter().any(|word| word == ":::");
+            let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
+            let stdin = options.input.as_ref().is_none_or(is_stdin)
+                && !words.iter().any(|word| word == ":::");
             let same = if stdin {
                 "with the same inputs on stdin, "
             } else {

@@ -62,7 +62,15 @@ impl std::fmt::Debug for Builder {
 
 /// How many open files a worker takes in this process: its link and where that begins, its lifeline, a handle of
 /// the process, the black box, and two files for what it prints.
-pub(crate) const FILES_EACH: usize = 7;
+const FILES_EACH: usize = 7;
+/// How many files a program has open besides, or needs for a moment while a worker starts.
+const FILES_BESIDE: usize = 16;
+
+/// How many workers this process may have files for.
+pub(crate) fn most_workers() -> usize {
+    let files = os::most_open_files().unwrap_or(usize::MAX);
+    files.saturating_sub(FILES_BESIDE) / FILES_EACH
+}
 
 impl Builder {
     /// How many workers. Default: [`available_workers`](crate::available_workers).
@@ -199,11 +207,11 @@ impl Builder {
         if slots == 0 {
             return setting("a pool of 0 workers runs nothing: use 1 or more");
         }
-        let (files, limit) = (slots.saturating_mul(FILES_EACH), os::most_open_files());
-        if let Some(limit) = limit.filter(|limit| files > *limit) {
+        if slots > most_workers().max(1) {
             return setting(&format!(
-                "{slots} workers need {files} open files, and this process may have {limit}: use fewer \
-                 workers, or raise the limit (ulimit -n)"
+                "{slots} workers need more open files than this process may have: use {} or fewer, or raise \
+                 the limit (ulimit -n)",
+                most_workers().max(1)
             ));
         }
         if self.recycle_after == Some(0) {

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub use builder::Builder;
-pub(crate) use builder::FILES_EACH;
+pub(crate) use builder::most_workers;
 pub use calls::{Inputs, NotYet, Refused, Report, Reports, Stream, StreamUnordered};
 pub use codec::{Text, Typed};
 pub use pending::Pending;

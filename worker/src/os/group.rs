@@ -113,17 +113,19 @@ impl Group {
                 waited => return waited,
             }
         };
-        loop {
-            let either = WaitIdOptions::EXITED | WaitIdOptions::STOPPED;
-            let status = wait(either | WaitIdOptions::NOWAIT)?;
-            let signal = status.and_then(|status| status.stopping_signal());
-            match signal {
-                None => return Ok(Waited::Ended),
-                Some(libc::SIGTTIN | libc::SIGTTOU) => return Ok(Waited::WantsTerminal),
-                // A pause, or its own wish. This takes note of it, so that the next wait is for something else.
-                Some(_) => _ = wait(WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?,
+        let stop = |options| -> io::Result<_> {
+            let status = wait(options)?;
+            Ok(status.and_then(|status| status.stopping_signal()))
+        };
+        let either = WaitIdOptions::EXITED | WaitIdOptions::STOPPED;
+        while stop(either | WaitIdOptions::NOWAIT)?.is_some() {
+            // A pause, or its own wish. This takes note of it, so that the next wait is for something else.
+            let taken = stop(WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?;
+            if let Some(libc::SIGTTIN | libc::SIGTTOU) = taken {
+                return Ok(Waited::WantsTerminal);
             }
         }
+        Ok(Waited::Ended)
     }
 
     /// Kills what there is of the group, and reaps the leader.
