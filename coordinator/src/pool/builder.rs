@@ -61,10 +61,10 @@ impl std::fmt::Debug for Builder {
 }
 
 /// How many open files a worker takes in this process: its link and where that begins, its lifeline, a handle of
-/// the process, the black box, and two files for what it prints.
-const FILES_EACH: usize = 7;
-/// How many files a program has open besides, or needs for a moment while a worker starts.
-const FILES_BESIDE: usize = 16;
+/// the process, the black box, two files for what it prints, and some more while it is started.
+const FILES_EACH: usize = 9;
+/// How many files a program has open besides.
+const FILES_BESIDE: usize = 12;
 
 /// How many workers this process may have files for.
 pub(crate) fn most_workers() -> usize {
