@@ -124,7 +124,8 @@ fn what_a_command_leaves_behind_does_not_hold_its_call_up() {
 fn a_command_that_waits_for_the_terminal_is_not_waited_for() {
     let mut worker = Worker::start(worker());
     // As the kernel does to one that reads from a terminal it has no part in. Other stops are its own affair.
-    let script = "(sleep 0.05; kill -CONT $$) & kill -STOP $$; echo on; kill -TTIN $$; echo never";
+    let script = "(until grep -q '^State:.T' /proc/$$/status; do :; done; kill -CONT $$) &
+        kill -STOP $$; echo on; kill -TTIN $$; echo never";
     let Verdict::Failed(why) = worker.call("exec", &sh(script)).0 else {
         panic!("it did not fail")
     };
