@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use tempfile::TempDir;
@@ -267,6 +268,20 @@ fn few_descriptors_do_not_hang_a_run() {
     run.command = limited;
     let output = run.output();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+}
+
+#[test]
+#[expect(unsafe_code, reason = "what whoever starts a run may do to it")]
+fn it_is_known_how_a_command_ended_also_where_sigchld_is_ignored() {
+    let mut run = coordinator(&["exec", "--", "echo", ":::", "1", "2"]);
+    let ignore = || {
+        // SAFETY: a plain call.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        Ok(())
+    };
+    // SAFETY: it is allowed between fork and exec.
+    unsafe { run.command.pre_exec(ignore) };
+    prints(&run.output(), 0, "1\n2\n");
 }
 
 #[test]

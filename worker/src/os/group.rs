@@ -9,6 +9,7 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::Once;
 
 use super::spawn::{Plan, Spawn, reap};
 use rustix::fs::OFlags;
@@ -56,6 +57,8 @@ impl Group {
     /// worker. If the worker armed it, a command whose worker is killed meanwhile would stay. On a busy machine
     /// that is no short time.
     pub(crate) fn start(command: &Spawn, streams: Streams) -> io::Result<Self> {
+        static HEEDS: Once = Once::new();
+        HEEDS.call_once(heed_deaths);
         let (reader, first_writer) = io::pipe()?;
         // Above the numbers that programs like to count on.
         let lifeline = rustix::io::fcntl_dupfd_cloexec(&reader, 10)?;
@@ -146,6 +149,19 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         let _ = self.end();
+    }
+}
+
+/// Where SIGCHLD is ignored, by whoever started this process, nobody can be told how a child has ended.
+fn heed_deaths() {
+    // SAFETY: plain calls; what is zero is the default, without flags.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        let mut now = default;
+        libc::sigaction(libc::SIGCHLD, std::ptr::null(), &raw mut now);
+        if now.sa_sigaction == libc::SIG_IGN {
+            libc::sigaction(libc::SIGCHLD, &raw const default, std::ptr::null_mut());
+        }
     }
 }
 
