@@ -43,6 +43,15 @@ pub fn fail_or_sleep(ms: i64) -> Result<(), String> {
     Ok(())
 }
 
+/// The same, and makes a file first, if it is told to.
+#[task]
+pub fn begin_and_fail_or_sleep(file: Option<PathBuf>, ms: i64) -> Result<(), String> {
+    if let Some(file) = file {
+        std::fs::write(file, "").map_err(|error| error.to_string())?;
+    }
+    fail_or_sleep(ms)
+}
+
 #[task]
 pub fn fail(text: String) -> Result<(), String> {
     Err(text)

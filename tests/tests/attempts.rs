@@ -145,14 +145,18 @@ fn what_runs_at_the_last_failure_is_finished_or_killed() {
     for now in [false, true] {
         let pool = pool(2);
         let with = pool.with().max_failures(2, now);
-        let (inputs, reports) = with.open(tasks::fail_or_sleep);
+        let (inputs, reports) = with.open(tasks::begin_and_fail_or_sleep);
         let inputs = inputs.unwrap();
+        let directory = TempDir::new().unwrap();
+        let begun = directory.path().join("begun");
         // Long enough to be running still when the others have failed.
-        inputs.send(if now { 100_000 } else { 1000 }).unwrap();
-        eventually("the first runs", || pool.stats().running == 1);
-        inputs.send(-1).unwrap();
-        inputs.send(-2).unwrap();
-        eventually("no input is wanted", || inputs.send(0).is_err());
+        let ms = if now { 100_000 } else { 1000 };
+        inputs.send((Some(begun.clone()), ms)).unwrap();
+        // Not only handed out: what a worker has not begun is taken back.
+        eventually("the first runs", || begun.exists());
+        inputs.send((None, -1)).unwrap();
+        inputs.send((None, -2)).unwrap();
+        eventually("no input is wanted", || inputs.send((None, 0)).is_err());
         drop(inputs);
         for report in reports {
             assert_eq!(report.attempts, u32::from(report.index < 3));
