@@ -3,21 +3,20 @@
 //! SIGTERM is passed on to the command's group. What has a group of its own does not hear of it, as with
 //! `timeout`, and when its parent is gone nobody can tell whose it was. So from SIGTERM on the kernel
 //! gives what loses its parent to the worker, which kills it before it dies itself.
-#![expect(unsafe_code, reason = "a setting that no safe wrapper offers")]
 
 use std::fs;
 
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpgid, getpgrp, kill_process, kill_process_group,
+    Pid, Signal, WaitOptions, getpgid, getpgrp, getpid, kill_process, kill_process_group,
 };
 
 /// How often to look again: a process that is killed leaves what it had started.
 const ROUNDS: u32 = 1000;
 
-/// What loses its parent from now on is this process's. Allowed in a signal handler.
+/// What loses its parent from now on is this process's. Allowed in a signal handler: a system call, and no `errno`.
 pub(super) fn adopt() {
-    // SAFETY: a flag of this process.
-    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+    // It can't fail where there is such a flag.
+    let _ = rustix::process::set_child_subreaper(Some(getpid()));
 }
 
 /// Kills all children and what they leave.
