@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::frame::Owned;
 use protocol::message::Encoding;
+use protocol::parcel::{Apart, Parcel};
 use worker::private::Kept;
 
 use crate::buffers;
@@ -182,27 +182,45 @@ enum Outputs {
     Many(Arc<Values>),
 }
 
-/// Encoded outputs: the frame they came in.
+/// Encoded outputs, as they came.
 #[derive(Debug, Default)]
-pub(crate) struct Payload(Owned);
+pub(crate) struct Payload(Parcel);
 
 impl Payload {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The bytes, if they are in one piece.
     #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0.payload()
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Parcel::Whole(owned) => owned.payload(),
+            Parcel::Apart(_) => &[],
+        }
     }
 }
 
-impl From<Owned> for Payload {
-    fn from(frame: Owned) -> Self {
-        Payload(frame)
+impl From<Parcel> for Payload {
+    fn from(parcel: Parcel) -> Self {
+        Payload(parcel)
     }
 }
 
 impl Drop for Payload {
     fn drop(&mut self) {
-        buffers::give(std::mem::take(&mut self.0).into_buffer());
+        if let Parcel::Whole(owned) = std::mem::take(&mut self.0) {
+            buffers::give(owned.into_buffer());
+        }
     }
+}
+
+/// One call's encoded output, for whoever decodes it.
+#[derive(Debug)]
+pub(crate) enum Encoded<'t> {
+    Bytes(&'t [u8]),
+    /// With a large piece that becomes part of the value.
+    Apart(Apart),
 }
 
 /// The outputs of consecutive calls.
@@ -232,12 +250,15 @@ impl Values {
                 .ok_or_else(|| "outputs of more than 4 GiB".to_owned())?;
             *len = end;
         }
-        if end as usize != payload.bytes().len() || ends.len() != nanos.len() {
+        if let Parcel::Apart(_) = payload.0 {
+            return Err("a large output among several".to_owned());
+        }
+        if end as usize != payload.len() || ends.len() != nanos.len() {
             return Err(format!(
                 "{} outputs of {end} bytes, with {} times, in a payload of {}",
                 ends.len(),
                 nanos.len(),
-                payload.bytes().len()
+                payload.len()
             ));
         }
         Ok(Values {
@@ -286,7 +307,20 @@ impl Trace {
         }
     }
 
-    /// The encoded output of a call.
+    /// The encoded output of a call, to be decoded once.
+    pub(crate) fn take_output(&mut self, index: u64) -> Encoded<'_> {
+        if let Outputs::One { value, .. } = &mut self.outputs {
+            if let Some(Payload(Parcel::Apart(apart))) = Arc::get_mut(value) {
+                return Encoded::Apart(std::mem::take(apart));
+            }
+            if let Parcel::Apart(apart) = &value.0 {
+                return Encoded::Apart(apart.clone());
+            }
+        }
+        Encoded::Bytes(self.value(index))
+    }
+
+    /// The encoded output of a call, if it is in one piece.
     #[inline]
     pub(crate) fn value(&self, index: u64) -> &[u8] {
         match &self.outputs {
@@ -332,6 +366,8 @@ impl Trace {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+    use protocol::frame::Owned;
+
     use super::*;
     use crate::scheduler::Inputs as _;
 
@@ -359,7 +395,7 @@ mod tests {
 
     #[test]
     fn outputs_are_found_by_index() {
-        let payload = || Payload::from(Owned::new(b"oneoutput".to_vec()));
+        let payload = || Payload::from(Parcel::Whole(Owned::new(b"oneoutput".to_vec())));
         let values = Values::new(10, vec![3, 0, 6], vec![1, 2, 3], payload()).unwrap();
         assert_eq!(values.size(1, 3), 6);
         let by = By {

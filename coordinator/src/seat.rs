@@ -179,8 +179,8 @@ impl Seat {
     /// Receives one message and reports what it says.
     fn hear(&mut self, shared: &Shared, running: &Running, first: u64) -> Result<Heard, LinkError> {
         let link = &mut self.worker.link;
-        let (reply, frame) = link.receive_owned::<Reply>(Caps::FULL, buffers::take)?;
-        let payload = Payload::from(frame);
+        let (reply, parcel) = link.receive_owned::<Reply>(Caps::FULL, buffers::take)?;
+        let payload = Payload::from(parcel);
         let serial = match &reply {
             Reply::Values(values) => values.serial,
             Reply::Call(call) => call.serial,
@@ -267,7 +267,7 @@ impl Seat {
         };
         let files = self.worker.files.as_ref();
         let printed = files.map(|files| files.advance(reply.stdout, reply.stderr));
-        let bytes = value.bytes().len();
+        let bytes = value.len();
         let elapsed = Duration::from_nanos(reply.nanos);
         let printed = printed.unwrap_or_default();
         let trace = Trace::one(self.by(), elapsed, printed, value);

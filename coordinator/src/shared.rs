@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use protocol::black_box::BlackBox;
 use protocol::frame::Owned;
 use protocol::message::TaskInfo;
+use protocol::parcel::Parcel;
 
 use crate::condition::Condition;
 use crate::data::{By, Inputs, Job, Payload, Trace, Values};
@@ -145,7 +146,7 @@ impl State {
             return;
         };
         let found = black_box.finished(reported);
-        let payload = Payload::from(Owned::new(found.outputs));
+        let payload = Payload::from(Parcel::Whole(Owned::new(found.outputs)));
         let count = u32::try_from(found.lens.len()).unwrap_or(0);
         let first = first + u64::from(reported);
         // What makes no sense is not there.

@@ -65,7 +65,7 @@ impl Write for Pieces<'_> {
 }
 
 /// Reads messages to the end, with memory that both sides share and without. Whatever decodes must mean the
-/// same after another journey, and handed over with its frame.
+/// same after another journey, and handed over.
 ///
 /// # Panics
 ///
@@ -98,8 +98,8 @@ where
         let handed_over = owned.receive_owned::<M>(Caps::FULL, Vec::new);
         match link.receive::<M>(Caps::FULL) {
             Ok((message, payload)) => {
-                let (same, frame) = handed_over.unwrap();
-                assert_eq!((&same, frame.payload()), (&message, payload));
+                let (same, parcel) = handed_over.unwrap();
+                assert_eq!((&same, &*parcel.join()), (&message, payload));
                 received += 8 + payload.len();
                 assert!(received <= most, "more than was sent");
                 let bytes = postcard::to_stdvec(&message).unwrap();

@@ -48,7 +48,13 @@ pub fn encode<V: Serialize + ?Sized>(
 pub fn decode<'d, V: Deserialize<'d>>(bytes: &'d [u8]) -> Result<V, String> {
     let mut deserializer = Deserializer::from_bytes(bytes);
     let value = V::deserialize(&mut deserializer).map_err(in_words)?;
-    match deserializer.finalize().map_err(in_words)? {
+    all_read(value, deserializer.finalize().map_err(in_words)?)
+}
+
+/// A value that was read, if nothing is left.
+#[inline]
+pub(crate) fn all_read<V>(value: V, rest: &[u8]) -> Result<V, String> {
+    match rest {
         [] => Ok(value),
         rest => Err(too_many(rest.len())),
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 
 use crate::lane::{Inbox, Outbox, Placed};
+use crate::parcel::Parcel;
 
 /// The longest header, in bytes: room for a batch of a million calls, or a very long error message.
 pub const MAX_HEADER: u32 = 64 << 20;
@@ -12,14 +13,12 @@ pub const MAX_PAYLOAD: u32 = 1 << 30;
 /// The longest header and the longest payload until the handshake is over, in bytes.
 pub const MAX_GREETING: u32 = 1 << 20;
 
-/// Set in a payload's length if the payload stands in the [lane](crate::lane). In its place come four
-/// bytes: the word of the lane where it begins, `u32`, little-endian.
+/// Set in a payload's length if the payload stands in the [lane](crate::lane). In its place come twelve
+/// bytes that say where.
 pub const SHARED: u32 = 1 << 31;
 
 /// The two lengths in front of each frame.
 const PREFIX: usize = 8;
-/// What says where a payload stands.
-const PLACE: usize = 4;
 /// How much is read at least, where the sender may have sent more: small frames take one read.
 const CHUNK: usize = 16 << 10;
 /// The most that is reserved on the word of a length prefix alone.
@@ -112,12 +111,7 @@ pub(crate) fn write_placed(
     header: &[u8],
     placed: Placed,
 ) -> io::Result<()> {
-    write_parts(
-        stream,
-        header,
-        placed.len | SHARED,
-        &[&placed.at.to_le_bytes()],
-    )
+    write_parts(stream, header, placed.len | SHARED, &[&placed.to_bytes()])
 }
 
 fn write_parts(
@@ -176,8 +170,8 @@ pub struct Reader {
     inbox: Option<Inbox>,
     /// The last of these.
     parcel: Vec<u8>,
-    /// Whether it is that of the frame handed out last.
-    shared: bool,
+    /// Where the payload stands that is to be handed over, if not in its frame.
+    elsewhere: Option<Placed>,
 }
 
 /// A frame that was handed over, payload and all.
@@ -222,75 +216,87 @@ impl Reader {
         stream: &mut impl Read,
         caps: Caps,
     ) -> Result<(&[u8], &[u8]), FrameError> {
-        let (at, payload) = self.read_head(stream, caps)?;
-        self.shared = at.is_some();
+        let placed = self.read_head(stream, caps)?;
         let header = &self.buffer[PREFIX..self.payload];
-        let Some(at) = at else {
+        let Some(placed) = placed else {
             return Ok((header, &self.buffer[self.payload..self.used]));
         };
         match &self.inbox {
-            Some(inbox) if inbox.take(at, payload, &mut self.parcel) => Ok((header, &self.parcel)),
+            Some(inbox) if inbox.take(placed, &mut self.parcel) => Ok((header, &self.parcel)),
             _ => Err(FrameError::NoSuchPlace),
         }
     }
 
     /// As [`read`](Self::read), for whoever answers before he reads on and puts nothing into the lane before
-    /// the word that is returned, too: the payload is where it came, if that may be. It can't be handed over.
+    /// the word that is returned, too: the payload is where it came, if that may be.
     pub(crate) fn read_in_place(
         &mut self,
         stream: &mut impl Read,
         caps: Caps,
     ) -> Result<(&[u8], &[u8], usize), FrameError> {
-        let (at, payload) = self.read_head(stream, caps)?;
-        self.shared = false;
+        let placed = self.read_head(stream, caps)?;
         let header = &self.buffer[PREFIX..self.payload];
-        let Some(at) = at else {
+        let Some(placed) = placed else {
             return Ok((header, &self.buffer[self.payload..self.used], 0));
         };
         let inbox = self.inbox.as_ref().ok_or(FrameError::NoSuchPlace)?;
-        if let Some((payload, behind)) = inbox.in_place(at, payload) {
+        if let Some((payload, behind)) = inbox.in_place(placed) {
             return Ok((header, payload, behind));
         }
-        match inbox.take(at, payload, &mut self.parcel) {
+        match inbox.take(placed, &mut self.parcel) {
             true => Ok((header, &self.parcel, 0)),
             false => Err(FrameError::NoSuchPlace),
         }
     }
 
-    /// Reads a frame, and says how long its payload is and, if it stands elsewhere, where.
+    /// Reads one frame, to have its header here and its payload [handed over](Self::hand_over), before
+    /// anything else is read.
+    pub(crate) fn read_header(
+        &mut self,
+        stream: &mut impl Read,
+        caps: Caps,
+    ) -> Result<&[u8], FrameError> {
+        self.elsewhere = self.read_head(stream, caps)?;
+        Ok(&self.buffer[PREFIX..self.payload])
+    }
+
+    /// Reads a frame. If its payload stands elsewhere, says where.
     fn read_head(
         &mut self,
         stream: &mut impl Read,
         caps: Caps,
-    ) -> Result<(Option<u32>, usize), FrameError> {
+    ) -> Result<Option<Placed>, FrameError> {
         self.forget_last();
         self.fill(stream, PREFIX, FrameError::Closed)?;
-        let header = self.number(0);
-        let payload = self.number(4);
+        let [header, payload] = [0, 4].map(|at| u32::from_le_bytes(self.array(at)));
         let shared = payload & SHARED != 0;
-        let header = within(header, caps.header)?;
-        let payload = within(payload & !SHARED, caps.payload)?;
-        self.payload = PREFIX + header;
-        let end = self.payload + if shared { PLACE } else { payload };
+        let payload = payload & !SHARED;
+        self.payload = PREFIX + within(header, caps.header)?;
+        let len = within(payload, caps.payload)?;
+        let end = self.payload + if shared { Placed::SIZE } else { len };
         self.fill(
             stream,
             end,
             FrameError::Io(io::ErrorKind::UnexpectedEof.into()),
         )?;
         self.used = end;
-        Ok((shared.then(|| self.number(self.payload)), payload))
+        Ok(shared.then(|| Placed::from_bytes(self.array(self.payload), payload)))
     }
 
-    /// Gives away the frame that was read last. A small one is copied; for a large one the reader goes on
-    /// with the buffer that `spare` gives, whatever stands in it.
-    #[must_use]
-    pub fn hand_over(&mut self, spare: impl FnOnce() -> Vec<u8>) -> Owned {
-        if std::mem::take(&mut self.shared) {
-            return Owned::new(std::mem::replace(&mut self.parcel, spare()));
+    /// Gives away the payload of the frame that was read last. A small one is copied; for a large one the
+    /// reader goes on with the buffer that `spare` gives, whatever stands in it.
+    pub(crate) fn hand_over(
+        &mut self,
+        spare: impl FnOnce() -> Vec<u8>,
+    ) -> Result<Parcel, FrameError> {
+        if let Some(placed) = self.elsewhere.take() {
+            let inbox = self.inbox.as_ref().ok_or(FrameError::NoSuchPlace)?;
+            return inbox.hand_over(placed, spare);
         }
         let payload = self.payload..self.used;
         if payload.len() < CHUNK {
-            return Owned::new(self.buffer[payload].to_vec());
+            let copy = self.buffer[payload].to_vec();
+            return Ok(Parcel::Whole(Owned::new(copy)));
         }
         let rest = self.filled - self.used;
         let mut next = spare();
@@ -301,7 +307,7 @@ impl Reader {
         self.filled = rest;
         self.used = 0;
         let buffer = std::mem::replace(&mut self.buffer, next);
-        Owned { buffer, payload }
+        Ok(Parcel::Whole(Owned { buffer, payload }))
     }
 
     /// From now on payloads may stand in this memory.
@@ -326,10 +332,10 @@ impl Reader {
         }
     }
 
-    fn number(&self, at: usize) -> u32 {
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(&self.buffer[at..at + 4]);
-        u32::from_le_bytes(bytes)
+    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.buffer[at..at + N]);
+        bytes
     }
 
     /// Reads until `want` bytes are in the buffer. `at_start` is the error for a stream that ends

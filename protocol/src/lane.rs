@@ -14,11 +14,14 @@
 //! coordinator takes nobody's word: it copies a payload out before it looks at it.
 
 use std::mem::MaybeUninit;
-use std::ptr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::{ptr, slice};
 
 use crate::black_box::BlackBox;
+use crate::frame::{FrameError, Owned};
+use crate::parcel::{Apart, Parcel};
 
 /// The least payload that travels by the lane, in bytes.
 pub const LEAST: usize = 32 << 10;
@@ -54,12 +57,49 @@ pub(crate) struct Outbox {
 }
 
 /// A payload that stands in the lane, and of which the other side has not been told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Placed {
-    /// At which word.
+    /// Its large piece, or if it has none its beginning, stands at this word.
     pub(crate) at: u32,
-    /// In bytes.
+    /// How long it is, in bytes.
     pub(crate) len: u32,
+    /// How many bytes of it stand before that word.
+    pub(crate) before: u32,
+    /// How long its large piece is, in bytes: one that may be received into memory of its own.
+    pub(crate) piece: u32,
+}
+
+impl Placed {
+    /// What says where a payload stands: three numbers, little-endian.
+    pub(crate) const SIZE: usize = 12;
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let numbers = [self.at, self.before, self.piece];
+        for (bytes, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+            *bytes = number.to_le_bytes();
+        }
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; Self::SIZE], len: u32) -> Self {
+        let [a, b, c] =
+            [0, 4, 8].map(|at| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Placed {
+            at: u32::from_le_bytes(a),
+            len,
+            before: u32::from_le_bytes(b),
+            piece: u32::from_le_bytes(c),
+        }
+    }
+
+    /// Where in the lane that is, in bytes, if there is such a place.
+    fn range(&self) -> Option<Range<usize>> {
+        let inside = u64::from(self.before) + u64::from(self.piece) <= u64::from(self.len);
+        let start = (self.at as usize * 8).checked_sub(self.before as usize)?;
+        let end = start + self.len as usize;
+        (inside && end <= SIZE).then_some(start..end)
+    }
 }
 
 impl Outbox {
@@ -89,7 +129,7 @@ impl Outbox {
         if from > self.base && from + len.div_ceil(8) > self.base + SPREAD {
             return None;
         }
-        let mut draft = Draft { from, len: 0 };
+        let mut draft = Draft::at(from * 8);
         let fits = payload
             .iter()
             .all(|piece| draft.append(&self.shared, piece));
@@ -108,38 +148,58 @@ impl Outbox {
     fn commit(&mut self, draft: &Draft) -> Placed {
         // Whoever hears of it sees it.
         fence(Ordering::Release);
-        self.at = draft.from + draft.len.div_ceil(8);
+        self.at = (draft.start + draft.len).div_ceil(8);
         self.sent = self.sent.wrapping_add(1);
+        // All are far below 4 GiB.
         Placed {
-            // Both are far below 4 GiB.
-            at: draft.from as u32,
+            at: ((draft.start + draft.before) / 8) as u32,
             len: draft.len as u32,
+            before: draft.before as u32,
+            piece: draft.piece as u32,
         }
     }
 
-    /// Begins a payload whose length is not known yet.
-    pub(crate) fn draft(&mut self) -> OpenDraft<'_> {
-        let from = self.start();
-        OpenDraft {
+    /// Begins a payload whose length is not known yet with a large piece and what is before it. `None` if
+    /// they find no room.
+    pub(crate) fn draft(&mut self, before: &[u8], piece: &[u8]) -> Option<OpenDraft<'_>> {
+        // The piece begins with a word, as it will where it is received.
+        let start = self.start() * 8 + (8 - before.len() % 8) % 8;
+        let mut draft = Draft::at(start);
+        let fits = draft.append(&self.shared, before) && draft.append(&self.shared, piece);
+        (draft.before, draft.piece) = (before.len(), piece.len());
+        fits.then_some(OpenDraft {
             outbox: self,
-            draft: Draft { from, len: 0 },
-        }
+            draft,
+        })
     }
 }
 
 /// Bytes that are being put one behind the other, from a word on.
 #[derive(Debug)]
 struct Draft {
-    from: usize,
+    /// At which byte they begin.
+    start: usize,
     len: usize,
+    /// Where among them the large piece begins, at a word, and how long it is; both 0 if there is none.
+    before: usize,
+    piece: usize,
 }
 
 impl Draft {
+    fn at(start: usize) -> Self {
+        Draft {
+            start,
+            len: 0,
+            before: 0,
+            piece: 0,
+        }
+    }
+
     /// Adds bytes. `false`, and nothing is added, if there is no room for them.
     #[expect(unsafe_code, reason = "memory that two processes share")]
     fn append(&mut self, shared: &BlackBox, bytes: &[u8]) -> bool {
         let lane = shared.lane();
-        let start = self.from * 8 + self.len;
+        let start = self.start + self.len;
         let end = start.checked_add(bytes.len());
         if end.is_none_or(|end| end > size_of_val(lane)) {
             return false;
@@ -171,11 +231,8 @@ impl OpenDraft<'_> {
 
     /// What has been written so far, at the end of a buffer.
     pub(crate) fn copy_to(&self, buffer: &mut Vec<u8>) {
-        load(
-            &self.outbox.shared.lane()[self.draft.from..],
-            self.draft.len,
-            buffer,
-        );
+        let range = self.draft.start..self.draft.start + self.draft.len;
+        load_range(self.outbox.shared.lane(), range, buffer);
     }
 
     /// It is complete.
@@ -196,39 +253,69 @@ impl Inbox {
         Inbox { shared, side }
     }
 
-    fn place(&self, at: u32, len: usize) -> Option<&[AtomicU64]> {
-        let at = at as usize;
-        self.shared.lane().get(at..at + len.div_ceil(8))
-    }
-
     /// Copies a payload into a buffer. `false` if there is no such place.
-    pub(crate) fn take(&self, at: u32, len: usize, buffer: &mut Vec<u8>) -> bool {
-        let Some(place) = self.place(at, len) else {
+    pub(crate) fn take(&self, placed: Placed, buffer: &mut Vec<u8>) -> bool {
+        let Some(range) = placed.range() else {
             return false;
         };
         buffer.clear();
         fence(Ordering::Acquire);
-        load(place, len, buffer);
+        load_range(self.shared.lane(), range, buffer);
         self.count();
         true
+    }
+
+    /// Copies a payload into memory that is given away: what `spare` gives, or if there is a large piece,
+    /// memory of its own for that.
+    pub(crate) fn hand_over(
+        &self,
+        placed: Placed,
+        spare: impl FnOnce() -> Vec<u8>,
+    ) -> Result<Parcel, FrameError> {
+        if placed.piece > 0 {
+            let apart = self.take_apart(placed);
+            return apart.map(Parcel::Apart).ok_or(FrameError::NoSuchPlace);
+        }
+        let mut buffer = spare();
+        match self.take(placed, &mut buffer) {
+            true => Ok(Parcel::Whole(Owned::new(buffer))),
+            false => Err(FrameError::NoSuchPlace),
+        }
+    }
+
+    fn take_apart(&self, placed: Placed) -> Option<Apart> {
+        let Range { start, end } = placed.range()?;
+        let (before, len) = (placed.before as usize, placed.piece as usize);
+        let at = start + before;
+        let lane = self.shared.lane();
+        let (mut around, mut piece) = (Vec::new(), Vec::new());
+        fence(Ordering::Acquire);
+        load_range(lane, start..at, &mut around);
+        load_range(lane, at..at + len, &mut piece);
+        load_range(lane, at + len..end, &mut around);
+        self.count();
+        Apart::new(around, before, piece)
     }
 
     /// A payload where it stands, and the word behind it, if this side reads it so: a worker that answers
     /// behind it.
     #[expect(unsafe_code, reason = "memory that two processes share")]
-    pub(crate) fn in_place(&self, at: u32, len: usize) -> Option<(&[u8], usize)> {
-        if self.side != Side::Worker || len > IN_PLACE {
+    pub(crate) fn in_place(&self, placed: Placed) -> Option<(&[u8], usize)> {
+        if self.side != Side::Worker || placed.len as usize > IN_PLACE {
             return None;
         }
-        let place = self.place(at, len)?;
+        let range = placed.range()?;
         fence(Ordering::Acquire);
         self.count();
-        // SAFETY: `len` bytes fit into the place, which lives as long as `self`. It does not change while
+        // SAFETY: the range is within the lane, which lives as long as `self`. It does not change while
         // it is borrowed: a borrow of the inbox lasts until the next frame is read at most, and until then
         // this side writes behind it, if at all, and the coordinator, who is waiting for an answer, does not
         // write.
-        let bytes = unsafe { std::slice::from_raw_parts(place.as_ptr().cast(), len) };
-        Some((bytes, at as usize + place.len()))
+        let bytes = unsafe {
+            let lane = self.shared.lane().as_ptr().cast::<u8>();
+            slice::from_raw_parts(lane.add(range.start), range.len())
+        };
+        Some((bytes, range.end.div_ceil(8)))
     }
 
     /// Notes that a payload was taken.
@@ -241,6 +328,22 @@ impl Inbox {
         let count = taken.load(Ordering::Relaxed).wrapping_add(1);
         taken.store(count, Ordering::Release);
     }
+}
+
+/// Appends bytes from words, from one of them to another.
+fn load_range(words: &[AtomicU64], range: Range<usize>, buffer: &mut Vec<u8>) {
+    let (first, within) = (range.start / 8, range.start % 8);
+    let mut words = words.get(first..).unwrap_or_default().iter();
+    let mut len = range.len();
+    if within > 0
+        && let Some(word) = words.next()
+    {
+        let bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        let some = &bytes[within..][..len.min(8 - within)];
+        buffer.extend_from_slice(some);
+        len -= some.len();
+    }
+    load(words.as_slice(), len, buffer);
 }
 
 /// Appends so many bytes from words, or fewer if there are not so many.

@@ -32,7 +32,9 @@
 //! as bytes arrive. Until the handshake is over the maximum of both is [`frame::MAX_GREETING`].
 //!
 //! After it either side may put a large payload into the [lane], a part of the memory that the
-//! two share. Then four bytes stand in the payload's place: the word of the lane where it begins.
+//! two share. Then three numbers stand in the payload's place, `u32`, little-endian: a word of the lane,
+//! how many bytes of the payload stand before it, and how many from there on are best received into memory
+//! of their own, because they are one large thing (0 if there is none). The rest of the payload follows.
 //!
 //! # Handshake
 //!
@@ -85,6 +87,7 @@ pub mod handshake;
 pub mod lane;
 pub mod link;
 pub mod message;
+pub mod parcel;
 pub mod sheet;
 pub mod spin;
 

@@ -12,8 +12,9 @@ use rustix::net::RecvFlags;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::black_box::BlackBox;
-use crate::frame::{self, Caps, FrameError, Owned, Reader, TooLarge};
+use crate::frame::{self, Caps, FrameError, Reader, TooLarge};
 use crate::lane::{Inbox, Outbox, Placed, Side};
+use crate::parcel::Parcel;
 use crate::sheet::Sheet;
 use crate::spin::ReadAtOnce;
 
@@ -129,7 +130,7 @@ impl<S: Read + Write> Link<S> {
         Ok((decode(header)?, payload))
     }
 
-    /// Receives a message, and the frame it came in: large payloads are handed over and not copied.
+    /// Receives a message, and its payload to keep: a large one is handed over and not copied.
     /// `spare` gives a buffer for what comes next.
     ///
     /// # Errors
@@ -139,10 +140,10 @@ impl<S: Read + Write> Link<S> {
         &mut self,
         caps: Caps,
         spare: impl FnOnce() -> Vec<u8>,
-    ) -> Result<(M, Owned), LinkError> {
-        let (header, _) = self.reader.read(&mut self.stream, caps)?;
+    ) -> Result<(M, Parcel), LinkError> {
+        let header = self.reader.read_header(&mut self.stream, caps)?;
         let message = decode(header)?;
-        Ok((message, self.reader.hand_over(spare)))
+        Ok((message, self.reader.hand_over(spare)?))
     }
 
     /// Receives a message and its payload, and a way to answer while the payload is being read.

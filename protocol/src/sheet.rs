@@ -95,10 +95,8 @@ impl<'s> Sheet<'s> {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        if let Lane::Empty(_) = self.lane
-            && bytes.len() >= LARGE
-        {
-            self.move_to_lane();
+        if bytes.len() >= LARGE && self.move_to_lane(bytes) {
+            return;
         }
         if let Lane::Begun(draft) = &mut self.lane {
             if draft.append(bytes) {
@@ -110,14 +108,20 @@ impl<'s> Sheet<'s> {
         self.buffer.extend_from_slice(bytes);
     }
 
-    fn move_to_lane(&mut self) {
-        if let Lane::Empty(outbox) = std::mem::replace(&mut self.lane, Lane::None) {
-            let mut draft = outbox.draft();
-            if draft.append(&self.buffer[self.start..]) {
-                self.buffer.truncate(self.start);
-                self.lane = Lane::Begun(draft);
-            }
+    /// Goes on in the lane with a large piece, if nothing is there yet.
+    fn move_to_lane(&mut self, piece: &[u8]) -> bool {
+        if !matches!(self.lane, Lane::Empty(_)) {
+            return false;
         }
+        let Lane::Empty(outbox) = std::mem::replace(&mut self.lane, Lane::None) else {
+            return false;
+        };
+        let Some(draft) = outbox.draft(&self.buffer[self.start..], piece) else {
+            return false;
+        };
+        self.buffer.truncate(self.start);
+        self.lane = Lane::Begun(draft);
+        true
     }
 }
 

@@ -199,8 +199,8 @@ fn coordinate(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), Handshak
         link.send(&batch(serial, inputs), inputs)?;
         let mut done = 0;
         while done < inputs.len() {
-            let (reply, frame) = link.receive_owned::<Reply>(Caps::FULL, Vec::new)?;
-            heard.push(format!("{reply:?} {:?}", frame.payload()));
+            let (reply, parcel) = link.receive_owned::<Reply>(Caps::FULL, Vec::new)?;
+            heard.push(format!("{reply:?} {:?}", parcel.join()));
             done += match reply {
                 // What was changed on its way may claim anything, and must not keep us here.
                 Reply::Values(values) => (values.lens.count() as usize).max(1),

@@ -203,9 +203,9 @@ proptest! {
             link.send(reply, &[&vec![at as u8; *len]]).unwrap();
         }
         for (at, (reply, len)) in sent.into_iter().enumerate() {
-            let (got, frame) = link.receive_owned::<Reply>(Caps::FULL, || vec![9; 3]).unwrap();
+            let (got, parcel) = link.receive_owned::<Reply>(Caps::FULL, || vec![9; 3]).unwrap();
             prop_assert_eq!(got, reply);
-            prop_assert!(frame.payload() == vec![at as u8; len]);
+            prop_assert!(*parcel.join() == vec![at as u8; len]);
         }
         prop_assert!(!link.has_unread());
         let end = link.receive_owned::<Reply>(Caps::FULL, Vec::new).unwrap_err();

@@ -12,10 +12,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use protocol::black_box::{self, BlackBox};
-use protocol::frame::{Caps, SHARED};
+use protocol::frame::{Caps, Owned, SHARED};
 use protocol::lane::{self, Side};
 use protocol::message::{Reply, Stopped};
+use protocol::parcel::Parcel;
 use protocol::{Link, LinkError};
+use serde_bytes::ByteBuf;
 
 /// One direction of a stream.
 #[derive(Debug, Default, Clone)]
@@ -140,7 +142,7 @@ proptest! {
             for (number, bytes) in unheard {
                 let (heard, got) = listener.receive_owned::<Reply>(Caps::FULL, || vec![1; 5]).unwrap();
                 prop_assert_eq!(heard, message(number));
-                prop_assert!(got.payload() == bytes);
+                prop_assert!(*got.join() == bytes);
             }
         }
     }
@@ -224,9 +226,15 @@ proptest! {
             }
             prop_assert!(read == input);
             for (number, bytes) in expected {
-                let (heard, got) = coordinator.receive::<Reply>(Caps::FULL).unwrap();
+                let (heard, got) = match number % 2 {
+                    0 => coordinator.receive_owned::<Reply>(Caps::FULL, Vec::new).unwrap(),
+                    _ => {
+                        let (heard, got) = coordinator.receive::<Reply>(Caps::FULL).unwrap();
+                        (heard, Parcel::Whole(Owned::new(got.to_vec())))
+                    }
+                };
                 prop_assert_eq!(heard, message(number));
-                prop_assert!(got == bytes);
+                prop_assert!(*got.join() == bytes);
             }
         }
     }
@@ -248,6 +256,17 @@ fn a_large_output_is_written_where_it_is_taken_from() {
         assert_eq!(placed.is_some(), len > 100);
         assert_eq!(buffer.is_empty(), len > 100);
         assert!(read == bytes);
+        let Some(placed) = placed else { continue };
+        // It is received apart from its length.
+        answer.send_placed(&message(0), placed).unwrap();
+        let (_, parcel) = (pair.coordinator)
+            .receive_owned::<Reply>(Caps::FULL, Vec::new)
+            .unwrap();
+        let Parcel::Apart(apart) = parcel else {
+            panic!("it came in one piece")
+        };
+        let value: ByteBuf = apart.decode().unwrap();
+        assert!(value == output);
     }
 }
 
@@ -300,45 +319,103 @@ fn a_second_link_goes_on_where_the_first_one_ended() {
     }
 }
 
-/// A frame that says that a payload of so many bytes stands there.
-fn claim(header: &Reply, len: u32, at: u32) -> Vec<u8> {
+/// Where a payload is said to stand: so many bytes, of which some stand before this word, and some from there
+/// on are its large piece.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    len: u32,
+    at: u32,
+    before: u32,
+    piece: u32,
+}
+
+/// A frame that says so.
+fn claim(header: &Reply, claim: Claim) -> Vec<u8> {
     let mut bytes = Vec::new();
     protocol::encode(header, &mut bytes).unwrap();
-    let lengths = [bytes.len() as u32, len | SHARED].map(u32::to_le_bytes);
-    [lengths.concat(), bytes, at.to_le_bytes().to_vec()].concat()
+    let lengths = [bytes.len() as u32, claim.len | SHARED].map(u32::to_le_bytes);
+    let place = [claim.at, claim.before, claim.piece].map(u32::to_le_bytes);
+    [lengths.concat(), bytes, place.concat()].concat()
 }
 
 #[test]
 fn a_place_that_is_none_is_rubbish() {
     let words = (lane::SIZE / 8) as u32;
     let size = lane::SIZE as u32;
-    for (len, at, exists) in [
-        (0, 0, true),
-        (size, 0, true),
-        (8, words - 1, true),
-        (0, words, true),
-        (9, words - 1, false),
-        (1, words, false),
-        (size, 1, false),
-        (size + 1, 0, false),
-        (0, u32::MAX, false),
-        (1 << 30, u32::MAX, false),
-        (SHARED - 1, 0, false),
+    for (len, at, before, piece, exists) in [
+        (0, 0, 0, 0, true),
+        (size, 0, 0, 0, true),
+        (8, words - 1, 0, 0, true),
+        (0, words, 0, 0, true),
+        (9, words - 1, 0, 0, false),
+        (1, words, 0, 0, false),
+        (size, 1, 0, 0, false),
+        (size + 1, 0, 0, 0, false),
+        (0, u32::MAX, 0, 0, false),
+        (1 << 30, u32::MAX, 0, 0, false),
+        (SHARED - 1, 0, 0, 0, false),
+        // What stands before the word, and the large piece.
+        (100, 1, 8, 92, true),
+        (100, 3, 20, 60, true),
+        (100, 3, 0, 100, true),
+        (size, 1, 8, 1, true),
+        (9, words, 9, 0, true),
+        (10, words, 9, 0, false),
+        (100, 1, 9, 0, false),
+        (100, 1, 8, 93, false),
+        (100, 50, 101, 0, false),
+        (100, 50, u32::MAX, 2, false),
+        (100, 50, 2, u32::MAX, false),
     ] {
-        let mut pair = pair();
-        let frame = claim(&message(0), len, at);
-        pair.to_coordinator.0.borrow_mut().extend(frame);
-        match pair.coordinator.receive::<Reply>(Caps::FULL) {
-            Ok((_, payload)) => assert!(exists && payload.len() == len as usize, "{len} at {at}"),
-            Err(LinkError::Malformed(_)) => assert!(!exists, "{len} at {at}"),
-            Err(error) => panic!("{len} at {at}: {error}"),
+        let place = Claim {
+            len,
+            at,
+            before,
+            piece,
+        };
+        for owned in [false, true] {
+            let mut pair = pair();
+            let bytes = payload(lane::SIZE, 5);
+            pair.file
+                .write_all_at(&bytes, (black_box::SIZE - lane::SIZE) as u64)
+                .unwrap();
+            let frame = claim(&message(0), place);
+            pair.to_coordinator.0.borrow_mut().extend(frame);
+            let got = match owned {
+                true => (pair
+                    .coordinator
+                    .receive_owned::<Reply>(Caps::FULL, Vec::new))
+                .map(|(_, parcel)| {
+                    assert_eq!(parcel.len(), len as usize);
+                    parcel.join().into_owned()
+                }),
+                false => (pair.coordinator.receive::<Reply>(Caps::FULL))
+                    .map(|(_, payload)| payload.to_vec()),
+            };
+            match got {
+                Ok(got) => {
+                    let start = (at * 8 - before) as usize;
+                    assert!(
+                        exists && got == bytes[start..start + len as usize],
+                        "{place:?}"
+                    );
+                }
+                Err(LinkError::Malformed(_)) => assert!(!exists, "{place:?}"),
+                Err(error) => panic!("{place:?}: {error}"),
+            }
         }
     }
 }
 
 #[test]
 fn before_memory_is_shared_no_place_exists() {
-    let bytes = claim(&message(0), 8, 0);
+    let place = Claim {
+        len: 8,
+        at: 0,
+        before: 0,
+        piece: 0,
+    };
+    let bytes = claim(&message(0), place);
     let error = Link::new(io::Cursor::new(bytes))
         .receive::<Reply>(Caps::FULL)
         .unwrap_err();

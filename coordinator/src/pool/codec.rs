@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use protocol::message::Encoding;
 use worker::Task;
 
-use crate::data::Job;
+use crate::data::{Encoded, Job};
 
 /// Knows a task's types, or that nobody knows them.
 pub trait Codec {
@@ -20,7 +20,8 @@ pub trait Codec {
     #[doc(hidden)]
     fn encode(&self, input: Self::Input, to: &mut Vec<u8>) -> Result<(), String>;
     #[doc(hidden)]
-    fn decode(output: &[u8]) -> Result<Self::Output, String>;
+    #[allow(private_interfaces)]
+    fn decode(output: Encoded<'_>) -> Result<Self::Output, String>;
 }
 
 /// Calls of a task that this program knows.
@@ -60,9 +61,13 @@ impl<T: Task> Codec for Typed<T> {
     }
 
     #[inline]
-    fn decode(output: &[u8]) -> Result<T::Output, String> {
-        protocol::decode(output)
-            .map_err(|what| format!("the output of `{}` could not be decoded: {what}", T::NAME))
+    #[allow(private_interfaces)]
+    fn decode(output: Encoded<'_>) -> Result<T::Output, String> {
+        let decoded = match output {
+            Encoded::Bytes(bytes) => protocol::decode(bytes),
+            Encoded::Apart(apart) => apart.decode(),
+        };
+        decoded.map_err(|what| format!("the output of `{}` could not be decoded: {what}", T::NAME))
     }
 }
 
@@ -110,7 +115,11 @@ impl Codec for Text {
         Ok(())
     }
 
-    fn decode(output: &[u8]) -> Result<Vec<u8>, String> {
-        Ok(output.to_vec())
+    #[allow(private_interfaces)]
+    fn decode(output: Encoded<'_>) -> Result<Vec<u8>, String> {
+        Ok(match output {
+            Encoded::Bytes(bytes) => bytes.to_vec(),
+            Encoded::Apart(apart) => apart.join(),
+        })
     }
 }

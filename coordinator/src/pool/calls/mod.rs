@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::codec::Codec;
-use crate::data::{Job, Trace};
+use crate::data::{Encoded, Job, Trace};
 use crate::error::{CallError, Details, Why};
 use crate::output::{Captured, Forwarder, Output, TAIL};
 use crate::scheduler::{Ended, MapId, MapSpec, Take};
@@ -301,7 +301,7 @@ impl<C: Codec> Reports<C> {
         let run = self.run.as_mut()?;
         let index = run.index;
         if let (Ok(()), Some(trace), true) = (&run.ended.result, &run.ended.trace, run.left > 1)
-            && let Ok(value) = C::decode(trace.value(index))
+            && let Ok(value) = C::decode(Encoded::Bytes(trace.value(index)))
         {
             run.index += 1;
             run.left -= 1;
@@ -321,7 +321,7 @@ impl<C: Codec> Reports<C> {
         let mut taken = 0;
         // One that can't be decoded is left: it is reported as any other.
         let values = trace.values(run.index).take(most).map_while(|value| {
-            let value = C::decode(value).ok()?;
+            let value = C::decode(Encoded::Bytes(value)).ok()?;
             taken += 1;
             Some(value)
         });
@@ -358,18 +358,18 @@ impl<C: Codec> Reports<C> {
         let Ended {
             result,
             attempts,
-            trace,
+            mut trace,
             note,
             again,
         } = ended;
         if let (Some(forwarder), Some(trace)) = (&mut self.forwarder, &trace) {
             forwarder.forward(&trace.printed);
         }
-        let value = trace
-            .as_ref()
-            .map(|trace| trace.value(index))
-            .unwrap_or_default();
-        let result = result.and_then(|()| C::decode(value).map_err(Why::Undecodable));
+        let result = result.and_then(|()| {
+            let output = trace.as_mut().map(|trace| trace.take_output(index));
+            let output = output.unwrap_or(Encoded::Bytes(&[]));
+            C::decode(output).map_err(Why::Undecodable)
+        });
         let slot = trace.as_ref().map(|trace| trace.by.slot.0 + 1);
         let worker = trace.as_ref().map(|trace| trace.by.pid);
         let elapsed = trace
