@@ -1,11 +1,14 @@
 //! What calls carry: encoded inputs on their way to the workers, and what comes back.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::board::{Board, Region};
 use protocol::message::Encoding;
 use protocol::parcel::{Apart, Parcel};
+use protocol::sheet::InputSheet;
 use worker::private::Kept;
 
 use crate::buffers;
@@ -33,6 +36,8 @@ pub(crate) struct Chunk {
     bytes: Vec<u8>,
     /// Where each of them ends.
     ends: Vec<u32>,
+    /// The last of them, if it is a large one: then it stands here.
+    region: Option<Region>,
     /// What they refer to.
     kept: Vec<Kept>,
 }
@@ -56,20 +61,28 @@ impl Default for Chunk {
         Chunk {
             bytes: buffers::take(),
             ends: Vec::new(),
+            region: None,
             kept: Vec::new(),
         }
     }
 }
 
 impl Chunk {
-    /// Adds an input by encoding it. One that can't be encoded leaves nothing behind.
+    /// Adds an input by encoding it, on the board if it is large. One that can't be encoded leaves nothing
+    /// behind. The chunk must not be full.
     #[inline]
     pub(crate) fn add(
         &mut self,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
+        board: Option<&Arc<Board>>,
+        encode: impl FnOnce(&mut InputSheet<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
         let start = self.bytes.len();
-        let encoded = encode(&mut self.bytes);
+        let mut sheet = InputSheet::new(&mut self.bytes, board);
+        let encoded = encode(&mut sheet);
+        if encoded.is_err() {
+            sheet.clear();
+        }
+        let region = sheet.region();
         worker::private::take_kept(|kept| {
             // Calls side by side usually refer to the same.
             if self
@@ -81,8 +94,12 @@ impl Chunk {
             }
         });
         encoded?;
-        match u32::try_from(self.bytes.len()) {
-            Ok(end) => self.ends.push(end),
+        let large = region.as_ref().map_or(0, |region| region.len());
+        match u32::try_from(self.bytes.len() + large) {
+            Ok(end) => {
+                self.ends.push(end);
+                self.region = region;
+            }
             Err(_) => {
                 self.bytes.truncate(start);
                 return Err("the input is too large: it has more than 4 GiB".to_owned());
@@ -92,7 +109,7 @@ impl Chunk {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes.len() >= CHUNK
+        self.bytes.len() >= CHUNK || self.region.is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -108,6 +125,7 @@ impl Chunk {
         let next = Chunk {
             bytes,
             ends: Vec::with_capacity(self.ends.len()),
+            region: None,
             kept: Vec::new(),
         };
         Inputs(Arc::new(std::mem::replace(self, next)))
@@ -118,8 +136,12 @@ impl From<Vec<u8>> for Inputs {
     /// One input.
     fn from(bytes: Vec<u8>) -> Self {
         let ends = vec![u32::try_from(bytes.len()).unwrap_or(u32::MAX)];
-        let kept = Vec::new();
-        Inputs(Arc::new(Chunk { bytes, ends, kept }))
+        Inputs(Arc::new(Chunk {
+            bytes,
+            ends,
+            region: None,
+            kept: Vec::new(),
+        }))
     }
 }
 
@@ -132,8 +154,19 @@ impl Inputs {
     }
 
     /// Some of them, one after another.
-    pub(crate) fn slice(&self, at: u32, count: u32) -> &[u8] {
-        &self.0.bytes[self.start(at)..self.start(at + count)]
+    pub(crate) fn slices(&self, at: u32, count: u32) -> impl Iterator<Item = Piece<'_>> {
+        let chunk = &*self.0;
+        let (start, end) = (self.start(at), self.start(at + count));
+        let region = chunk.region.as_ref().filter(|_| end > chunk.bytes.len());
+        let bytes = &chunk.bytes[start..end.min(chunk.bytes.len())];
+        let bytes = Some(bytes).filter(|bytes| !bytes.is_empty() || region.is_none());
+        let bytes = bytes.map(Piece::Bytes);
+        bytes.into_iter().chain(region.map(Piece::OnBoard))
+    }
+
+    /// Whether one of them is on the board.
+    pub(crate) fn is_on_board(&self) -> bool {
+        self.0.region.is_some()
     }
 
     /// How long each of some of them is.
@@ -142,6 +175,25 @@ impl Inputs {
         self.0.ends[at as usize..(at + count) as usize]
             .iter()
             .map(move |end| end - std::mem::replace(&mut start, *end))
+    }
+}
+
+/// Inputs that stand one behind the other.
+#[derive(Debug)]
+pub(crate) enum Piece<'c> {
+    Bytes(&'c [u8]),
+    /// One of them.
+    OnBoard(&'c Region),
+}
+
+impl Deref for Piece<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Piece::Bytes(bytes) => bytes,
+            Piece::OnBoard(region) => region,
+        }
     }
 }
 
@@ -371,26 +423,80 @@ mod tests {
     use super::*;
     use crate::scheduler::Inputs as _;
 
+    /// The bytes of some of them.
+    fn bytes(inputs: &Inputs, at: u32, count: u32) -> Vec<u8> {
+        let pieces = inputs.slices(at, count);
+        pieces.flat_map(|piece| piece.to_vec()).collect()
+    }
+
     #[test]
     fn inputs_stand_one_behind_the_other() {
         let mut chunk = Chunk::default();
         for input in [&b"one"[..], b"", b"three"] {
             chunk
-                .add(|bytes| {
-                    bytes.extend(input);
+                .add(None, |sheet| {
+                    sheet.write(input);
                     Ok(())
                 })
                 .unwrap();
         }
-        assert!(chunk.add(|_| Err("no".to_owned())).is_err());
+        assert!(chunk.add(None, |_| Err("no".to_owned())).is_err());
         let inputs = chunk.take();
         assert!(chunk.is_empty());
         assert_eq!(inputs.count(), 3);
-        assert_eq!(inputs.slice(0, 3), b"onethree");
-        assert_eq!(inputs.slice(2, 1), b"three");
+        assert_eq!(bytes(&inputs, 0, 3), b"onethree");
+        assert_eq!(bytes(&inputs, 2, 1), b"three");
         assert_eq!(inputs.lens(0, 3).collect::<Vec<_>>(), [3, 0, 5]);
         assert_eq!(inputs.lens(1, 2).collect::<Vec<_>>(), [0, 5]);
         assert_eq!(inputs.bytes(1, 2), 5);
+    }
+
+    #[test]
+    fn a_large_input_is_the_last_one_of_its_chunk() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 * protocol::board::REGION as u64).unwrap();
+        let board = Board::map(&file).unwrap();
+        let large: Vec<u8> = (0..1_u32 << 20).map(|at| at as u8).collect();
+        let fill = |chunk: &mut Chunk| {
+            for input in [&b"one"[..], b"two", &large] {
+                assert!(!chunk.is_full());
+                let write = |sheet: &mut InputSheet<'_>| {
+                    sheet.write(input);
+                    Ok(())
+                };
+                chunk.add(Some(&board), write).unwrap();
+            }
+            chunk.take()
+        };
+        let mut chunk = Chunk::default();
+        // There is room for two on the board: the third stands with the others.
+        let all = [0, 1, 2].map(|_| fill(&mut chunk));
+        let whole = [b"onetwo", &large[..]].concat();
+        for (inputs, on_board) in all.iter().zip([true, true, false]) {
+            assert_eq!(inputs.is_on_board(), on_board);
+            assert_eq!(inputs.count(), 3);
+            assert!(bytes(inputs, 0, 3) == whole);
+            assert!(bytes(inputs, 1, 2) == whole[3..]);
+            assert!(bytes(inputs, 2, 1) == large);
+            assert_eq!(bytes(inputs, 0, 2), b"onetwo");
+            assert_eq!(bytes(inputs, 1, 1), b"two");
+            assert_eq!(inputs.lens(1, 2).collect::<Vec<_>>(), [3, 1 << 20]);
+            assert_eq!(inputs.bytes(1, 2), 3 + (1 << 20));
+            let last = inputs.slices(2, 1).collect::<Vec<_>>();
+            assert_eq!(matches!(last[..], [Piece::OnBoard(_)]), on_board);
+        }
+        drop(all);
+        assert!(fill(&mut chunk).is_on_board());
+        // One that can't be encoded gives its place back.
+        for _ in 0..3 {
+            let write = |sheet: &mut InputSheet<'_>| {
+                sheet.write(&large);
+                Err("no".to_owned())
+            };
+            assert!(chunk.add(Some(&board), write).is_err());
+            assert!(chunk.is_empty() && !chunk.is_full());
+        }
+        assert!(fill(&mut chunk).is_on_board());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use protocol::link::{self, Link, Socket};
 use protocol::message::{Hello, TaskInfo, Welcome};
 use protocol::spin::Spinning;
 
+use crate::board::PoolBoard;
 use crate::error::PoolError;
 use crate::os::{self, WorkerProcess};
 use crate::output::{Output, OutputFiles, TAIL};
@@ -52,6 +53,8 @@ pub(crate) struct Launcher {
     pub(crate) program: PathBuf,
     pub(crate) output: Output,
     pub(crate) manual: Option<Manual>,
+    /// Where large inputs are written. If the system has none, they travel in another way.
+    pub(crate) board: Option<PoolBoard>,
 }
 
 impl fmt::Debug for Launcher {
@@ -230,7 +233,7 @@ impl Launcher {
                     continue;
                 }
             };
-            let error = match greet(stream, place, slot, stop) {
+            let error = match self.greet(stream, place, slot, stop) {
                 Ok((socket, hello, black_box)) => {
                     let pid = peer_pid.unwrap_or(hello.pid);
                     log::debug!("slot {slot}: process {pid} is ready");
@@ -263,6 +266,48 @@ impl Launcher {
                 return Err(self.cannot_start(error.to_string()));
             }
         }
+    }
+
+    /// Hears who it is, and lets it in.
+    fn greet(
+        &self,
+        stream: Socket,
+        place: &MeetingPlace,
+        slot: u32,
+        stop: &impl AsFd,
+    ) -> Result<(SharedSocket, Hello, BlackBox), HandshakeError> {
+        stream
+            .set_send_timeout(Some(GREETING_LIMIT))
+            .map_err(broken)?;
+        let socket = SharedSocket::new(stream);
+        let mut link = Link::new(Impatient {
+            socket: socket.clone(),
+            stop: stop.as_fd(),
+            deadline: Some(Instant::now() + GREETING_LIMIT),
+        });
+        let hello = match handshake::receive(&mut link, &place.token) {
+            Ok(hello) => hello,
+            Err(error) => {
+                handshake::refuse(&mut link, &error);
+                return Err(error);
+            }
+        };
+        let (file, name) = os::shared_memory(black_box::SIZE).map_err(broken)?;
+        let memory = BlackBox::map(&file).map_err(broken)?;
+        let welcome = Welcome {
+            slot,
+            black_box: name,
+            board: self.board.as_ref().map(|board| board.name.clone()),
+        };
+        handshake::admit(&mut link, welcome)?;
+        // The worker has opened it by its name.
+        drop(file);
+        if link.has_unread() {
+            let what = "something that it was not asked for".to_owned();
+            return Err(HandshakeError::Link(link::LinkError::Malformed(what)));
+        }
+        socket.send_without_limit().map_err(broken)?;
+        Ok((socket, hello, memory))
     }
 
     /// Waits until someone connects, or it is clear that nobody will.
@@ -328,46 +373,6 @@ fn accept(
         }
         _ => Ok((stream, peer_pid)),
     }
-}
-
-/// Hears who it is, and lets it in.
-fn greet(
-    stream: Socket,
-    place: &MeetingPlace,
-    slot: u32,
-    stop: &impl AsFd,
-) -> Result<(SharedSocket, Hello, BlackBox), HandshakeError> {
-    stream
-        .set_send_timeout(Some(GREETING_LIMIT))
-        .map_err(broken)?;
-    let socket = SharedSocket::new(stream);
-    let mut link = Link::new(Impatient {
-        socket: socket.clone(),
-        stop: stop.as_fd(),
-        deadline: Some(Instant::now() + GREETING_LIMIT),
-    });
-    let hello = match handshake::receive(&mut link, &place.token) {
-        Ok(hello) => hello,
-        Err(error) => {
-            handshake::refuse(&mut link, &error);
-            return Err(error);
-        }
-    };
-    let (file, name) = os::shared_memory(black_box::SIZE).map_err(broken)?;
-    let memory = BlackBox::map(&file).map_err(broken)?;
-    let welcome = Welcome {
-        slot,
-        black_box: name,
-    };
-    handshake::admit(&mut link, welcome)?;
-    // The worker has opened it by its name.
-    drop(file);
-    if link.has_unread() {
-        let what = "something that it was not asked for".to_owned();
-        return Err(HandshakeError::Link(link::LinkError::Malformed(what)));
-    }
-    socket.send_without_limit().map_err(broken)?;
-    Ok((socket, hello, memory))
 }
 
 fn broken(error: io::Error) -> HandshakeError {

@@ -22,6 +22,7 @@
 //! [`Pool`] runs calls in a fixed number of worker processes, [`Process`] runs one function in a
 //! process of its own. What each module is for stands in `ARCHITECTURE.md`.
 
+mod board;
 mod buffers;
 mod condition;
 mod data;

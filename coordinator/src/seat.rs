@@ -122,7 +122,9 @@ impl Seat {
             }
         }
         let first = batch.first;
-        drop(batch);
+        // A worker reads the board while it runs the call, and after the call was given up, until it is dead.
+        let inputs = batch.parts.into_iter().map(|part| part.inputs);
+        let _on_board: Vec<Inputs> = inputs.filter(Inputs::is_on_board).collect();
         let mut call_began = Instant::now();
         shared.state().jobs.sent(&running, shared.now());
         loop {

@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use protocol::black_box::BlackBox;
+use protocol::board::Board;
 use protocol::frame::Owned;
 use protocol::message::TaskInfo;
 use protocol::parcel::Parcel;
@@ -228,6 +229,13 @@ pub(crate) struct Watcher {
 }
 
 impl Shared {
+    /// Where large inputs are written.
+    #[inline]
+    pub(crate) fn board(&self) -> Option<&Arc<Board>> {
+        let board = self.config.launcher.board.as_ref();
+        board.map(|board| &board.board)
+    }
+
     /// The state of a new pool, and the pipe on which the supervisor waits for its wake-ups.
     pub(crate) fn new(config: Config, jobs: Jobs) -> io::Result<(Self, PipeReader)> {
         let (wake_reader, wake) = io::pipe()?;

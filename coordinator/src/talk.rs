@@ -6,7 +6,7 @@ use std::time::Duration;
 use protocol::link::{Link, LinkError};
 use protocol::message::{Batch, ToWorker, Verdict};
 
-use crate::data::{Inputs, Job};
+use crate::data::{Inputs, Job, Piece};
 use crate::error::Why;
 use crate::scheduler::Part;
 
@@ -33,11 +33,17 @@ pub(crate) fn send<S: Read + Write>(
         attempt,
         lens: lens.collect(),
     });
-    let inputs: Vec<&[u8]> = parts
+    let inputs = parts
         .iter()
-        .map(|part| part.inputs.slice(part.at, part.count))
-        .collect();
-    link.send(&message, &inputs)
+        .flat_map(|part| part.inputs.slices(part.at, part.count));
+    let inputs: Vec<Piece<'_>> = inputs.collect();
+    match inputs[..] {
+        [Piece::OnBoard(region)] => link.send_from_board(&message, region),
+        _ => {
+            let bytes: Vec<&[u8]> = inputs.iter().map(|piece| &**piece).collect();
+            link.send(&message, &bytes)
+        }
+    }
 }
 
 /// Why a call did not succeed, by the worker's word.

@@ -12,6 +12,7 @@ fuzz_target!(|data: &[u8]| {
     let welcome = Welcome {
         slot: 1,
         black_box: String::new(),
+        board: None,
     };
     let _ = handshake::admit(&mut Link::new(Pieces::new(data)), welcome);
     fuzz::read_all::<Reply>(data, Side::Coordinator);

@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use memmap2::MmapRaw;
 
 use crate::lane::{self, Side};
+use crate::load;
 
 const TICKET: usize = 0;
 const DONE: usize = 1;
@@ -193,7 +194,7 @@ impl BlackBox {
             };
             at += words;
             if number >= u64::from(skip) {
-                lane::load(output, len as usize, &mut found.outputs);
+                load::load(output, len as usize, &mut found.outputs);
                 found.lens.push(len);
                 found.nanos.push(nanos);
             }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 
+use crate::board::View;
 use crate::lane::{Inbox, Outbox, Placed};
 use crate::parcel::Parcel;
 
@@ -240,6 +241,9 @@ impl Reader {
             return Ok((header, &self.buffer[self.payload..self.used], 0));
         };
         let inbox = self.inbox.as_ref().ok_or(FrameError::NoSuchPlace)?;
+        if let Some(payload) = inbox.on_board(placed) {
+            return Ok((header, payload, 0));
+        }
         if let Some((payload, behind)) = inbox.in_place(placed) {
             return Ok((header, payload, behind));
         }
@@ -313,6 +317,12 @@ impl Reader {
     /// From now on payloads may stand in this memory.
     pub(crate) fn share(&mut self, inbox: Inbox) {
         self.inbox = Some(inbox);
+    }
+
+    pub(crate) fn share_board(&mut self, board: View) {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.set_board(board);
+        }
     }
 
     /// Whether bytes have been read that no frame handed out so far contains.

@@ -13,15 +13,17 @@
 //! coordinator's word for leaving the lane alone meanwhile; it runs whatever that says, after all. A
 //! coordinator takes nobody's word: it copies a payload out before it looks at it.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::{ptr, slice};
 
 use crate::black_box::BlackBox;
+use crate::board::View;
 use crate::frame::{FrameError, Owned};
+use crate::load::load_range;
 use crate::parcel::{Apart, Parcel};
+use crate::sheet::{Begun, Room};
 
 /// The least payload that travels by the lane, in bytes.
 pub const LEAST: usize = 32 << 10;
@@ -45,7 +47,7 @@ pub enum Side {
 
 /// Where payloads are put.
 #[derive(Debug)]
-pub(crate) struct Outbox {
+pub struct Outbox {
     shared: Arc<BlackBox>,
     side: Side,
     /// How many payloads were put here, counting as the other side does.
@@ -59,7 +61,8 @@ pub(crate) struct Outbox {
 /// A payload that stands in the lane, and of which the other side has not been told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Placed {
-    /// Its large piece, or if it has none its beginning, stands at this word.
+    /// Its large piece, or if it has none its beginning, stands at this word. Those behind the lane's are the
+    /// [board](crate::board)'s.
     pub(crate) at: u32,
     /// How long it is, in bytes.
     pub(crate) len: u32,
@@ -158,10 +161,12 @@ impl Outbox {
             piece: draft.piece as u32,
         }
     }
+}
 
-    /// Begins a payload whose length is not known yet with a large piece and what is before it. `None` if
-    /// they find no room.
-    pub(crate) fn draft(&mut self, before: &[u8], piece: &[u8]) -> Option<OpenDraft<'_>> {
+impl<'o> Room for &'o mut Outbox {
+    type Begun = OpenDraft<'o>;
+
+    fn begin(self, before: &[u8], piece: &[u8]) -> Option<OpenDraft<'o>> {
         // The piece begins with a word, as it will where it is received.
         let start = self.start() * 8 + (8 - before.len() % 8) % 8;
         let mut draft = Draft::at(start);
@@ -216,28 +221,28 @@ impl Draft {
     }
 }
 
-/// A payload that is being written into the lane. Dropped, it has never been there.
+/// A payload that is being written into the lane.
 #[derive(Debug)]
-pub(crate) struct OpenDraft<'o> {
+pub struct OpenDraft<'o> {
     outbox: &'o mut Outbox,
     draft: Draft,
 }
 
 impl OpenDraft<'_> {
-    /// Adds bytes. `false`, and nothing is added, if there is no room for them.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
-        self.draft.append(&self.outbox.shared, bytes)
-    }
-
-    /// What has been written so far, at the end of a buffer.
-    pub(crate) fn copy_to(&self, buffer: &mut Vec<u8>) {
-        let range = self.draft.start..self.draft.start + self.draft.len;
-        load_range(self.outbox.shared.lane(), range, buffer);
-    }
-
     /// It is complete.
     pub(crate) fn close(self) -> Placed {
         self.outbox.commit(&self.draft)
+    }
+}
+
+impl Begun for OpenDraft<'_> {
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        self.draft.append(&self.outbox.shared, bytes)
+    }
+
+    fn copy_to(&self, buffer: &mut Vec<u8>) {
+        let range = self.draft.start..self.draft.start + self.draft.len;
+        load_range(self.outbox.shared.lane(), range, buffer);
     }
 }
 
@@ -246,11 +251,26 @@ impl OpenDraft<'_> {
 pub(crate) struct Inbox {
     shared: Arc<BlackBox>,
     side: Side,
+    board: Option<View>,
 }
 
 impl Inbox {
     pub(crate) fn new(shared: Arc<BlackBox>, side: Side) -> Self {
-        Inbox { shared, side }
+        Inbox {
+            shared,
+            side,
+            board: None,
+        }
+    }
+
+    pub(crate) fn set_board(&mut self, board: View) {
+        self.board = Some(board);
+    }
+
+    /// A payload on the board.
+    pub(crate) fn on_board(&self, placed: Placed) -> Option<&[u8]> {
+        let start = (placed.at as usize).checked_sub(WORDS)? * 8;
+        self.board.as_ref()?.get(start..start + placed.len as usize)
     }
 
     /// Copies a payload into a buffer. `false` if there is no such place.
@@ -328,43 +348,4 @@ impl Inbox {
         let count = taken.load(Ordering::Relaxed).wrapping_add(1);
         taken.store(count, Ordering::Release);
     }
-}
-
-/// Appends bytes from words, from one of them to another.
-fn load_range(words: &[AtomicU64], range: Range<usize>, buffer: &mut Vec<u8>) {
-    let (first, within) = (range.start / 8, range.start % 8);
-    let mut words = words.get(first..).unwrap_or_default().iter();
-    let mut len = range.len();
-    if within > 0
-        && let Some(word) = words.next()
-    {
-        let bytes = word.load(Ordering::Relaxed).to_le_bytes();
-        let some = &bytes[within..][..len.min(8 - within)];
-        buffer.extend_from_slice(some);
-        len -= some.len();
-    }
-    load(words.as_slice(), len, buffer);
-}
-
-/// Appends so many bytes from words, or fewer if there are not so many.
-#[inline]
-#[expect(unsafe_code, reason = "room need not be cleared before it is filled")]
-pub(crate) fn load(words: &[AtomicU64], len: usize, buffer: &mut Vec<u8>) {
-    let len = len.min(words.len() * 8);
-    buffer.reserve(len);
-    let (whole, rest) = buffer.spare_capacity_mut()[..len].as_chunks_mut();
-    let mut words = words.iter().map(|word| {
-        let bytes = word.load(Ordering::Relaxed).to_le_bytes();
-        bytes.map(MaybeUninit::new)
-    });
-    for (bytes, word) in whole.iter_mut().zip(words.by_ref()) {
-        *bytes = word;
-    }
-    if !rest.is_empty()
-        && let Some(word) = words.next()
-    {
-        rest.copy_from_slice(&word[..rest.len()]);
-    }
-    // SAFETY: there are at least `len` bytes in the words, so all of these have been written above.
-    unsafe { buffer.set_len(buffer.len() + len) };
 }

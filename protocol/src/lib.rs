@@ -35,6 +35,8 @@
 //! two share. Then three numbers stand in the payload's place, `u32`, little-endian: a word of the lane,
 //! how many bytes of the payload stand before it, and how many from there on are best received into memory
 //! of their own, because they are one large thing (0 if there is none). The rest of the payload follows.
+//! A coordinator may put a single large input onto the [board], too, memory which it shares with all of its
+//! workers: the words of that are counted on from the lane's.
 //!
 //! # Handshake
 //!
@@ -50,8 +52,8 @@
 //! The coordinator answers with [`message::ToWorker::Welcome`], or with
 //! [`message::ToWorker::Refused`] and a reason, and closes. It refuses another version, another
 //! token, and, where the system tells, a process of another user or (for a worker that it
-//! started itself) another process. The welcome names the worker's [black box](black_box), which it
-//! opens and maps before it answers with [`message::Ready`].
+//! started itself) another process. The welcome names the worker's [black box](black_box) and, unless there is
+//! none, the [board], which it opens and maps before it answers with [`message::Ready`].
 //!
 //! # Conversation
 //!
@@ -81,11 +83,13 @@
 //! | `Check` | the same | empty: the task is not run |
 
 pub mod black_box;
+pub mod board;
 mod encode;
 pub mod frame;
 pub mod handshake;
 pub mod lane;
 pub mod link;
+mod load;
 pub mod message;
 pub mod parcel;
 pub mod sheet;

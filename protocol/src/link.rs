@@ -12,6 +12,7 @@ use rustix::net::RecvFlags;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::black_box::BlackBox;
+use crate::board::{Region, View};
 use crate::frame::{self, Caps, FrameError, Reader, TooLarge};
 use crate::lane::{Inbox, Outbox, Placed, Side};
 use crate::parcel::Parcel;
@@ -105,6 +106,11 @@ impl<S: Read + Write> Link<S> {
         self.writer.outbox = Some(Outbox::new(Arc::clone(memory), side));
     }
 
+    /// From now on inputs may stand on this board, too, if memory is [shared](Self::share).
+    pub fn share_board(&mut self, board: View) {
+        self.reader.share_board(board);
+    }
+
     /// The stream below, for its options. Reading or writing it breaks the link.
     pub fn stream(&self) -> &S {
         &self.stream
@@ -118,6 +124,20 @@ impl<S: Read + Write> Link<S> {
     /// on); else the link is broken.
     pub fn send(&mut self, message: &impl Serialize, payload: &[&[u8]]) -> Result<(), LinkError> {
         self.answer().send(message, payload)
+    }
+
+    /// Sends a message whose payload stands on a board that the other side [shares](Self::share_board). The
+    /// region is to be kept until that has answered.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub fn send_from_board(
+        &mut self,
+        message: &impl Serialize,
+        payload: &Region,
+    ) -> Result<(), LinkError> {
+        self.answer().send_placed(message, payload.placed())
     }
 
     /// Receives a message and its payload.
@@ -211,7 +231,7 @@ impl<S: Write> Answer<'_, S> {
     /// Where an output is written that is to be sent: behind others in a buffer, unless it is large.
     #[inline]
     pub fn sheet<'s>(&'s mut self, buffer: &'s mut Vec<u8>) -> Sheet<'s> {
-        Sheet::with_lane(buffer, self.writer.outbox.as_mut())
+        Sheet::new(buffer, self.writer.outbox.as_mut())
     }
 
     /// Sends a message with an output that was large.

@@ -47,6 +47,8 @@ pub struct Welcome {
     pub slot: u32,
     /// The path of its [black box](crate::black_box), which it maps before it runs anything.
     pub black_box: String,
+    /// The path of the [board](crate::board), if there is one; it maps that, too.
+    pub board: Option<String>,
 }
 
 /// What an admitted worker says when it has mapped its black box: it waits for calls.

@@ -1,49 +1,91 @@
-//! Where an output is written.
+//! Where a value is written that is to be sent.
 //!
-//! Outputs stand one behind the other in a buffer, until some of them are sent together. A large one goes
-//! where it will be read: into the [lane](crate::lane), while it is being encoded, so that it need not be
-//! copied once more.
+//! Values stand one behind the other in a buffer, until some of them are sent together. A large one goes
+//! where it will be read, while it is being encoded, so that it need not be copied once more: an output
+//! into the [lane](crate::lane), an input onto the [board](crate::board).
+
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use postcard::Serializer;
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
+use crate::board::{Board, Region};
 use crate::encode::{FEW, extend_few};
 use crate::lane::{OpenDraft, Outbox, Placed};
 
-/// How much has to come at once to make an output a large one, in bytes.
+/// How much has to come at once to make a value a large one, in bytes.
 const LARGE: usize = 128 << 10;
 
+/// Where there may be room for a large value.
+pub trait Room: Debug {
+    /// One that is being written there.
+    type Begun: Begun + Debug;
+
+    /// Begins with a large piece and what is before it. `None` if they find no room.
+    fn begin(self, before: &[u8], piece: &[u8]) -> Option<Self::Begun>;
+}
+
+/// A large value that is being written where it will be read. Dropped, it has never been there.
+pub trait Begun {
+    /// Adds bytes. `false`, and nothing is added, if there is no room for them.
+    #[must_use]
+    fn append(&mut self, bytes: &[u8]) -> bool;
+
+    /// Adds what has been written so far to a buffer.
+    fn copy_to(&self, buffer: &mut Vec<u8>);
+}
+
 /// What one call's output is written on.
+pub type Sheet<'s> = SheetIn<'s, &'s mut Outbox>;
+/// What one call's input is written on.
+pub type InputSheet<'s> = SheetIn<'s, &'s Arc<Board>>;
+
+/// What one value is written on.
 #[derive(Debug)]
-pub struct Sheet<'s> {
+pub struct SheetIn<'s, R: Room> {
     buffer: &'s mut Vec<u8>,
-    /// Where in the buffer this output begins.
+    /// Where in the buffer this value begins.
     start: usize,
-    lane: Lane<'s>,
+    large: Large<R>,
 }
 
 #[derive(Debug)]
-enum Lane<'s> {
-    /// There is none, or no room in it.
-    None,
-    Empty(&'s mut Outbox),
-    /// All of the output is there.
-    Begun(OpenDraft<'s>),
+enum Large<R: Room> {
+    /// There is no room for one.
+    No,
+    Perhaps(R),
+    /// All of the value is there.
+    Begun(R::Begun),
 }
 
 impl<'s> Sheet<'s> {
-    /// One at the end of a buffer.
-    pub fn new(buffer: &'s mut Vec<u8>) -> Self {
-        Self::with_lane(buffer, None)
-    }
-
+    /// What is written on it, if it is in the lane; else it stands at the end of the buffer.
+    #[must_use]
     #[inline]
-    pub(crate) fn with_lane(buffer: &'s mut Vec<u8>, outbox: Option<&'s mut Outbox>) -> Self {
-        Sheet {
+    pub fn placed(self) -> Option<Placed> {
+        self.begun().map(OpenDraft::close)
+    }
+}
+
+impl InputSheet<'_> {
+    /// What is written on it, if it is on the board; else it stands at the end of the buffer.
+    #[must_use]
+    #[inline]
+    pub fn region(self) -> Option<Region> {
+        self.begun()
+    }
+}
+
+impl<'s, R: Room> SheetIn<'s, R> {
+    /// One at the end of a buffer, if there is no room for it elsewhere.
+    #[inline]
+    pub fn new(buffer: &'s mut Vec<u8>, room: Option<R>) -> Self {
+        SheetIn {
             start: buffer.len(),
             buffer,
-            lane: outbox.map_or(Lane::None, Lane::Empty),
+            large: room.map_or(Large::No, Large::Perhaps),
         }
     }
 
@@ -62,7 +104,7 @@ impl<'s> Sheet<'s> {
     /// use protocol::sheet::Sheet;
     ///
     /// let mut buffer = vec![7];
-    /// Sheet::new(&mut buffer).encode(&(1_u8, true))?;
+    /// Sheet::new(&mut buffer, None).encode(&(1_u8, true))?;
     /// assert_eq!(buffer, [7, 1, 1]);
     /// # Ok::<(), postcard::Error>(())
     /// ```
@@ -76,58 +118,57 @@ impl<'s> Sheet<'s> {
     /// Forgets what is written on it.
     pub fn clear(&mut self) {
         self.buffer.truncate(self.start);
-        self.lane = Lane::None;
+        self.large = Large::No;
     }
 
-    /// What is written on it, if it is in the lane; else it stands at the end of the buffer.
-    #[must_use]
     #[inline]
-    pub fn placed(self) -> Option<Placed> {
-        match self.lane {
-            Lane::Begun(draft) => Some(draft.close()),
-            Lane::None | Lane::Empty(_) => None,
+    fn begun(self) -> Option<R::Begun> {
+        match self.large {
+            Large::Begun(begun) => Some(begun),
+            Large::No | Large::Perhaps(_) => None,
         }
     }
 
     #[inline]
     fn is_in_buffer(&self) -> bool {
-        !matches!(self.lane, Lane::Begun(_))
+        !matches!(self.large, Large::Begun(_))
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        if bytes.len() >= LARGE && self.move_to_lane(bytes) {
+    /// Writes bytes as they are.
+    pub fn write(&mut self, bytes: &[u8]) {
+        if bytes.len() >= LARGE && self.begin(bytes) {
             return;
         }
-        if let Lane::Begun(draft) = &mut self.lane {
-            if draft.append(bytes) {
+        if let Large::Begun(begun) = &mut self.large {
+            if begun.append(bytes) {
                 return;
             }
-            draft.copy_to(self.buffer);
-            self.lane = Lane::None;
+            begun.copy_to(self.buffer);
+            self.large = Large::No;
         }
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Goes on in the lane with a large piece, if nothing is there yet.
-    fn move_to_lane(&mut self, piece: &[u8]) -> bool {
-        if !matches!(self.lane, Lane::Empty(_)) {
-            return false;
-        }
-        let Lane::Empty(outbox) = std::mem::replace(&mut self.lane, Lane::None) else {
-            return false;
+    /// Goes on elsewhere with a large piece, if nothing is there yet.
+    fn begin(&mut self, piece: &[u8]) -> bool {
+        self.large = match std::mem::replace(&mut self.large, Large::No) {
+            Large::Perhaps(room) => match room.begin(&self.buffer[self.start..], piece) {
+                Some(begun) => {
+                    self.buffer.truncate(self.start);
+                    self.large = Large::Begun(begun);
+                    return true;
+                }
+                None => Large::No,
+            },
+            large => large,
         };
-        let Some(draft) = outbox.draft(&self.buffer[self.start..], piece) else {
-            return false;
-        };
-        self.buffer.truncate(self.start);
-        self.lane = Lane::Begun(draft);
-        true
+        false
     }
 }
 
-struct Writing<'w, 's>(&'w mut Sheet<'s>);
+struct Writing<'w, 's, R: Room>(&'w mut SheetIn<'s, R>);
 
-impl Flavor for Writing<'_, '_> {
+impl<R: Room> Flavor for Writing<'_, '_, R> {
     type Output = ();
 
     #[inline]

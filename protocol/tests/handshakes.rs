@@ -29,6 +29,7 @@ fn welcome() -> Welcome {
     Welcome {
         slot: 3,
         black_box: "/proc/7/fd/8".to_owned(),
+        board: Some("/proc/7/fd/9".to_owned()),
     }
 }
 

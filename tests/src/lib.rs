@@ -3,6 +3,7 @@
 pub mod brief;
 pub mod ends;
 pub mod hogs;
+pub mod large;
 pub mod processes;
 pub mod run;
 pub mod sharing;

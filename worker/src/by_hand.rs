@@ -98,7 +98,7 @@ fn call(task: &OsStr, input: &OsStr) -> ExitCode {
     let why = match run::guarded(
         entry.text,
         input.as_encoded_bytes(),
-        &mut Sheet::new(&mut output),
+        &mut Sheet::new(&mut output, None),
     ) {
         Verdict::Value => {
             return match text::show(&output) {

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::black_box::BlackBox;
+use protocol::board::View;
 use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE};
 use protocol::lane::Side;
 use protocol::link::{self, Link, LinkError};
@@ -115,9 +117,17 @@ fn work(name: &OsStr) -> Result<i32, String> {
         .and_then(|file| BlackBox::map(&file))
         .map_err(|error| format!("the black box {}: {error}", welcome.black_box))?;
     let black_box = Arc::new(black_box);
+    let board = welcome.board.map(|name| {
+        let board = File::open(&name).and_then(|file| View::map(&file));
+        board.map_err(|error| format!("the board {name}: {error}"))
+    });
+    let board = board.transpose()?;
     current::look_at(&black_box);
     handshake::ready(&mut link).map_err(|error| error.to_string())?;
     link.share(&black_box, Side::Worker);
+    if let Some(board) = board {
+        link.share_board(board);
+    }
     run::install_panic_hook();
     let served = serve::serve(&mut link, welcome.slot, &black_box);
     #[cfg(feature = "builtin")]

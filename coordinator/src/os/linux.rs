@@ -349,10 +349,16 @@ pub(crate) fn shared_memory(size: usize) -> io::Result<(File, String)> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = File::from(rustix::fs::memfd_create("coordinator", flags)?);
     file.set_len(size as u64)?;
-    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&file, seals)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
     let name = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     Ok((file, name))
+}
+
+/// From now on shared memory can be written only by who has mapped it already.
+pub(crate) fn seal_writer(file: &File) -> io::Result<()> {
+    use rustix::fs::SealFlags;
+    let seals = SealFlags::FUTURE_WRITE | SealFlags::SEAL;
+    Ok(rustix::fs::fcntl_add_seals(file, seals)?)
 }
 
 /// What a worker's standard stream leads to.

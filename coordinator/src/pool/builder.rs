@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::message::Encoding;
+use protocol::sheet::InputSheet;
 use worker::Task;
 
 use super::Pool;
 use super::codec::{Codec, Typed};
+use crate::board::PoolBoard;
 use crate::data::Job;
 use crate::error::PoolError;
 use crate::launch::{self, ByHand, Launcher, Manual};
@@ -64,7 +66,7 @@ impl std::fmt::Debug for Builder {
 /// the process, the black box, two files for what it prints, and some more while it is started.
 const FILES_EACH: usize = 9;
 /// How many files a program has open besides.
-const FILES_BESIDE: usize = 12;
+const FILES_BESIDE: usize = 13;
 
 /// How many workers this process may have files for.
 pub(crate) fn most_workers() -> usize {
@@ -96,7 +98,8 @@ impl Builder {
     pub fn initializer<T: Task>(mut self, _task: T, input: T::Input) -> Self {
         let codec = Typed::<T>::new();
         let mut encoded = Vec::new();
-        self.initializer = Some(codec.encode(input, &mut encoded).map(|()| {
+        let sheet = &mut InputSheet::new(&mut encoded, None);
+        self.initializer = Some(codec.encode(input, sheet).map(|()| {
             let job = Job {
                 task: T::NAME.to_owned(),
                 types: Some(T::TYPES.to_owned()),
@@ -228,10 +231,13 @@ impl Builder {
         })?;
         let program = launch::find_program(self.program.as_deref())?;
         log::debug!("{slots} workers of {}", program.display());
+        let board = PoolBoard::new(slots)
+            .inspect_err(|error| log::debug!("there is no board for large inputs: {error}"));
         let launcher = Launcher {
             program,
             output: self.output,
             manual: self.manual,
+            board: board.ok(),
         };
         let config = Config {
             launcher,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use protocol::message::Encoding;
+use protocol::sheet::InputSheet;
 use worker::Task;
 
 use crate::data::{Encoded, Job};
@@ -18,7 +19,7 @@ pub trait Codec {
     #[allow(private_interfaces)]
     fn job(&self) -> Job;
     #[doc(hidden)]
-    fn encode(&self, input: Self::Input, to: &mut Vec<u8>) -> Result<(), String>;
+    fn encode(&self, input: Self::Input, to: &mut InputSheet<'_>) -> Result<(), String>;
     #[doc(hidden)]
     #[allow(private_interfaces)]
     fn decode(output: Encoded<'_>) -> Result<Self::Output, String>;
@@ -53,8 +54,8 @@ impl<T: Task> Codec for Typed<T> {
     }
 
     #[inline]
-    fn encode(&self, input: T::Input, to: &mut Vec<u8>) -> Result<(), String> {
-        protocol::encode(&input, to).map_err(|error| {
+    fn encode(&self, input: T::Input, to: &mut InputSheet<'_>) -> Result<(), String> {
+        to.encode(&input).map_err(|error| {
             let why = worker::private::take_why().unwrap_or_else(|| error.to_string());
             format!("the input of `{}` could not be encoded: {why}", T::NAME)
         })
@@ -110,8 +111,8 @@ impl Codec for Text {
         }
     }
 
-    fn encode(&self, input: Vec<u8>, to: &mut Vec<u8>) -> Result<(), String> {
-        to.extend_from_slice(&input);
+    fn encode(&self, input: Vec<u8>, to: &mut InputSheet<'_>) -> Result<(), String> {
+        to.write(&input);
         Ok(())
     }
 

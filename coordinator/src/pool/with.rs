@@ -27,9 +27,9 @@ pub enum Order {
 const STREAM: usize = 4096;
 /// A map keeps all its results anyway: this only bounds its inputs.
 const MAP: usize = 1 << 16;
-/// How many bytes, unless there would be too few calls for the workers. More would do no good: what has lain
-/// for longer has left the processor's caches.
-const BYTES: usize = 4 << 20;
+/// How many bytes, unless there would be too few calls for the workers. Of 1 MiB each, that is enough to keep
+/// two workers busy while their caller does not look; twice as much brought nothing.
+const BYTES: usize = 8 << 20;
 
 /// A pool with settings for the calls made through it; made by [`Pool::with`].
 #[derive(Debug, Clone, Copy)]

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use protocol::black_box::BlackBox;
+use protocol::board::View;
 use protocol::frame::Caps;
 use protocol::handshake::{self, HandshakeError, TOKEN_VARIABLE};
 use protocol::lane::Side;
@@ -147,6 +148,9 @@ fn join(place: &str) -> Anything<Seat> {
         .open(welcome.black_box)?;
     let black_box = Arc::new(BlackBox::map(&file)?);
     link.share(&black_box, Side::Worker);
+    if let Some(board) = welcome.board {
+        link.share_board(View::map(&File::open(board)?)?);
+    }
     handshake::ready(&mut link)?;
     Ok(Seat { link, black_box })
 }

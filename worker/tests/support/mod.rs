@@ -166,6 +166,7 @@ pub(crate) fn welcome(black_box: &Path) -> Welcome {
     Welcome {
         slot: SLOT,
         black_box: black_box.to_str().unwrap().to_owned(),
+        board: None,
     }
 }
 

@@ -128,12 +128,14 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         // in coming, and those before it are not to wait for it.
         let most = most.min(inputs.size_hint().0.max(1));
         let (chunk, mut refused) = (&mut self.chunk, None);
+        let board = sender.under.shared.board();
         let read = panic::catch_unwind(AssertUnwindSafe(|| {
             for _ in 0..most {
                 let Some(input) = inputs.next() else {
                     return false;
                 };
-                if let Err(why) = chunk.add(|bytes| sender.codec.encode(input, bytes)) {
+                let codec = &sender.codec;
+                if let Err(why) = chunk.add(board, |sheet| codec.encode(input, sheet)) {
                     refused = Some(why);
                     break;
                 }

@@ -31,7 +31,7 @@ impl<C: Codec> Inputs<C> {
             watcher,
         } = &*self.under;
         let mut chunk = Chunk::default();
-        let encoded = chunk.add(|bytes| self.codec.encode(input, bytes));
+        let encoded = chunk.add(shared.board(), |sheet| self.codec.encode(input, sheet));
         let mut state = shared.state();
         while !state.jobs.has_room(*id) {
             if state.jobs.is_sealed(*id) {
@@ -59,7 +59,8 @@ impl<C: Codec> Inputs<C> {
         while inputs.len() > 0 {
             let mut wrong = None;
             for input in inputs.by_ref().take(self.room()?) {
-                wrong = chunk.add(|bytes| self.codec.encode(input, bytes)).err();
+                let added = chunk.add(shared.board(), |sheet| self.codec.encode(input, sheet));
+                wrong = added.err();
                 if wrong.is_some() || chunk.is_full() {
                     break;
                 }
@@ -97,7 +98,7 @@ impl<C: Codec> Inputs<C> {
     pub(in crate::pool) fn run(self, input: C::Input) {
         let Under { shared, id, .. } = &*self.under;
         let mut chunk = Chunk::default();
-        let encoded = chunk.add(|bytes| self.codec.encode(input, bytes));
+        let encoded = chunk.add(shared.board(), |sheet| self.codec.encode(input, sheet));
         let mut state = shared.state();
         if let Err(why) = encoded {
             push_ended(&mut state, *id, why, shared.now());

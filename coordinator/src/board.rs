@@ -1,0 +1,36 @@
+//! The pool's board: where large inputs are written, for all of its workers.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use protocol::board::{Board, REGION, REGIONS};
+
+use crate::os;
+
+/// How many regions there are besides one for each worker: for inputs that wait.
+const WAITING: usize = 10;
+
+/// A board, and how workers find it.
+#[derive(Debug)]
+pub(crate) struct PoolBoard {
+    pub(crate) board: Arc<Board>,
+    pub(crate) name: String,
+    /// Open, so that the name stands for it.
+    _file: File,
+}
+
+impl PoolBoard {
+    /// For a pool of so many workers. It takes memory only as far as it is written on.
+    pub(crate) fn new(workers: usize) -> io::Result<Self> {
+        let regions = (workers + WAITING).min(REGIONS);
+        let (file, name) = os::shared_memory(regions * REGION)?;
+        let board = Board::map(&file)?;
+        os::seal_writer(&file)?;
+        Ok(PoolBoard {
+            board,
+            name,
+            _file: file,
+        })
+    }
+}

@@ -1,0 +1,136 @@
+//! Large inputs and outputs: whatever their sizes, however many are on their way, and whoever dies of them.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use coordinator::{Builder, Pool, Why};
+use rustix::process::{Pid, Signal, kill_process};
+use tests::eventually;
+use tests::large::{self, Picture, Slow};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+fn builder(workers: usize) -> Builder {
+    Pool::builder()
+        .workers(workers)
+        .worker(env!("CARGO_BIN_EXE_misbehave"))
+}
+
+/// Around each size at which something else is done.
+fn sizes() -> Vec<usize> {
+    let around = |size: usize| [size - 40, size - 3, size, size + 40];
+    let sizes = [32 * KIB, 64 * KIB, 128 * KIB, 2 * MIB, 4 * MIB];
+    [0, 1, 100, MIB, 9 * MIB]
+        .into_iter()
+        .chain(sizes.into_iter().flat_map(around))
+        .collect()
+}
+
+fn pictures() -> Vec<Picture> {
+    let pictures = (0..).zip(sizes());
+    pictures
+        .map(|(number, size)| Picture::new(number, size))
+        .collect()
+}
+
+#[test]
+fn what_is_large_arrives_whatever_its_size() {
+    let pool = builder(2).build().unwrap();
+    let pictures = pictures();
+    let inputs = || pictures.iter().map(|picture| (picture.clone(), 0));
+    assert!(pool.map(large::give_back, inputs()).unwrap() == pictures);
+    let streamed = pool.stream(large::give_back, inputs());
+    assert!(streamed.map(Result::unwrap).eq(pictures.iter().cloned()));
+    for (input, picture) in inputs().zip(&pictures) {
+        assert!(pool.call(large::give_back, input).unwrap() == *picture);
+    }
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn more_large_inputs_than_there_is_room_for_at_a_time() {
+    let pool = builder(2).build().unwrap();
+    // All of them are kept until the worker of the first one may go on.
+    let directory = tempfile::tempdir().unwrap();
+    let slow: Vec<_> = (0..2)
+        .map(|_| pool.submit(large::take_slowly, Slow::new(directory.path(), 200 * KIB)))
+        .collect();
+    let expected = |number| Picture::new(number, 300 * KIB);
+    let pending = (0..30).map(|number| pool.submit(large::give_back, (expected(number), 0)));
+    let pending: Vec<_> = pending.collect();
+    fs::write(directory.path().join("go"), "").unwrap();
+    for slow in slow {
+        slow.wait().unwrap();
+    }
+    for (number, pending) in (0..).zip(pending) {
+        assert!(pending.wait().unwrap() == expected(number), "{number}");
+    }
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn many_threads_call_at_once() {
+    let pool = builder(3).build().unwrap();
+    thread::scope(|scope| {
+        for thread in 0..6 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for number in 0..10 {
+                    let picture = Picture::new(thread * 100 + number, (130 * KIB) << (number % 5));
+                    let got = pool.call(large::give_back, (picture.clone(), 0)).unwrap();
+                    assert!(got == picture);
+                }
+            });
+        }
+    });
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn what_is_tried_again_is_what_it_was() {
+    let pool = builder(2).build().unwrap();
+    let with = pool.with().retries(2);
+    let pictures = pictures();
+    // Most of them kill a worker or two, which has had them before its eyes.
+    let inputs = (0..)
+        .zip(&pictures)
+        .map(|(deaths, picture)| (picture.clone(), deaths % 3));
+    assert!(with.map(large::give_back, inputs).unwrap() == pictures);
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn what_a_worker_reads_stays_as_long_as_it_lives() {
+    let patient = builder(2).grace(Duration::from_secs(30));
+    let pool = patient
+        .initializer(large::heed_no_term, ())
+        .build()
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let slow = pool.submit(large::take_slowly, Slow::new(directory.path(), MIB));
+    eventually("it is being read", || file("reads").exists());
+    // Nobody needs it any more, but its worker still reads.
+    slow.cancel();
+    for number in 0..40 {
+        let picture = Picture::new(number, MIB);
+        assert!(pool.call(large::give_back, (picture.clone(), 0)).unwrap() == picture);
+    }
+    fs::write(file("go"), "").unwrap();
+    eventually("it has been read", || file("now").exists());
+    // As the grace would, in the end.
+    let reader = fs::read_to_string(file("reads")).unwrap();
+    let reader = Pid::from_raw(reader.parse().unwrap()).unwrap();
+    kill_process(reader, Signal::KILL).unwrap();
+    assert_eq!(fs::read_to_string(file("now")).unwrap(), "same");
+    assert_eq!(*slow.wait().unwrap_err().why(), Why::Cancelled);
+    pool.close();
+    pool.join().unwrap();
+}
