@@ -98,7 +98,9 @@ impl Chunk {
         match u32::try_from(self.bytes.len() + large) {
             Ok(end) => {
                 self.ends.push(end);
-                self.region = region;
+                if large > 0 {
+                    self.region = region;
+                }
             }
             Err(_) => {
                 self.bytes.truncate(start);

@@ -45,8 +45,9 @@ pub type InputSheet<'s> = SheetIn<'s, &'s Arc<Board>>;
 /// What one value is written on.
 #[derive(Debug)]
 pub struct SheetIn<'s, R: Room> {
+    /// Ends with the value, or if it is large with what is to be added to it.
     buffer: &'s mut Vec<u8>,
-    /// Where in the buffer this value begins.
+    /// Where in the buffer that begins.
     start: usize,
     large: Large<R>,
 }
@@ -56,7 +57,7 @@ enum Large<R: Room> {
     /// There is no room for one.
     No,
     Perhaps(R),
-    /// All of the value is there.
+    /// Up to its last large piece, the value is there.
     Begun(R::Begun),
 }
 
@@ -111,8 +112,17 @@ impl<'s, R: Room> SheetIn<'s, R> {
     #[inline]
     pub fn encode<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), postcard::Error> {
         value.serialize(&mut Serializer {
-            output: Writing(self),
+            output: Writing {
+                buffer: self.buffer,
+                start: self.start,
+                large: &mut self.large,
+            },
         })
+    }
+
+    /// Writes bytes as they are.
+    pub fn write(&mut self, bytes: &[u8]) {
+        write(self.buffer, self.start, &mut self.large, bytes);
     }
 
     /// Forgets what is written on it.
@@ -124,67 +134,84 @@ impl<'s, R: Room> SheetIn<'s, R> {
     #[inline]
     fn begun(self) -> Option<R::Begun> {
         match self.large {
-            Large::Begun(begun) => Some(begun),
+            Large::Begun(begun) => add_rest(self.buffer, self.start, begun),
             Large::No | Large::Perhaps(_) => None,
         }
     }
+}
 
-    #[inline]
-    fn is_in_buffer(&self) -> bool {
-        !matches!(self.large, Large::Begun(_))
+/// Adds what stands in the buffer to a large value. If there is no room for it, all of the value is in the
+/// buffer.
+#[cold]
+fn add_rest<B: Begun>(buffer: &mut Vec<u8>, start: usize, mut begun: B) -> Option<B> {
+    if begun.append(&buffer[start..]) {
+        buffer.truncate(start);
+        return Some(begun);
     }
+    let rest = buffer.split_off(start);
+    begun.copy_to(buffer);
+    buffer.extend_from_slice(&rest);
+    None
+}
 
-    /// Writes bytes as they are.
-    pub fn write(&mut self, bytes: &[u8]) {
-        if bytes.len() >= LARGE && self.begin(bytes) {
-            return;
-        }
-        if let Large::Begun(begun) = &mut self.large {
-            if begun.append(bytes) {
-                return;
-            }
-            begun.copy_to(self.buffer);
-            self.large = Large::No;
-        }
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// Goes on elsewhere with a large piece, if nothing is there yet.
-    fn begin(&mut self, piece: &[u8]) -> bool {
-        self.large = match std::mem::replace(&mut self.large, Large::No) {
-            Large::Perhaps(room) => match room.begin(&self.buffer[self.start..], piece) {
-                Some(begun) => {
-                    self.buffer.truncate(self.start);
-                    self.large = Large::Begun(begun);
-                    return true;
-                }
-                None => Large::No,
-            },
-            large => large,
-        };
-        false
+fn write<R: Room>(buffer: &mut Vec<u8>, start: usize, large: &mut Large<R>, bytes: &[u8]) {
+    if bytes.len() < LARGE || !write_large(buffer, start, large, bytes) {
+        buffer.extend_from_slice(bytes);
     }
 }
 
-struct Writing<'w, 's, R: Room>(&'w mut SheetIn<'s, R>);
+/// Writes a large piece where the value is to be, if there is room; `false` if it belongs into the buffer.
+#[cold]
+fn write_large<R: Room>(
+    buffer: &mut Vec<u8>,
+    start: usize,
+    large: &mut Large<R>,
+    piece: &[u8],
+) -> bool {
+    *large = match std::mem::replace(large, Large::No) {
+        Large::No => return false,
+        Large::Perhaps(room) => match room.begin(&buffer[start..], piece) {
+            None => return false,
+            Some(begun) => {
+                buffer.truncate(start);
+                Large::Begun(begun)
+            }
+        },
+        Large::Begun(begun) => {
+            let Some(mut begun) = add_rest(buffer, start, begun) else {
+                return false;
+            };
+            if !begun.append(piece) {
+                begun.copy_to(buffer);
+                return false;
+            }
+            Large::Begun(begun)
+        }
+    };
+    true
+}
 
-impl<R: Room> Flavor for Writing<'_, '_, R> {
+/// Small pieces go into the buffer in any case, so that nothing has to be asked for them.
+struct Writing<'w, R: Room> {
+    buffer: &'w mut Vec<u8>,
+    start: usize,
+    large: &'w mut Large<R>,
+}
+
+impl<R: Room> Flavor for Writing<'_, R> {
     type Output = ();
 
     #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        match self.0.is_in_buffer() {
-            true => self.0.buffer.push(byte),
-            false => self.0.write(&[byte]),
-        }
+        self.buffer.push(byte);
         Ok(())
     }
 
     #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        match bytes.len() <= FEW && self.0.is_in_buffer() {
-            true => extend_few(self.0.buffer, bytes),
-            false => self.0.write(bytes),
+        match bytes.len() <= FEW {
+            true => extend_few(self.buffer, bytes),
+            false => write(self.buffer, self.start, self.large, bytes),
         }
         Ok(())
     }
