@@ -256,12 +256,13 @@ fn lines_can_be_tagged_with_their_input() {
 
 #[test]
 fn few_descriptors_do_not_hang_a_run() {
+    // As many as two workers are given.
     let mut run = coordinator(&[]);
     let program = run.command.get_program().to_owned();
     let mut limited = std::process::Command::new("sh");
     limited
         .arg("-c")
-        .arg("ulimit -n 30; exec \"$0\" exec -j2 -r1 -- false ::: 1 2 3 4 5 6 7 8")
+        .arg("ulimit -n 31; exec \"$0\" exec -j2 -r1 -- false ::: 1 2 3 4 5 6 7 8")
         .arg(program)
         .env("TMPDIR", run.temporary.path())
         .stdin(Stdio::null());
