@@ -8,7 +8,7 @@ use protocol::board::{Board, REGION, REGIONS};
 
 use crate::os;
 
-/// How many regions there are besides one for each worker: for inputs that wait.
+/// How many regions there are besides one for each worker, if there may be so many: for inputs that wait.
 const WAITING: usize = 10;
 
 /// A board, and how workers find it.
@@ -21,10 +21,11 @@ pub(crate) struct PoolBoard {
 }
 
 impl PoolBoard {
-    /// For a pool of so many workers. It takes memory only as far as it is written on.
+    /// For a pool of so many workers. It takes memory only as far as it is written on, and keeps that for the
+    /// next inputs: what nobody else can write to can't be given back in part.
     pub(crate) fn new(workers: usize) -> io::Result<Self> {
         let regions = (workers + WAITING).min(REGIONS);
-        let (file, name) = os::shared_memory(regions * REGION)?;
+        let (file, name) = os::unsealed_memory(regions * REGION)?;
         let board = Board::map(&file)?;
         os::seal_writer(&file)?;
         Ok(PoolBoard {

@@ -53,7 +53,7 @@ pub(crate) struct Launcher {
     pub(crate) program: PathBuf,
     pub(crate) output: Output,
     pub(crate) manual: Option<Manual>,
-    /// Where large inputs are written. If the system has none, they travel in another way.
+    /// Where large inputs are written. If there is none, they travel in another way.
     pub(crate) board: Option<PoolBoard>,
 }
 

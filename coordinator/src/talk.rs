@@ -35,7 +35,7 @@ pub(crate) fn send<S: Read + Write>(
     });
     let inputs = parts
         .iter()
-        .flat_map(|part| part.inputs.slices(part.at, part.count));
+        .map(|part| part.inputs.piece(part.at, part.count));
     let inputs: Vec<Piece<'_>> = inputs.collect();
     match inputs[..] {
         [Piece::OnBoard(region)] => link.send_from_board(&message, region),

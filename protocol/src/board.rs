@@ -5,7 +5,7 @@
 //! coordinator can write there.
 //!
 //! The board has regions of 4 MiB, with one input each. One that finds no region, or no room in it, travels
-//! as it would without a board.
+//! as it would without a board; and so does one that is sent together with others.
 #![expect(unsafe_code, reason = "memory that processes share")]
 
 use std::fs::File;
@@ -14,7 +14,7 @@ use std::ops::{Deref, Range};
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -93,6 +93,8 @@ impl Region {
     }
 
     pub(crate) fn placed(&self) -> Placed {
+        // Whoever hears of it sees it.
+        fence(Ordering::Release);
         Placed {
             // Both are far below 4 GiB.
             at: (lane::WORDS + self.number * REGION / 8) as u32,
@@ -146,7 +148,7 @@ pub struct View {
 }
 
 impl View {
-    /// Maps a board's file.
+    /// Maps a board's file, which must not shrink.
     ///
     /// # Errors
     ///

@@ -14,7 +14,8 @@ pub const MAX_PAYLOAD: u32 = 1 << 30;
 /// The longest header and the longest payload until the handshake is over, in bytes.
 pub const MAX_GREETING: u32 = 1 << 20;
 
-/// Set in a payload's length if the payload stands in the [lane](crate::lane). In its place come twelve
+/// Set in a payload's length if the payload stands in the [lane](crate::lane) or on the
+/// [board](crate::board). In its place come twelve
 /// bytes that say where.
 pub const SHARED: u32 = 1 << 31;
 
@@ -106,7 +107,7 @@ pub(crate) fn write_with(
     }
 }
 
-/// Writes a frame whose payload stands in the lane already.
+/// Writes a frame whose payload stands in shared memory already.
 pub(crate) fn write_placed(
     stream: &mut impl Write,
     header: &[u8],

@@ -58,7 +58,7 @@ pub struct Outbox {
     at: usize,
 }
 
-/// A payload that stands in the lane, and of which the other side has not been told.
+/// Where in shared memory a payload stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Placed {
     /// Its large piece, or if it has none its beginning, stands at this word. Those behind the lane's are the
@@ -99,9 +99,10 @@ impl Placed {
     /// Where in the lane that is, in bytes, if there is such a place.
     fn range(&self) -> Option<Range<usize>> {
         let inside = u64::from(self.before) + u64::from(self.piece) <= u64::from(self.len);
-        let start = (self.at as usize * 8).checked_sub(self.before as usize)?;
-        let end = start + self.len as usize;
-        (inside && end <= SIZE).then_some(start..end)
+        let start = (u64::from(self.at) * 8).checked_sub(self.before.into())?;
+        let end = start + u64::from(self.len);
+        // Both are small then.
+        (inside && end <= SIZE as u64).then_some(start as usize..end as usize)
     }
 }
 
@@ -269,8 +270,12 @@ impl Inbox {
 
     /// A payload on the board.
     pub(crate) fn on_board(&self, placed: Placed) -> Option<&[u8]> {
-        let start = (placed.at as usize).checked_sub(WORDS)? * 8;
-        self.board.as_ref()?.get(start..start + placed.len as usize)
+        let board = self.board.as_ref()?;
+        let start = u64::from(placed.at).checked_sub(WORDS as u64)? * 8;
+        let end = start + u64::from(placed.len);
+        let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
+        fence(Ordering::Acquire);
+        board.get(range)
     }
 
     /// Copies a payload into a buffer. `false` if there is no such place.

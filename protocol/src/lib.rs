@@ -36,7 +36,8 @@
 //! how many bytes of the payload stand before it, and how many from there on are best received into memory
 //! of their own, because they are one large thing (0 if there is none). The rest of the payload follows.
 //! A coordinator may put a single large input onto the [board], too, memory which it shares with all of its
-//! workers: the words of that are counted on from the lane's.
+//! workers: the words of that are counted on from the lane's. They stay as they are until the worker has
+//! answered for the batch.
 //!
 //! # Handshake
 //!

@@ -234,7 +234,7 @@ impl<S: Write> Answer<'_, S> {
         Sheet::new(buffer, self.writer.outbox.as_mut())
     }
 
-    /// Sends a message with an output that was large.
+    /// Sends a message with a payload that stands in shared memory.
     ///
     /// # Errors
     ///

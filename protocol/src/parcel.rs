@@ -5,10 +5,13 @@
 //! that is decoded. So it is not copied once more, and not kept twice.
 
 use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
 
 use postcard::de_flavors::Slice;
-use postcard::{Deserializer, Error, Result};
+use postcard::{Deserializer, Error};
 use serde::Deserialize;
+use serde::de::value::U32Deserializer;
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
@@ -79,7 +82,7 @@ impl Apart {
     }
 
     /// Reads the value that this is the encoding of. If the piece is what some field of it holds, it is put
-    /// there.
+    /// there; if not, the value is read a second time, from one piece.
     ///
     /// # Errors
     ///
@@ -104,16 +107,58 @@ impl Apart {
             behind,
             piece: Some(piece),
         };
+        REFUSED.set(None);
         let value = V::deserialize(&mut reading);
         let Reading { rest, piece, .. } = reading;
-        match (value, piece) {
+        match (value, piece.or_else(|| REFUSED.take())) {
             (Ok(value), None) => crate::encode::all_read(value, rest),
-            (Err(error), None) => Err(error.to_string()),
+            (Err(error), None) => Err(error.0.to_string()),
             // It is no field's: the worker was wrong, or whoever reads it goes ways of its own.
             (_, Some(piece)) => crate::decode(&Apart { around, at, piece }.join()),
         }
     }
 }
+
+thread_local! {
+    /// A piece that somebody would not have, because it was not lent to him but given.
+    static REFUSED: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
+}
+
+/// Why a value could not be read so.
+#[derive(Debug)]
+struct Unread(Error);
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Unread {}
+
+impl From<Error> for Unread {
+    fn from(error: Error) -> Self {
+        Unread(error)
+    }
+}
+
+impl de::Error for Unread {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Unread(Error::custom(message))
+    }
+
+    /// What a visitor says to bytes or text that it wants to borrow.
+    fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        match unexpected {
+            de::Unexpected::Bytes(piece) => REFUSED.set(Some(piece.to_vec())),
+            de::Unexpected::Str(piece) => REFUSED.set(Some(piece.as_bytes().to_vec())),
+            _ => {}
+        }
+        Unread(Error::invalid_type(unexpected, expected))
+    }
+}
+
+type Result<T> = std::result::Result<T, Unread>;
 
 /// A value that is being read, as postcard would.
 struct Reading<'d> {
@@ -127,7 +172,7 @@ impl<'d> Reading<'d> {
     /// Has postcard read something that the piece is no part of.
     fn small<T>(
         &mut self,
-        read: impl FnOnce(&mut Deserializer<'d, Slice<'d>>) -> Result<T>,
+        read: impl FnOnce(&mut Deserializer<'d, Slice<'d>>) -> postcard::Result<T>,
     ) -> Result<T> {
         let mut deserializer = Deserializer::from_bytes(self.rest);
         let value = read(&mut deserializer)?;
@@ -184,7 +229,7 @@ macro_rules! small {
 }
 
 impl<'d> de::Deserializer<'d> for &mut Reading<'d> {
-    type Error = Error;
+    type Error = Unread;
 
     fn is_human_readable(&self) -> bool {
         false
@@ -217,7 +262,7 @@ impl<'d> de::Deserializer<'d> for &mut Reading<'d> {
         match self.small(|rest| u8::deserialize(rest))? {
             0 => visitor.visit_none(),
             1 => visitor.visit_some(self),
-            _ => Err(Error::DeserializeBadOption),
+            _ => Err(Error::DeserializeBadOption.into()),
         }
     }
 
@@ -297,7 +342,7 @@ impl Items<'_, '_> {
 }
 
 impl<'d> SeqAccess<'d> for Items<'_, 'd> {
-    type Error = Error;
+    type Error = Unread;
 
     fn next_element_seed<S: DeserializeSeed<'d>>(&mut self, seed: S) -> Result<Option<S::Value>> {
         if self.left == 0 {
@@ -313,7 +358,7 @@ impl<'d> SeqAccess<'d> for Items<'_, 'd> {
 }
 
 impl<'d> MapAccess<'d> for Items<'_, 'd> {
-    type Error = Error;
+    type Error = Unread;
 
     fn next_key_seed<S: DeserializeSeed<'d>>(&mut self, seed: S) -> Result<Option<S::Value>> {
         self.next_element_seed(seed)
@@ -329,18 +374,19 @@ impl<'d> MapAccess<'d> for Items<'_, 'd> {
 }
 
 impl<'d> EnumAccess<'d> for &mut Reading<'d> {
-    type Error = Error;
+    type Error = Unread;
     type Variant = Self;
 
     fn variant_seed<S: DeserializeSeed<'d>>(self, seed: S) -> Result<(S::Value, Self)> {
         let variant = self.small(|rest| u32::deserialize(rest))?;
-        let value = seed.deserialize(variant.into_deserializer())?;
+        let variant: U32Deserializer<Unread> = variant.into_deserializer();
+        let value = seed.deserialize(variant)?;
         Ok((value, self))
     }
 }
 
 impl<'d> VariantAccess<'d> for &mut Reading<'d> {
-    type Error = Error;
+    type Error = Unread;
 
     fn unit_variant(self) -> Result<()> {
         Ok(())

@@ -167,3 +167,42 @@ fn a_piece_that_belongs_nowhere_is_refused() {
     assert!(Apart::new(vec![1, 2], 3, Vec::new()).is_none());
     assert!(Apart::new(vec![1, 2], 2, Vec::new()).is_some());
 }
+
+/// A text that its reader borrows while he makes a number of it.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Borrowing {
+    #[serde(with = "length")]
+    text: usize,
+    #[serde(with = "length")]
+    other: usize,
+}
+
+mod length {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(len: &usize, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&"x".repeat(*len))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+        // Whatever it is that went wrong.
+        let text = <&str>::deserialize(from).map_err(D::Error::custom)?;
+        Ok(text.len())
+    }
+}
+
+#[test]
+fn who_wants_to_borrow_a_piece_may() {
+    let value = Borrowing {
+        text: 300,
+        other: 5,
+    };
+    let bytes = postcard::to_stdvec(&value).unwrap();
+    for (from, to) in [(2, 302), (303, 308), (10, 20)] {
+        let read = apart(&bytes, from, to).decode::<Borrowing>();
+        assert_eq!(read.as_ref(), Ok(&value), "{from}..{to}");
+    }
+    // What is refused and wrong stays wrong.
+    let wrong = apart(&bytes[..307], 2, 302).decode::<Borrowing>();
+    assert_eq!(wrong, protocol::decode(&bytes[..307]));
+}

@@ -3,6 +3,7 @@
 //! `stranger` is a worker that is rude once, in the way that its file's name says.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use protocol::Link;
 use protocol::handshake::{self, TOKEN_VARIABLE, VERSION};
 use protocol::message::Hello;
 use tempfile::TempDir;
+use tests::large::{self, Picture, Slow};
 use tests::{eventually, tasks};
 
 /// A worker's executable that is rude.
@@ -396,4 +398,26 @@ fn once_the_worker_is_in_there_is_no_door() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(!how.connect.parent().unwrap().exists());
     works_and_ends(&pool, worker);
+}
+
+#[test]
+fn what_a_worker_by_hand_reads_stays_though_nobody_knows_whether_it_lives() {
+    let (pool, how, told) = by_hand();
+    let mut reader = start(&how);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let slow = pool.submit(large::take_slowly, Slow::new(directory.path(), 1 << 20));
+    eventually("it is being read", || file("reads").exists());
+    slow.cancel();
+    assert_eq!(*slow.wait().unwrap_err().why(), Why::Cancelled);
+    let other = start(&told.recv().unwrap());
+    for number in 0..20 {
+        let picture = Picture::new(number, 1 << 20);
+        assert!(pool.call(large::give_back, (picture.clone(), 0)).unwrap() == picture);
+    }
+    fs::write(file("go"), "").unwrap();
+    eventually("it has been read", || file("now").exists());
+    assert_eq!(fs::read_to_string(file("now")).unwrap(), "same");
+    reader.wait().unwrap();
+    works_and_ends(&pool, other);
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use interprocess::local_socket::{Listener, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{FallocateFlags, OFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Resource, Signal};
 
 use super::{memory, tree};
@@ -345,7 +345,19 @@ pub(crate) fn now() -> u64 {
 /// Memory to share with another process, which finds it under this name for as long as the file is
 /// open. It can't be made smaller: who has mapped it may rely on that.
 pub(crate) fn shared_memory(size: usize) -> io::Result<(File, String)> {
-    use rustix::fs::{MemfdFlags, SealFlags};
+    let (file, name) = unsealed_memory(size)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL)?;
+    Ok((file, name))
+}
+
+/// The same, before it is decided who may write there: see [`seal_writer`].
+pub(crate) fn unsealed_memory(size: usize) -> io::Result<(File, String)> {
+    use rustix::fs::MemfdFlags;
+    // To go beyond this limit is no error, but a signal that kills.
+    let limit = rustix::process::getrlimit(Resource::Fsize).current;
+    if limit.is_some_and(|most| most < size as u64) {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = File::from(rustix::fs::memfd_create("coordinator", flags)?);
     file.set_len(size as u64)?;
@@ -356,7 +368,6 @@ pub(crate) fn shared_memory(size: usize) -> io::Result<(File, String)> {
 
 /// From now on shared memory can be written only by who has mapped it already.
 pub(crate) fn seal_writer(file: &File) -> io::Result<()> {
-    use rustix::fs::SealFlags;
     let seals = SealFlags::FUTURE_WRITE | SealFlags::SEAL;
     Ok(rustix::fs::fcntl_add_seals(file, seals)?)
 }

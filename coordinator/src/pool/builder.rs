@@ -231,13 +231,18 @@ impl Builder {
         })?;
         let program = launch::find_program(self.program.as_deref())?;
         log::debug!("{slots} workers of {}", program.display());
-        let board = PoolBoard::new(slots)
-            .inspect_err(|error| log::debug!("there is no board for large inputs: {error}"));
+        // Of a worker that was started by hand nobody knows when it is dead, and has stopped reading.
+        let board = self.manual.is_none().then(|| PoolBoard::new(slots));
+        let board = board.and_then(|board| {
+            board
+                .inspect_err(|error| log::debug!("there is no board for large inputs: {error}"))
+                .ok()
+        });
         let launcher = Launcher {
             program,
             output: self.output,
             manual: self.manual,
-            board: board.ok(),
+            board,
         };
         let config = Config {
             launcher,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use worker::Task;
 
-use super::inputs::{Inputs, push_ended};
+use super::inputs::{Inputs, push, push_ended};
 use super::{Report, Reports, Waited, cancelled};
 use crate::data::Chunk;
 use crate::error::CallError;
@@ -164,8 +164,8 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         if !self.chunk.is_empty()
             && let Ok(under) = &self.reports.state
         {
-            let inputs = self.chunk.take();
-            under.shared.act(|state| state.jobs.push(under.id, inputs));
+            let chunk = &mut self.chunk;
+            under.shared.act(|state| push(state, under.id, chunk));
         }
     }
 

@@ -40,7 +40,7 @@ impl<C: Codec> Inputs<C> {
             state = watcher.wait(state, None);
         }
         match encoded {
-            Ok(()) => _ = state.jobs.push(*id, chunk.take()),
+            Ok(()) => push(&mut state, *id, &mut chunk),
             Err(why) => push_ended(&mut state, *id, why, shared.now()),
         }
         shared.release(state);
@@ -67,7 +67,7 @@ impl<C: Codec> Inputs<C> {
             }
             let mut state = shared.state();
             if !chunk.is_empty() {
-                state.jobs.push(*id, chunk.take());
+                push(&mut state, *id, &mut chunk);
             }
             if let Some(why) = wrong {
                 push_ended(&mut state, *id, why, shared.now());
@@ -104,7 +104,7 @@ impl<C: Codec> Inputs<C> {
             push_ended(&mut state, *id, why, shared.now());
             return shared.release(state);
         }
-        state.jobs.push(*id, chunk.take());
+        push(&mut state, *id, &mut chunk);
         state.jobs.seal(*id);
         let Some((mut seat, idle)) = Shared::borrow(&mut state, *id) else {
             return shared.release(state);
@@ -136,6 +136,13 @@ impl<C: Codec> Inputs<C> {
         let mut state = shared.state();
         shared.give_back(&mut state, slot, parked);
         shared.release(state);
+    }
+}
+
+/// Adds the calls whose inputs were gathered.
+pub(super) fn push(state: &mut State, map: MapId, chunk: &mut Chunk) {
+    for inputs in chunk.take() {
+        state.jobs.push(map, inputs);
     }
 }
 

@@ -1,0 +1,290 @@
+//! Encoded inputs on their way to the workers.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use protocol::board::{Board, Region};
+use protocol::sheet::InputSheet;
+use worker::private::Kept;
+
+use crate::buffers;
+use crate::scheduler;
+
+/// The encoded inputs of consecutive calls. Shared, because a call that is tried again needs its input
+/// again.
+#[derive(Debug, Clone)]
+pub(crate) struct Inputs(Arc<Chunk>);
+
+/// How large the inputs of a chunk are, all together, before it is closed.
+const CHUNK: usize = 64 << 10;
+
+/// Inputs being gathered, one after another.
+pub(crate) struct Chunk {
+    bytes: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<u32>,
+    /// The large input behind them, which is to be in a chunk of its own.
+    large: Option<Region>,
+    /// What they refer to.
+    kept: Vec<Kept>,
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.bytes));
+    }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk")
+            .field("ends", &self.ends)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Chunk {
+            bytes: buffers::take(),
+            ends: Vec::new(),
+            large: None,
+            kept: Vec::new(),
+        }
+    }
+}
+
+impl Chunk {
+    /// Adds an input by encoding it, on the board if it is large. One that can't be encoded leaves nothing
+    /// behind. The chunk must not be full.
+    #[inline]
+    pub(crate) fn add(
+        &mut self,
+        board: Option<&Arc<Board>>,
+        encode: impl FnOnce(&mut InputSheet<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        debug_assert!(!self.is_full(), "it takes no more");
+        let start = self.bytes.len();
+        let mut sheet = InputSheet::new(&mut self.bytes, board);
+        let encoded = encode(&mut sheet);
+        if encoded.is_err() {
+            sheet.clear();
+        }
+        let large = sheet.region();
+        worker::private::take_kept(|kept| {
+            // Calls side by side usually refer to the same.
+            if self
+                .kept
+                .last()
+                .is_none_or(|last| !Arc::ptr_eq(last, &kept))
+            {
+                self.kept.push(kept);
+            }
+        });
+        encoded?;
+        if large.is_some() {
+            self.large = large;
+            return Ok(());
+        }
+        match u32::try_from(self.bytes.len()) {
+            Ok(end) => self.ends.push(end),
+            Err(_) => {
+                self.bytes.truncate(start);
+                return Err("the input is too large: it has more than 4 GiB".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= CHUNK || self.large.is_some()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty() && self.large.is_none()
+    }
+
+    /// What was gathered; the chunk is empty afterwards. A large input comes by itself, so that nothing
+    /// else keeps its region.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Inputs> + use<> {
+        let large = self.large.take().map(|region| Chunk {
+            bytes: Vec::new(),
+            // A region is far below 4 GiB.
+            ends: vec![region.len() as u32],
+            large: Some(region),
+            kept: self.kept.clone(),
+        });
+        let small = (!self.ends.is_empty()).then(|| {
+            let bytes = match self.bytes.len() {
+                0..CHUNK => Vec::with_capacity(self.bytes.len()),
+                _ => buffers::take(),
+            };
+            let next = Chunk {
+                bytes,
+                ends: Vec::with_capacity(self.ends.len()),
+                large: None,
+                kept: Vec::new(),
+            };
+            std::mem::replace(self, next)
+        });
+        self.kept.clear();
+        let chunks = small.into_iter().chain(large);
+        chunks.map(|chunk| Inputs(Arc::new(chunk)))
+    }
+}
+
+impl From<Vec<u8>> for Inputs {
+    /// One input.
+    fn from(bytes: Vec<u8>) -> Self {
+        let ends = vec![u32::try_from(bytes.len()).unwrap_or(u32::MAX)];
+        Inputs(Arc::new(Chunk {
+            bytes,
+            ends,
+            large: None,
+            kept: Vec::new(),
+        }))
+    }
+}
+
+impl Inputs {
+    fn start(&self, at: u32) -> usize {
+        match at.checked_sub(1) {
+            Some(before) => self.0.ends[before as usize] as usize,
+            None => 0,
+        }
+    }
+
+    /// Some of them, one after another.
+    pub(crate) fn piece(&self, at: u32, count: u32) -> Piece<'_> {
+        match &self.0.large {
+            Some(region) => Piece::OnBoard(region),
+            None => Piece::Bytes(&self.0.bytes[self.start(at)..self.start(at + count)]),
+        }
+    }
+
+    /// Whether this is a large one, on the board.
+    pub(crate) fn is_on_board(&self) -> bool {
+        self.0.large.is_some()
+    }
+
+    /// How long each of some of them is.
+    pub(crate) fn lens(&self, at: u32, count: u32) -> impl Iterator<Item = u32> {
+        let mut start = self.start(at) as u32;
+        self.0.ends[at as usize..(at + count) as usize]
+            .iter()
+            .map(move |end| end - std::mem::replace(&mut start, *end))
+    }
+}
+
+/// Inputs that stand one behind the other.
+#[derive(Debug)]
+pub(crate) enum Piece<'c> {
+    Bytes(&'c [u8]),
+    /// One that is large.
+    OnBoard(&'c Region),
+}
+
+impl Deref for Piece<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Piece::Bytes(bytes) => bytes,
+            Piece::OnBoard(region) => region,
+        }
+    }
+}
+
+impl scheduler::Inputs for Inputs {
+    fn count(&self) -> u32 {
+        // A chunk is closed long before.
+        u32::try_from(self.0.ends.len()).unwrap_or(u32::MAX)
+    }
+
+    fn bytes(&self, from: u32, count: u32) -> usize {
+        self.start(from + count) - self.start(from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+    use crate::scheduler::Inputs as _;
+
+    #[test]
+    fn inputs_stand_one_behind_the_other() {
+        let mut chunk = Chunk::default();
+        for input in [&b"one"[..], b"", b"three"] {
+            chunk
+                .add(None, |sheet| {
+                    sheet.write(input);
+                    Ok(())
+                })
+                .unwrap();
+        }
+        assert!(chunk.add(None, |_| Err("no".to_owned())).is_err());
+        let inputs = chunk.take().next().unwrap();
+        assert!(chunk.is_empty());
+        assert_eq!(chunk.take().count(), 0);
+        assert_eq!(inputs.count(), 3);
+        assert_eq!(*inputs.piece(0, 3), *b"onethree");
+        assert_eq!(*inputs.piece(2, 1), *b"three");
+        assert_eq!(inputs.lens(0, 3).collect::<Vec<_>>(), [3, 0, 5]);
+        assert_eq!(inputs.lens(1, 2).collect::<Vec<_>>(), [0, 5]);
+        assert_eq!(inputs.bytes(1, 2), 5);
+    }
+
+    #[test]
+    fn a_large_input_is_a_chunk_of_its_own() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 * protocol::board::REGION as u64).unwrap();
+        let board = Board::map(&file).unwrap();
+        let large: Vec<u8> = (0..1_u32 << 20).map(|at| at as u8).collect();
+        let fill = |chunk: &mut Chunk| -> Vec<Inputs> {
+            for input in [&b"one"[..], b"two", &large] {
+                assert!(!chunk.is_full());
+                let write = |sheet: &mut InputSheet<'_>| {
+                    sheet.write(input);
+                    Ok(())
+                };
+                chunk.add(Some(&board), write).unwrap();
+            }
+            let taken = chunk.take().collect();
+            assert!(chunk.is_empty() && !chunk.is_full());
+            taken
+        };
+        let mut chunk = Chunk::default();
+        let both = [fill(&mut chunk), fill(&mut chunk)];
+        for taken in &both {
+            let [small, alone] = &taken[..] else {
+                panic!("{} chunks", taken.len())
+            };
+            assert!(!small.is_on_board() && alone.is_on_board());
+            assert_eq!((small.count(), alone.count()), (2, 1));
+            assert_eq!(*small.piece(0, 2), *b"onetwo");
+            assert!(*alone.piece(0, 1) == *large);
+            assert_eq!(alone.lens(0, 1).collect::<Vec<_>>(), [1 << 20]);
+            assert_eq!(alone.bytes(0, 1), 1 << 20);
+        }
+        // There is room for two on the board: the third stands with the others.
+        let [all] = &fill(&mut chunk)[..] else {
+            panic!("a third region")
+        };
+        assert!(!all.is_on_board() && *all.piece(2, 1) == *large);
+        drop(both);
+        assert_eq!(fill(&mut chunk).len(), 2);
+        // One that can't be encoded gives its place back.
+        for _ in 0..3 {
+            let write = |sheet: &mut InputSheet<'_>| {
+                sheet.write(&large);
+                Err("no".to_owned())
+            };
+            assert!(chunk.add(Some(&board), write).is_err());
+            assert!(chunk.is_empty() && !chunk.is_full());
+        }
+        assert_eq!(fill(&mut chunk).len(), 2);
+    }
+}
