@@ -54,15 +54,18 @@ fn what_is_large_arrives_whatever_its_size() {
 #[test]
 fn more_large_inputs_than_there_is_room_for_at_a_time() {
     let pool = builder(2).build().unwrap();
-    // All of them are kept until the worker of the first one may go on.
-    let directory = tempfile::tempdir().unwrap();
-    let slow: Vec<_> = (0..2)
-        .map(|_| pool.submit(large::take_slowly, Slow::new(directory.path(), 200 * KIB)))
-        .collect();
+    // All of them are kept until the workers may go on with their first ones.
+    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let slow = directories.each_ref().map(|directory| {
+        let input = Slow::new(directory.path(), 200 * KIB);
+        pool.submit(large::take_slowly, input)
+    });
     let expected = |number| Picture::new(number, 300 * KIB);
     let pending = (0..30).map(|number| pool.submit(large::give_back, (expected(number), 0)));
     let pending: Vec<_> = pending.collect();
-    fs::write(directory.path().join("go"), "").unwrap();
+    for directory in &directories {
+        fs::write(directory.path().join("go"), "").unwrap();
+    }
     for slow in slow {
         slow.wait().unwrap();
     }
