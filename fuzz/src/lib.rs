@@ -2,6 +2,7 @@
 //! another journey.
 
 use std::io::{self, Read, Write};
+use std::mem::discriminant;
 use std::sync::{Arc, LazyLock};
 
 use protocol::black_box::{BlackBox, SIZE};
@@ -108,7 +109,8 @@ where
             Err(LinkError::TooLarge(why)) => panic!("nothing was sent: {why}"),
             Err(error) => {
                 let same = handed_over.map(|_| ()).unwrap_err();
-                assert_eq!(format!("{error:?}"), format!("{same:?}"));
+                // Where both message and place are wrong, either may be said.
+                assert_eq!(discriminant(&error), discriminant(&same), "{error}; {same}");
                 return;
             }
         }
