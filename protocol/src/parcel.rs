@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+use std::ops::Range;
 
 use postcard::de_flavors::Slice;
 use postcard::{Deserializer, Error};
@@ -120,6 +121,8 @@ impl Apart {
 }
 
 thread_local! {
+    /// Where the piece is that is being given away. It is compared only.
+    static GIVEN: Cell<Option<Range<*const u8>>> = const { Cell::new(None) };
     /// A piece that somebody would not have, because it was not lent to him but given.
     static REFUSED: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
 }
@@ -149,10 +152,14 @@ impl de::Error for Unread {
 
     /// What a visitor says to bytes or text that it wants to borrow.
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        match unexpected {
-            de::Unexpected::Bytes(piece) => REFUSED.set(Some(piece.to_vec())),
-            de::Unexpected::Str(piece) => REFUSED.set(Some(piece.as_bytes().to_vec())),
-            _ => {}
+        let refused = match unexpected {
+            de::Unexpected::Bytes(bytes) => bytes,
+            de::Unexpected::Str(text) => text.as_bytes(),
+            _ => &[],
+        };
+        // And nothing else that somebody may complain of.
+        if GIVEN.take() == Some(refused.as_ptr_range()) {
+            REFUSED.set(Some(refused.to_vec()));
         }
         Unread(Error::invalid_type(unexpected, expected))
     }
@@ -192,7 +199,9 @@ impl<'d> Reading<'d> {
             return None;
         }
         self.rest = self.behind;
-        self.piece.take()
+        let piece = self.piece.take()?;
+        GIVEN.set(Some(piece.as_ptr_range()));
+        Some(piece)
     }
 
     fn bytes<V: Visitor<'d>>(&mut self, visitor: V) -> Result<V::Value> {

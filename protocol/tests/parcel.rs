@@ -206,3 +206,36 @@ fn who_wants_to_borrow_a_piece_may() {
     let wrong = apart(&bytes[..307], 2, 302).decode::<Borrowing>();
     assert_eq!(wrong, protocol::decode(&bytes[..307]));
 }
+
+/// A number that is read with complaints of a text that stands nowhere.
+#[derive(Debug, PartialEq, Serialize)]
+struct Complaining(u8);
+
+impl<'de> Deserialize<'de> for Complaining {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        use serde::de::{Error, Unexpected};
+        let number = u8::deserialize(from)?;
+        // As long as the piece.
+        Err(D::Error::invalid_type(
+            Unexpected::Str("another text"),
+            &"none",
+        ))
+        .or(match number {
+            0 => Ok(Complaining(0)),
+            _ => Err(D::Error::invalid_type(
+                Unexpected::Str("another text"),
+                &"none",
+            )),
+        })
+    }
+}
+
+#[test]
+fn a_complaint_of_something_else_does_not_take_its_place() {
+    for number in [0, 1] {
+        let bytes = postcard::to_stdvec(&("a first text", number)).unwrap();
+        let read = apart(&bytes, 1, 13).decode::<(String, Complaining)>();
+        assert_eq!(read, protocol::decode::<(String, Complaining)>(&bytes));
+        assert_eq!(read.is_ok(), number == 0);
+    }
+}
