@@ -201,7 +201,8 @@ pub(crate) static MEASURES: &[Measure] = &[
         quantities: &[seconds("time a call")],
         sides: &[
             ours(ours::payload_map),
-            rust("bare echo, 2 processes", floor::payloads, Share).target(0.5),
+            rust("bare echoes, all kept", floor::payloads_kept, Share).target(0.5),
+            rust("bare echo, 2 processes", floor::payloads, Share),
             python("Python Pool.map", "pool.py", &["payload"]),
             python(
                 "ProcessPoolExecutor",
@@ -294,7 +295,8 @@ pub(crate) static MEASURES: &[Measure] = &[
         quantities: &[seconds("time a line, two at once")],
         sides: &[
             ours(shell::pipe),
-            rust("a bare loop for each", shell::loops, Share).target(0.8),
+            rust("one bare loop for both", shell::one_loop, Share).target(0.8),
+            rust("a bare loop for each", shell::loops, Share),
         ],
     },
     Measure {

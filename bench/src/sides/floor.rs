@@ -1,11 +1,14 @@
 //! The least that processes cost: bare programs, which know nothing of pools.
 
 use std::io::{Read, Write};
+use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Instant;
+
+use serde_bytes::ByteBuf;
 
 use super::ours::{join, megabyte};
 use super::{MIB, Setting, Values, WORKERS, check, median_of, time};
@@ -47,6 +50,19 @@ impl Echo {
     fn exchange(&mut self, buffer: &mut [u8]) -> Result<(), Problem> {
         self.socket.write_all(buffer)?;
         Ok(self.socket.read_exact(buffer)?)
+    }
+
+    /// One after another, each gone when it was sent, and come back into memory of its own.
+    fn exchange_all(&mut self, payloads: Vec<ByteBuf>) -> Result<Vec<ByteBuf>, Problem> {
+        let exchanged = payloads.into_iter().map(|payload| {
+            let len = payload.len();
+            self.socket.write_all(&payload)?;
+            drop(payload);
+            let mut back = Vec::with_capacity(len);
+            (&self.socket).take(len as u64).read_to_end(&mut back)?;
+            Ok(ByteBuf::from(back))
+        });
+        exchanged.collect()
     }
 }
 
@@ -98,6 +114,33 @@ fn payload_with(processes: usize, setting: &Setting) -> Result<Values, Problem> 
         join(threads.collect())
     })?;
     time(started.elapsed().as_secs_f64() / (processes * each) as f64)
+}
+
+/// As many different megabytes there as a map has, and all that comes back kept, by as many processes at once.
+pub(crate) fn payloads_kept(setting: &Setting) -> Result<Values, Problem> {
+    let (maps, calls) = setting.pick((10, 50), (2, 10));
+    let each = calls / WORKERS;
+    let mut ready = Vec::new();
+    for _ in 0..WORKERS {
+        let (mut echo, payloads) = (Echo::start(MIB)?, vec![megabyte(); each]);
+        ready.push((echo.exchange_all(payloads)?, echo));
+    }
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let threads = ready.iter_mut().map(|(payloads, echo)| {
+            scope.spawn(move || -> Result<(), Problem> {
+                for _ in 0..maps {
+                    *payloads = echo.exchange_all(mem::take(payloads))?;
+                }
+                Ok(())
+            })
+        });
+        join(threads.collect())
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let mut payloads = ready.iter().flat_map(|(payloads, _)| payloads);
+    check(payloads.all(|payload| *payload == megabyte()))?;
+    time(seconds / (maps * WORKERS * each) as f64)
 }
 
 /// Four processes at once, from start to end.

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
+use super::ours::join;
 use super::{Missing, Setting, Values, WORKERS, check, time};
 use crate::Problem;
 
@@ -94,42 +95,69 @@ pub(crate) fn pipe(setting: &Setting) -> Result<Values, Problem> {
     time(seconds / f64::from(lines))
 }
 
-/// A loop that writes a line to a `cat` and reads it back, beside as many others as there are workers.
-pub(crate) fn loops(setting: &Setting) -> Result<Values, Problem> {
-    let lines = setting.pick(200_000, 2000) / WORKERS as u32;
+/// A loop that writes a line to each of as many `cat`s as there are workers, and reads them back.
+pub(crate) fn one_loop(setting: &Setting) -> Result<Values, Problem> {
+    // On an idle machine each line takes the waking of a processor.
+    let rounds = setting.pick(20_000, 2000) / WORKERS as u32;
     let started = Instant::now();
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..WORKERS)
-            .map(|_| scope.spawn(|| one_loop(lines).map_err(|error| error.to_string())))
-            .collect();
-        for thread in threads {
-            match thread.join() {
-                Ok(ended) => ended?,
-                Err(_) => return Err("a loop has panicked".into()),
-            }
-        }
-        Ok::<(), Problem>(())
-    })?;
-    time(started.elapsed().as_secs_f64() / f64::from(lines * WORKERS as u32))
+    bare_loop(WORKERS, rounds)?;
+    time(started.elapsed().as_secs_f64() / f64::from(rounds * WORKERS as u32))
 }
 
-fn one_loop(lines: u32) -> Result<(), Problem> {
-    let mut child = Command::new("cat")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
-        return Err("a process without pipes".into());
-    };
-    let (mut stdout, mut answer) = (BufReader::new(stdout), String::new());
-    for input in 0..lines {
-        let line = format!("{input}\n");
-        stdin.write_all(line.as_bytes())?;
-        answer.clear();
-        stdout.read_line(&mut answer)?;
-        check(answer == line)?;
+/// As many loops at once, each with a thread and a `cat` of its own.
+pub(crate) fn loops(setting: &Setting) -> Result<Values, Problem> {
+    let rounds = setting.pick(200_000, 2000) / WORKERS as u32;
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let loops = (0..WORKERS).map(|_| scope.spawn(|| bare_loop(1, rounds)));
+        join(loops.collect())
+    })?;
+    time(started.elapsed().as_secs_f64() / f64::from(rounds * WORKERS as u32))
+}
+
+fn bare_loop(cats: usize, rounds: u32) -> Result<(), Problem> {
+    let cats: Result<Vec<_>, _> = (0..cats).map(|_| Cat::start()).collect();
+    let mut cats = cats?;
+    for round in 0..rounds {
+        let line = format!("{round}\n");
+        for cat in &mut cats {
+            cat.stdin.write_all(line.as_bytes())?;
+        }
+        for cat in &mut cats {
+            cat.answer.clear();
+            cat.stdout.read_line(&mut cat.answer)?;
+            check(cat.answer == line)?;
+        }
     }
-    drop(stdin);
-    check(child.wait()?.success())
+    cats.into_iter().try_for_each(Cat::end)
+}
+
+struct Cat {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    answer: String,
+}
+
+impl Cat {
+    fn start() -> Result<Self, Problem> {
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("a process without pipes".into());
+        };
+        Ok(Cat {
+            child,
+            stdin,
+            stdout: BufReader::new(stdout),
+            answer: String::new(),
+        })
+    }
+
+    fn end(mut self) -> Result<(), Problem> {
+        drop(self.stdin);
+        check(self.child.wait()?.success())
+    }
 }
