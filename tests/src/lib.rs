@@ -42,6 +42,7 @@ pub fn example(name: &str) -> &'static Path {
 fn built(name: &str) -> &'static Path {
     static BUILT: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
+        processes::heed_signals();
         let build = escargot::CargoBuild::new()
             .arg("--workspace")
             .bins()
