@@ -344,9 +344,28 @@ fn split_inputs(mut words: Vec<OsString>) -> (Vec<OsString>, Option<Vec<OsString
     (words, Some(inputs))
 }
 
-/// The words of a command line without its inputs.
-pub(super) fn without_inputs(words: Vec<OsString>) -> Vec<OsString> {
-    split_inputs(words).0
+/// The words of a command line, but with other inputs, and these behind `:::`. `None` if they can't stand there.
+pub(super) fn with_inputs(words: Vec<OsString>, inputs: &[OsString]) -> Option<Vec<OsString>> {
+    let words = split_inputs(words).0;
+    let command = words.iter().position(|word| word == "--");
+    let (options, command) = words.split_at(command.unwrap_or(words.len()));
+    let mut options = options.iter();
+    let mut words = Vec::new();
+    while let Some(word) = options.next() {
+        let bytes = word.as_encoded_bytes();
+        if word == "-a" || word == "--input" {
+            options.next();
+        } else if !bytes.starts_with(b"-a") && !bytes.starts_with(b"--input=") {
+            words.push(word.clone());
+        }
+    }
+    words.extend_from_slice(command);
+    words.push(":::".into());
+    words.extend_from_slice(inputs);
+    match parse(words.clone()) {
+        Ok(Parsed::Run(_, Some(understood))) if understood == inputs => Some(words),
+        _ => None,
+    }
 }
 
 fn may_follow(word: &OsStr) -> bool {

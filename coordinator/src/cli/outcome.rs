@@ -87,7 +87,7 @@ impl Outcome {
             Why::Died(Death::Signal(number)) => self.signal = Some(*number),
             _ => {}
         }
-        if let (Work::Exec { .. }, Why::Failed(why)) = (work, error.why()) {
+        if let (Work::Exec { .. } | Work::Pipe { .. }, Why::Failed(why)) = (work, error.why()) {
             match Ending::parse(why) {
                 Some(Ending::Exit(code)) => self.exit = Some(code),
                 Some(Ending::Signal(number)) => {

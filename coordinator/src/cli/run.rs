@@ -86,7 +86,7 @@ pub(super) fn run(
         printer: Printer::new(work, options),
         log,
         progress: Progress::new(options, colour),
-        summary: Summary::new(colour),
+        summary: Summary::new(work.many(), colour),
         known,
         jobs,
         colour,

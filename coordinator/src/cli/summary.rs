@@ -1,7 +1,7 @@
 //! What a run came to, in a few lines on stderr.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -37,11 +37,17 @@ pub(super) struct Summary {
     /// The failures that stand first in the inputs: their input and reason, by its number. They come as they
     /// end, and are named in the order in which they were given.
     named: BTreeMap<u64, (Vec<u8>, String)>,
+    /// The inputs of all that failed, by their calls' numbers, as far as there could be a command with them.
+    rest: BTreeMap<u64, Vec<u8>>,
+    /// How many bytes that are.
+    rest_len: usize,
+    /// How many inputs a call takes.
+    many: usize,
     colour: bool,
 }
 
 impl Summary {
-    pub(super) fn new(colour: bool) -> Self {
+    pub(super) fn new(many: usize, colour: bool) -> Self {
         Summary {
             began: Instant::now(),
             ok: 0,
@@ -51,6 +57,9 @@ impl Summary {
             skipped: 0,
             not_run: 0,
             named: BTreeMap::new(),
+            rest: BTreeMap::new(),
+            rest_len: 0,
+            many,
             colour,
         }
     }
@@ -64,6 +73,10 @@ impl Summary {
         } else {
             self.failed += 1;
             self.name(outcome);
+            self.rest_len += outcome.input.len() + 1;
+            if self.rest_len <= REPEATABLE {
+                self.rest.insert(outcome.seq, outcome.input.clone());
+            }
         }
     }
 
@@ -116,8 +129,8 @@ impl Summary {
             complain(&format!("and {more} more that did not succeed"));
         }
         complain(&self.line(stopped));
-        if !went_well && let Some(line) = self.rerun(options, stopped) {
-            complain(&format!("to run the rest: {line}"));
+        if !went_well {
+            complain(&self.rerun(options, stopped));
         }
     }
 
@@ -147,7 +160,7 @@ impl Summary {
             parts.push(format!("{} skipped", self.skipped));
         }
         if self.not_run > 0 || stopped {
-            parts.push("the others were not".to_owned());
+            parts.push("the rest did not run".to_owned());
         }
         format!("{} in {:.1?}", parts.join("; "), self.began.elapsed())
     }
@@ -159,12 +172,11 @@ impl Summary {
         }
     }
 
-    /// The command that runs what is left, if one can be given.
-    fn rerun(&self, options: &Options, stopped: bool) -> Option<String> {
-        let words: Vec<OsString> = std::env::args_os().collect();
-        let bytes = |words: &[OsString]| quoted(words.iter().map(|word| word.as_bytes()));
+    /// How to run what is left.
+    fn rerun(&self, options: &Options, stopped: bool) -> String {
+        let mut words: Vec<OsString> = std::env::args_os().collect();
+        let line = |words: &[OsString]| quoted(words.iter().map(|word| word.as_bytes()));
         if options.log.is_some() {
-            let mut words = words;
             if !options.resume {
                 // Behind the subcommand, where it can't be taken for a word of a command.
                 words.insert(2.min(words.len()), "--resume".into());
@@ -173,24 +185,36 @@ impl Summary {
             let stdin = options.input.as_ref().is_none_or(is_stdin)
                 && !words.iter().any(|word| word == ":::");
             let same = if stdin {
-                "with the same inputs on stdin, "
+                ", with the same inputs on stdin"
             } else {
                 ""
             };
-            return Some(format!("{same}{}", bytes(&words)));
+            return format!("to run the rest{same}: {}", line(&words));
         }
-        let all_named = self.named.len() as u64 == self.failed;
-        let complete = all_named && self.not_run == 0 && !stopped;
-        let single = self.named.values().all(|(input, _)| !input.contains(&0));
-        let with_log = "add --log FILE to such a run, and then --resume".to_owned();
-        if !complete || !single || options.input.is_some() || options.null {
-            return Some(with_log);
+        let all_known = self.rest.len() as u64 == self.failed && self.not_run == 0 && !stopped;
+        let words = all_known.then(|| args::with_inputs(words, &self.rest_inputs()?));
+        match words.flatten().map(|words| line(&words)) {
+            Some(line) if line.len() <= REPEATABLE => format!("to run the rest: {line}"),
+            _ => "with --log FILE, such a run can be taken up again by the same command and --resume, \
+                  which runs only the rest"
+                .to_owned(),
         }
-        let inputs = quoted(self.named.values().map(|(input, _)| input.as_slice()));
-        let line = format!("{} ::: {inputs}", bytes(&args::without_inputs(words)));
-        // One that can't be copied from a terminal as it stands is no help.
-        let is_plain = |line: &str| !line.chars().any(|c| c.is_control() || c == '\u{fffd}');
-        let repeatable = line.len() <= REPEATABLE && is_plain(&line);
-        Some(if repeatable { line } else { with_log })
+    }
+
+    /// All inputs that failed; `None` if one can't be a word. Those of a call with several stand there with
+    /// zero bytes between them.
+    fn rest_inputs(&self) -> Option<Vec<OsString>> {
+        let inputs = self.rest.values();
+        let inputs: Vec<_> = match self.many {
+            1 => inputs.map(Vec::as_slice).collect(),
+            _ => inputs
+                .flat_map(|inputs| inputs.split(|byte| *byte == 0))
+                .collect(),
+        };
+        let words = inputs
+            .iter()
+            .map(|input| OsStr::from_bytes(input).to_owned());
+        let are_words = inputs.iter().all(|input| !input.contains(&0));
+        are_words.then(|| words.collect())
     }
 }

@@ -1,8 +1,10 @@
 //! The words of a command with inputs in them, with the meanings that GNU parallel gives to `{}` and the
 //! others: <https://www.gnu.org/software/parallel/parallel_cheat.pdf>.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
 
 /// A command whose words may have places for inputs.
 #[derive(Debug, Clone)]
@@ -124,26 +126,68 @@ impl Part {
             Part::Whole => input,
             Part::NoExtension => &input[..input.len() - extension],
             Part::Name => name,
-            Part::Directory => match slash {
-                None => b".",
-                Some(0) => b"/",
-                Some(at) => &input[..at],
-            },
+            Part::Directory => directory(input),
             Part::NameNoExtension => &name[..name.len() - extension],
         }
     }
 }
 
-/// Words as a shell takes them.
+/// What dirname(1) says.
+fn directory(path: &[u8]) -> &[u8] {
+    let without_slashes = |path: &[u8]| path.iter().rposition(|byte| *byte != b'/');
+    let Some(last) = without_slashes(path) else {
+        return if path.is_empty() { b"." } else { b"/" };
+    };
+    match path[..last].iter().rposition(|byte| *byte == b'/') {
+        None => b".",
+        Some(slash) => match without_slashes(&path[..slash]) {
+            None => b"/",
+            Some(last) => &path[..=last],
+        },
+    }
+}
+
+/// Words as a shell takes them, exactly, on one line.
 pub(super) fn quoted<'w>(words: impl IntoIterator<Item = &'w [u8]>) -> String {
-    let quote = |word: &[u8]| {
-        let quoted = shlex::bytes::try_quote(word).unwrap_or(word.into());
-        OsString::from_vec(quoted.into_owned())
-            .to_string_lossy()
-            .into_owned()
+    let quote = |word: &[u8]| match std::str::from_utf8(word) {
+        Ok(text) if !text.chars().any(char::is_control) => {
+            // It only fails for a zero byte.
+            shlex::try_quote(text).map_or_else(|_| escaped(word), Cow::into_owned)
+        }
+        _ => escaped(word),
     };
     let words: Vec<_> = words.into_iter().map(quote).collect();
     words.join(" ")
+}
+
+/// A word with bytes that can't be shown, or would do something to a terminal: bash, zsh and POSIX's shell of 2024
+/// know this form.
+fn escaped(word: &[u8]) -> String {
+    let mut quoted = "$'".to_owned();
+    for chunk in word.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\n' => quoted.push_str("\\n"),
+                '\t' => quoted.push_str("\\t"),
+                '\'' | '\\' => quoted.extend(['\\', character]),
+                control if control.is_control() => {
+                    let mut bytes = [0; 4];
+                    octal(&mut quoted, control.encode_utf8(&mut bytes).as_bytes());
+                }
+                other => quoted.push(other),
+            }
+        }
+        octal(&mut quoted, chunk.invalid());
+    }
+    quoted.push('\'');
+    quoted
+}
+
+fn octal(quoted: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // A String takes whatever is written to it.
+        let _ = write!(quoted, "\\{byte:03o}");
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +224,10 @@ mod tests {
             ("/b.c", "/b.c", "/b", "b.c", "/", "b"),
             ("a.d/b", "a.d/b", "a.d/b", "b", "a.d", "b"),
             ("", "", "", "", ".", ""),
+            ("d/", "d/", "d/", "", ".", ""),
+            ("a/d/", "a/d/", "a/d/", "", "a", ""),
+            ("//f//g", "//f//g", "//f//g", "g", "//f", "g"),
+            ("/", "/", "/", "", "/", ""),
         ] {
             let words = ["x", "{}", "{.}", "{/}", "{//}", "{/.}", "{#}"];
             let expected = ["x", whole, bare, name, directory, bare_name, "7"];
@@ -190,6 +238,31 @@ mod tests {
             filled(&["x", "{", "{x}", "{}}"], &["1"]),
             ["x", "{", "{x}", "1}"]
         );
+    }
+
+    #[test]
+    fn a_shell_takes_quoted_words_for_what_they_are() {
+        let words: [&[u8]; 8] = [
+            b"plain",
+            b"",
+            b"it's \"$HOME\" `x` \\",
+            "\u{e9}\u{fffd}\u{85}".as_bytes(),
+            b"\xff7\xfe\x1b[31m",
+            b"two\nlines\tand\r",
+            b"'\\\n",
+            b"-- :::",
+        ];
+        let line = quoted(words);
+        assert!(!line.chars().any(char::is_control), "{line}");
+        let shell = std::process::Command::new("bash")
+            .arg("-c")
+            .arg(format!("printf '%s\\0' {line}"))
+            .output();
+        // Where there is no bash nobody can paste it there either.
+        if let Ok(output) = shell {
+            let heard: Vec<_> = output.stdout.split(|byte| *byte == 0).collect();
+            assert_eq!(heard[..words.len()], words, "{line}");
+        }
     }
 
     #[test]

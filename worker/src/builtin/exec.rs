@@ -22,6 +22,10 @@ use crate::{current, task};
 const NO_TERMINAL: &str = "was stopped because it wanted the terminal, and killed: commands run in the background, \
                            so tell it what it would have asked for";
 
+/// What `pipe` says of a process that has ended: this, how, and this before the input.
+pub(super) const PROCESS: &str = "the process ";
+pub(super) const INSTEAD: &str = " instead of answering to ";
+
 /// A command and its arguments, and which of many it is.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Command {
@@ -41,9 +45,13 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// Reads what [`Display`](fmt::Display) has written, and nothing else.
+    /// Reads what `exec` or `pipe` says of an ending, and nothing else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Ending> {
+        let of_pipe = text
+            .strip_prefix(PROCESS)
+            .and_then(|text| text.split_once(INSTEAD));
+        let text = of_pipe.map_or(text, |(ending, _)| ending);
         let number = |text: &str| text.split(' ').next().and_then(|word| word.parse().ok());
         let ending = if let Some(code) = text.strip_prefix("exited with code ") {
             Ending::Exit(number(code)?)
@@ -170,6 +178,11 @@ fn place_of(program: &OsStr) -> io::Result<PathBuf> {
 
 /// Says which program could not be started, and why.
 pub(super) fn not_started(argv: &[Bytes], error: &io::Error) -> String {
+    if argv.iter().any(|word| word.0.contains(&0)) {
+        return "the command could not be started: there is a zero byte in it, which no command can be given; \
+                inputs that end with one are read with -0"
+            .to_owned();
+    }
     let program = argv.first().map(|word| OsString::from_vec(word.0.clone()));
     let program = program.unwrap_or_default();
     let mut why = error.to_string();
@@ -192,6 +205,8 @@ mod tests {
             }
         }
         assert_eq!(Ending::Exit(3).to_string(), "exited with code 3");
+        let of_pipe = "the process exited with code 3 instead of answering to \"x\"";
+        assert_eq!(Ending::parse(of_pipe), Some(Ending::Exit(3)));
         let killed = Ending::Signal(9).to_string();
         assert_eq!(killed, "was killed by signal 9 (SIGKILL)");
         for wrong in [

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::exec::{not_started, start};
+use super::exec::{INSTEAD, PROCESS, not_started, start};
 use super::{Bytes, Ending};
 use crate::os::{self, Answers, Group, Hold, Moved, Streams};
 use crate::task;
@@ -192,9 +192,7 @@ impl Warm {
             Some(Ending::Exit(0)) => Err(format!(
                 "the process ended (code 0) without answering to {input}: {RULE}"
             )),
-            Some(ending) => Err(format!(
-                "the process {ending} instead of answering to {input}"
-            )),
+            Some(ending) => Err(format!("{PROCESS}{ending}{INSTEAD}{input}")),
             None => Err(format!(
                 "the process closed its stdin or stdout without answering to {input}: {RULE}"
             )),
@@ -260,6 +258,12 @@ impl Process {
             if unwritten.is_empty() || self.answers.wait_or(stdin.as_fd()) {
                 match self.hear(heard) {
                     Moved::Some(_) => {}
+                    // It ended of itself after the answer before, and has read nothing of this line.
+                    Moved::NotNow | Moved::Closed
+                        if heard.bytes.is_empty() && os::unread(stdin) == Some(line.len()) =>
+                    {
+                        return Asked::Gone;
+                    }
                     // What it has started may hold its stdout for ever.
                     Moved::NotNow | Moved::Closed => {
                         return newline.map_or(Asked::End, Asked::Line);

@@ -221,6 +221,11 @@ pub(super) fn moved(result: rustix::io::Result<usize>) -> Moved {
     }
 }
 
+/// How many bytes stand in a pipe that nobody has read.
+pub(crate) fn unread(pipe: impl AsFd) -> Option<usize> {
+    usize::try_from(rustix::io::ioctl_fionread(pipe).ok()?).ok()
+}
+
 /// Writes what there is room for.
 pub(crate) fn write_now(fd: impl AsFd, bytes: &[u8]) -> Moved {
     moved(rustix::io::write(fd, bytes))

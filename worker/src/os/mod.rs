@@ -21,7 +21,7 @@ mod unix;
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use answers::Answers;
 #[cfg(all(unix, feature = "builtin"))]
-pub(crate) use group::{Group, Moved, Streams, Waited, set_nonblocking, write_now};
+pub(crate) use group::{Group, Moved, Streams, Waited, set_nonblocking, unread, write_now};
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
 #[cfg(unix)]
