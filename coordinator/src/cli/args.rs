@@ -167,7 +167,7 @@ pub(super) struct Options {
     /// Say nothing on stderr but what went wrong
     #[arg(short, long)]
     pub(super) quiet: bool,
-    /// Show how far the run has come, on stderr
+    /// Show how far the run has come, on a terminal at stderr; `always` also in CI
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(super) progress: When,
     /// Use colours on stderr

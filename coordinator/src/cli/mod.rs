@@ -143,7 +143,10 @@ fn print(text: &str) -> Result<Exit, Trouble> {
 }
 
 fn cannot_write(error: &io::Error) -> Trouble {
-    Trouble::Pool(format!("the results can't be written to stdout: {error}"))
+    Trouble::Pool(format!(
+        "the results can't be written to stdout: {error}; those that were not are lost, and what --log says is done is \
+         not done again by --resume"
+    ))
 }
 
 /// A pool whose workers are the ones asked for, or `worker` where it stands beside this program.
