@@ -245,6 +245,30 @@ fn lines_can_be_tagged_with_their_input() {
 }
 
 #[test]
+fn a_command_that_opens_its_stdout_anew_loses_nothing_of_any_call() {
+    let mut run = script(
+        &["-j2"],
+        "case $1 in
+            first) read -r _ <fifo; echo first >/dev/stdout;;
+            last) echo last; echo last >/dev/stderr; echo go >fifo;;
+            *) echo a$1; echo b$1 >/dev/stdout; echo c$1 | tee /dev/stderr;;
+        esac",
+        &["first", "2", "3", "4", "last"],
+    );
+    let directory = TempDir::new().unwrap();
+    let fifo = directory.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    run.command.current_dir(directory.path());
+    let output = run.output();
+    prints(
+        &output,
+        0,
+        "first\na2\nb2\nc2\na3\nb3\nc3\na4\nb4\nc4\nlast\n",
+    );
+    assert_eq!(stderr(&output), "c2\nc3\nc4\nlast\n");
+}
+
+#[test]
 fn few_descriptors_do_not_hang_a_run() {
     // As many as two workers are given.
     let mut run = coordinator(&[]);

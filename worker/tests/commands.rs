@@ -365,7 +365,8 @@ fn a_script_that_does_not_say_who_reads_it_is_read_by_a_shell() {
     assert_eq!(worker.call("exec", &call), failed("exited with code 3"));
     // No system could be asked to run that.
     let zero = json!({ "argv": ["true", "a\0b"], "seq": 1 }).to_string();
-    let why = "`true` could not be started: data provided contains a nul byte";
+    let why = "`true` could not be started: there is a zero byte in it, which no command can be given \
+               (inputs that end with one are read with -0)";
     assert_eq!(worker.call("exec", &zero), failed(why));
 }
 

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Bytes;
-use crate::os::{self, Group, Hold, Spawn, Streams, Waited};
+use crate::os::{self, Group, Hold, Pump, Spawn, Streams, Waited};
 use crate::{current, task};
 
 const NO_TERMINAL: &str = "was stopped because it wanted the terminal, and killed: commands run in the background, \
@@ -87,7 +87,7 @@ impl fmt::Display for Ending {
 
 /// Runs a command: for the command line, which has an ending in the error's text.
 ///
-/// The command has a process group of its own, nothing to read, and the worker's stdout and stderr. It
+/// The command has a process group of its own, nothing to read, and writes where the worker does. It
 /// finds the command's number, the attempt and the worker's slot in its environment. The call is over
 /// when the command itself has ended; what it leaves behind of its group is killed then.
 #[task(register = false)]
@@ -105,16 +105,20 @@ pub fn exec(command: Command) -> Result<(), String> {
         (WORKER_VARIABLE, worker.to_string()),
     ];
     let hold = Hold::new();
-    let mut group = start(&command.argv, Streams::Worker, &vars)?;
+    let pump = Pump::get().map_err(|error| not_started(&command.argv, &error))?;
+    let mut group = start(&command.argv, Streams::Pumped(pump), &vars)?;
     hold.pass_on_to(group.pid());
     let waited = group.wait();
     hold.keep();
     let status = waited.and_then(|waited| Ok((waited, group.end()?)));
+    let kept = pump.settle();
     if let Ok((Waited::WantsTerminal, _)) = status {
         return Err(NO_TERMINAL.to_owned());
     }
     match status.map(|(_, status)| Ending::from(status)) {
-        Ok(Ending::Exit(0)) => Ok(()),
+        Ok(Ending::Exit(0)) => {
+            kept.map_err(|error| format!("what the command wrote could not be kept: {error}"))
+        }
         Ok(ending) => Err(ending.to_string()),
         Err(error) => Err(format!("it is not known how the command ended: {error}")),
     }
@@ -178,17 +182,17 @@ fn place_of(program: &OsStr) -> io::Result<PathBuf> {
 
 /// Says which program could not be started, and why.
 pub(super) fn not_started(argv: &[Bytes], error: &io::Error) -> String {
-    if argv.iter().any(|word| word.0.contains(&0)) {
-        return "the command could not be started: there is a zero byte in it, which no command can be given; \
-                inputs that end with one are read with -0"
-            .to_owned();
-    }
     let program = argv.first().map(|word| OsString::from_vec(word.0.clone()));
     let program = program.unwrap_or_default();
     let mut why = error.to_string();
     // The number says nothing that the words don't.
     if let Some(end) = why.find(" (os error") {
         why.truncate(end);
+    }
+    if argv.iter().any(|word| word.0.contains(&0)) {
+        why = "there is a zero byte in it, which no command can be given (inputs that end with one are read \
+               with -0)"
+            .to_owned();
     }
     format!("`{}` could not be started: {why}", program.display())
 }

@@ -11,6 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Once;
 
+use super::pump::Pump;
 use super::spawn::{Plan, Spawn, reap};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -19,11 +20,11 @@ use rustix::process::{
 };
 
 /// What a process reads from, and writes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Streams {
-    /// It has nothing to read, and writes where the worker does.
-    Worker,
-    /// Both are pipes, whose other ends the worker has.
+    /// It has nothing to read, and what it writes comes to where the worker writes.
+    Pumped(&'static Pump),
+    /// Both are pipes, whose other ends the worker has. Its stderr is the worker's.
     Pipes,
 }
 
@@ -70,18 +71,29 @@ impl Group {
         let writer = rustix::io::fcntl_dupfd_cloexec(&first_writer, above)?;
         // The new process is to have one to close.
         drop(first_writer);
-        let (reads, writes, pipes) = match streams {
-            Streams::Worker => (OwnedFd::from(File::open("/dev/null")?), None, None),
+        let prepare = || leave(lifeline.as_raw_fd(), writer.as_raw_fd());
+        let (pid, pipes) = match streams {
+            Streams::Pumped(pump) => {
+                let (stdout, stderr) = pump.writes()?;
+                let pid = command.start(&Plan {
+                    stdin: File::open("/dev/null")?.as_fd(),
+                    stdout,
+                    stderr: Some(stderr),
+                    prepare: &prepare,
+                })?;
+                (pid, None)
+            }
             Streams::Pipes => {
                 let ((reads, stdin), (stdout, writes)) = (io::pipe()?, io::pipe()?);
-                (reads.into(), Some(writes), Some((stdin, stdout)))
+                let pid = command.start(&Plan {
+                    stdin: reads.as_fd(),
+                    stdout: writes.as_fd(),
+                    stderr: None,
+                    prepare: &prepare,
+                })?;
+                (pid, Some((stdin, stdout)))
             }
         };
-        let pid = command.start(&Plan {
-            stdin: reads.as_fd(),
-            stdout: writes.as_ref().map(AsFd::as_fd),
-            prepare: &|| leave(lifeline.as_raw_fd(), writer.as_raw_fd()),
-        })?;
         Ok(Group {
             pid,
             killed: false,

@@ -6,6 +6,8 @@ mod answers;
 mod group;
 #[cfg(all(unix, feature = "builtin"))]
 mod orphans;
+#[cfg(all(unix, feature = "builtin"))]
+mod pump;
 #[cfg(unix)]
 mod shared;
 #[cfg(unix)]
@@ -22,6 +24,8 @@ mod unix;
 pub(crate) use answers::Answers;
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use group::{Group, Moved, Streams, Waited, set_nonblocking, unread, write_now};
+#[cfg(all(unix, feature = "builtin"))]
+pub(crate) use pump::Pump;
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
 #[cfg(unix)]

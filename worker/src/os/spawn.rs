@@ -38,8 +38,10 @@ pub(crate) struct Spawn {
 pub(super) struct Plan<'p> {
     /// What it reads.
     pub(super) stdin: BorrowedFd<'p>,
-    /// Where it writes, if not where the worker does.
-    pub(super) stdout: Option<BorrowedFd<'p>>,
+    /// Where it writes.
+    pub(super) stdout: BorrowedFd<'p>,
+    /// The same for stderr, if not where the worker does.
+    pub(super) stderr: Option<BorrowedFd<'p>>,
     /// It may call the system, and do nothing else: the worker's other threads go on in the same memory, so it must
     /// not write to any of it, allocate, take a lock or panic.
     pub(super) prepare: &'p dyn Fn() -> io::Result<()>,
@@ -166,8 +168,9 @@ impl Birth<'_> {
         (self.plan.prepare)()?;
         // None of these is below 3: whoever starts a worker gives it all three, or the runtime opens them.
         rustix::stdio::dup2_stdin(self.plan.stdin)?;
-        if let Some(stdout) = self.plan.stdout {
-            rustix::stdio::dup2_stdout(stdout)?;
+        rustix::stdio::dup2_stdout(self.plan.stdout)?;
+        if let Some(stderr) = self.plan.stderr {
+            rustix::stdio::dup2_stderr(stderr)?;
         }
         // SAFETY: a set that was there before; and the lists end with a null, as `execve` wants.
         unsafe {
@@ -198,10 +201,10 @@ fn reset_signals() {
 }
 
 /// While it lives this thread hears no signal; those that come wait.
-struct Blocked(libc::sigset_t);
+pub(super) struct Blocked(libc::sigset_t);
 
 impl Blocked {
-    fn all() -> Self {
+    pub(super) fn all() -> Self {
         // SAFETY: both sets are this function's own.
         unsafe {
             let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (zeroed(), zeroed());
