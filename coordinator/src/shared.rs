@@ -11,6 +11,7 @@ use protocol::board::Board;
 use protocol::frame::Owned;
 use protocol::message::TaskInfo;
 use protocol::parcel::Parcel;
+use worker::private::Kept;
 
 use crate::condition::Condition;
 use crate::data::{By, Inputs, Job, Payload, Trace, Values};
@@ -30,6 +31,8 @@ pub(crate) type Jobs = Scheduler<Arc<Job>, Inputs, Trace>;
 pub(crate) struct Initializer {
     pub(crate) job: Job,
     pub(crate) input: Vec<u8>,
+    /// What the input refers to.
+    pub(crate) _kept: Vec<Kept>,
 }
 
 /// What does not change in a pool's life.
@@ -60,6 +63,8 @@ pub(crate) struct Shared {
     began: u64,
     /// Wakes the supervisor.
     wake: PipeWriter,
+    /// The other end, open as long as this one: without it a write would be a signal that kills.
+    _wake_reader: PipeReader,
     /// Readable once the pool needs no more workers.
     pub(crate) stop: PipeReader,
 }
@@ -238,7 +243,7 @@ impl Shared {
 
     /// The state of a new pool, and the pipe on which the supervisor waits for its wake-ups.
     pub(crate) fn new(config: Config, jobs: Jobs) -> io::Result<(Self, PipeReader)> {
-        let (wake_reader, wake) = io::pipe()?;
+        let (wake_reader, wake) = os::wake_pipe()?;
         let (stop, stop_writer) = io::pipe()?;
         let began = os::now();
         let state = State {
@@ -265,6 +270,7 @@ impl Shared {
             milestone: Condition::default(),
             began,
             wake,
+            _wake_reader: wake_reader.try_clone()?,
             stop,
         };
         Ok((shared, wake_reader))
@@ -365,7 +371,7 @@ impl Shared {
     }
 
     pub(crate) fn wake_supervisor(&self) {
-        // The pipe only breaks when the supervisor has ended, and needs no waking.
+        // It only fails when nobody has read the wake-ups before.
         let _ = (&self.wake).write(&[0]);
     }
 

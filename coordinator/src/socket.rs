@@ -28,6 +28,10 @@ impl SharedSocket {
     pub(crate) fn stop_reading(&self) {
         os::stop_reading(&self.0);
     }
+
+    pub(crate) fn stop_talking(&self) {
+        os::stop_talking(&self.0);
+    }
 }
 
 impl Read for SharedSocket {
@@ -47,10 +51,10 @@ impl ReadAtOnce for SharedSocket {
 
 impl Write for SharedSocket {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(buffer)
+        self.write_vectored(&[io::IoSlice::new(buffer)])
     }
     fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        (&*self.0).write_vectored(buffers)
+        os::send(&self.0, buffers)
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())

@@ -108,9 +108,9 @@ fn bury(shared: &Shared, slot: usize, process: &Arc<WorkerProcess>) {
         .is_some_and(|current| Arc::ptr_eq(current, process))
     {
         post.dead = true;
-        // A grandchild that keeps the socket open must not keep the slot waiting.
+        // A grandchild that keeps the socket open must not keep the slot waiting, for what it says or for room.
         if let Some(socket) = &post.socket {
-            socket.stop_reading();
+            socket.stop_talking();
         }
     }
     drop(state);

@@ -177,8 +177,11 @@ impl BlackBox {
     /// because they have been sent; then there is nothing.
     #[must_use]
     pub fn finished(&self, from: u32) -> Found {
+        // First: a worker that has started none of this batch may still be writing what is left of the batch
+        // before. Whoever sees that it has started one sees what it wrote until then.
+        let (started, _) = halves(self.word(TICKET).load(Ordering::Acquire));
         let sent = self.word(SENT).load(Ordering::Acquire);
-        let done = self.word(DONE).load(Ordering::Acquire);
+        let done = self.word(DONE).load(Ordering::Acquire).min(started.into());
         let (_, base) = halves(sent);
         let mut found = Found::default();
         let (Some(count), Some(skip)) = (done.checked_sub(base.into()), from.checked_sub(base))
@@ -443,6 +446,7 @@ mod tests {
         let shared = new();
         shared.open(3);
         let mut recorder = shared.recorder();
+        assert!(shared.start(1));
         assert!(!recorder.finish(&vec![0; OUTPUT_WORDS * 8 + 1], 0));
         assert!(recorder.finish(&vec![7; OUTPUT_WORDS * 8], 0));
         assert!(!recorder.finish(b"1", 0));
@@ -452,6 +456,24 @@ mod tests {
             assert!(recorder.finish(b"", 0));
         }
         assert!(!recorder.finish(b"", 0));
+    }
+
+    /// The worker has sent its last reply, and writes down that it has when the next batch is there already.
+    #[test]
+    fn what_is_left_of_a_batch_is_never_taken_for_the_next_one() {
+        let shared = new();
+        shared.open(2);
+        let mut recorder = shared.recorder();
+        assert!(shared.start(1) && recorder.finish(b"old", 1));
+        assert!(shared.start(2) && recorder.finish(b"old", 1));
+        shared.open(2);
+        // Between the two steps of a recorder's beginning.
+        shared.word(SENT).store(word(9, 0), Ordering::Relaxed);
+        shared.word(DONE).store(2, Ordering::Release);
+        assert!(shared.finished(0).lens.is_empty());
+        let mut recorder = shared.recorder();
+        assert!(shared.start(3) && recorder.finish(b"new", 1));
+        assert_eq!(shared.finished(0).outputs, b"new");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::is_alive;
+use crate::tasks::heed;
 
 /// Sends a signal to a process; whether it is still there is the caller's business.
 pub fn signal(pid: u32, signal: Signal) {
@@ -15,14 +16,10 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// What is started from now on heeds the signals that a terminal sends. As a job in the background of a script,
 /// or under `nohup`, this process ignores them, and what ignores them as it starts goes on to.
-#[expect(unsafe_code, reason = "a setting of the process")]
 pub(crate) fn heed_signals() {
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
-        // SAFETY: a plain call, and nobody here handles these signals.
-        unsafe {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-    }
+    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT]
+        .into_iter()
+        .for_each(heed);
 }
 
 /// The process ids in a file, separated by spaces.

@@ -134,6 +134,12 @@ fn a_coordinator_that_is_ended_by_a_signal_leaves_nothing() {
 }
 
 #[test]
+fn a_program_that_does_not_ignore_broken_pipes_is_not_killed_by_them() {
+    let mut coordinator = Coordinator::start(&["sigpipe"]);
+    assert_eq!(coordinator.end(), (String::new(), Some(0)));
+}
+
+#[test]
 fn pools_within_a_pool_are_gone_when_the_coordinator_is_killed() {
     let directory = TempDir::new().unwrap();
     let (file, path) = file_in(&directory);

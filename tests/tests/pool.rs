@@ -221,6 +221,25 @@ fn close_and_join_after_a_partial_read_of_a_stream() {
 }
 
 #[test]
+fn a_stream_that_ends_with_its_pool_does_not_look_complete() {
+    // The last is the pool's drop.
+    let ends: [fn(&Pool); 4] = [Pool::stop, Pool::terminate, Pool::close, |_| {}];
+    for end in ends {
+        let mut pool = Some(pool(2));
+        let kept = pool.as_ref().unwrap();
+        let mut stream = kept.stream(tasks::square, 0..);
+        assert_eq!(stream.next().unwrap().unwrap(), 0);
+        // All that was read of the inputs has ended.
+        eventually("nothing is left to run", || {
+            kept.stats().waiting == 0 && kept.stats().running == 0
+        });
+        end(kept);
+        drop(pool.take());
+        assert_eq!(*stream.last().unwrap().unwrap_err().why(), Why::Cancelled);
+    }
+}
+
+#[test]
 fn use_after_close_is_refused() {
     let pool = pool(2);
     assert_eq!(pool.join().unwrap_err(), PoolError::NotClosed);

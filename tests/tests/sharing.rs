@@ -96,3 +96,25 @@ fn a_value_has_one_type() {
     let text = pool.share("four".to_owned());
     assert_eq!(pool.call(sharing::misread, text).unwrap(), 4);
 }
+
+#[test]
+fn what_an_initializer_refers_to_lives_as_long_as_the_pool() {
+    let builder = Pool::builder()
+        .workers(1)
+        .worker(env!("CARGO_BIN_EXE_misbehave"));
+    let pool = builder
+        .initializer(sharing::nth, (worker::Shared::new(table(100)), 7))
+        .build()
+        .unwrap();
+    let other = pool.share(table(10));
+    for _ in 0..3 {
+        assert_eq!(
+            pool.call(sharing::nth, (other.clone(), 1)).unwrap(),
+            Some(3)
+        );
+        // The next worker is initialized, too.
+        pool.call(tasks::exit_with, 1).unwrap_err();
+    }
+    drop(other);
+    assert_eq!(pool.call(tasks::square, 3).unwrap(), 9);
+}

@@ -115,7 +115,7 @@ impl<T: Serialize + DeserializeOwned> Shared<T> {
 fn write<T: Serialize>(value: &T) -> io::Result<(Reference, Region)> {
     let mut encoded = vec![0; os::Words::SIZE];
     protocol::encode(value, &mut encoded).map_err(io::Error::other)?;
-    let (mut file, name) = os::shared_file()?;
+    let (mut file, name) = os::shared_file(encoded.len())?;
     file.write_all(&encoded)?;
     let words = os::Words::map(&file)?;
     let id = os::random();

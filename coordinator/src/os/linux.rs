@@ -265,11 +265,33 @@ pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> 
     polled.iter().map(|fd| !fd.revents().is_empty()).collect()
 }
 
+/// A pipe whose writing end never blocks.
+pub(crate) fn wake_pipe() -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    rustix::io::ioctl_fionbio(&writer, true)?;
+    Ok((reader, writer))
+}
+
 /// Ends a blocked read of a socket, after what has already arrived.
 pub(crate) fn stop_reading(socket: &Stream) {
     let Stream::UdSocket(socket) = socket;
     // It may be closed from the other side already.
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+}
+
+/// Ends a blocked write, too: nobody reads it any more.
+pub(crate) fn stop_talking(socket: &Stream) {
+    let Stream::UdSocket(socket) = socket;
+    // It may be closed from the other side already.
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+}
+
+/// Writes without a signal if the other side is gone: this program may not ignore SIGPIPE.
+pub(crate) fn send(socket: &Stream, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+    let Stream::UdSocket(socket) = socket;
+    let mut nothing = SendAncillaryBuffer::default();
+    Ok(sendmsg(socket, buffers, &mut nothing, SendFlags::NOSIGNAL)?)
 }
 
 /// Readable when the other side has said something, or is gone.

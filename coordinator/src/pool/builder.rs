@@ -7,6 +7,7 @@ use std::time::Duration;
 use protocol::message::Encoding;
 use protocol::sheet::InputSheet;
 use worker::Task;
+use worker::private::take_kept;
 
 use super::Pool;
 use super::codec::{Codec, Typed};
@@ -99,7 +100,10 @@ impl Builder {
         let codec = Typed::<T>::new();
         let mut encoded = Vec::new();
         let sheet = &mut InputSheet::new(&mut encoded, None);
-        self.initializer = Some(codec.encode(input, sheet).map(|()| {
+        let encoded_as = codec.encode(input, sheet);
+        let mut kept = Vec::new();
+        take_kept(|each| kept.push(each));
+        self.initializer = Some(encoded_as.map(|()| {
             let job = Job {
                 task: T::NAME.to_owned(),
                 types: Some(T::TYPES.to_owned()),
@@ -108,6 +112,7 @@ impl Builder {
             Initializer {
                 job,
                 input: encoded,
+                _kept: kept,
             }
         }));
         self

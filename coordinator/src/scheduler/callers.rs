@@ -88,9 +88,11 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         self.maps.get(&map).is_none_or(Map::has_result)
     }
 
-    /// Whether a map was cut off by an error or a cancellation.
+    /// Whether a map was cut off by an error or a cancellation, and not with the pool. One of which all is
+    /// forgotten has ended in the one way or the other.
     pub(crate) fn is_cut(&self, map: MapId) -> bool {
-        self.maps.get(&map).is_none_or(Map::was_cut)
+        let is_open = matches!(self.phase, Phase::Open);
+        self.maps.get(&map).map_or(is_open, Map::was_cut)
     }
 
     /// How many calls were added to a map.
@@ -207,7 +209,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         for map in self.maps.keys().copied().collect::<Vec<_>>() {
             self.with_map(map, |map| {
                 map.seal();
-                map.cut_from(0, note);
+                map.cut_with_pool(note);
             });
             self.effects.wake.insert(map);
         }

@@ -34,6 +34,7 @@ fn main() -> Anything {
         "freed" => freed(),
         "flow" => flow(&rest),
         "idle" => idle(),
+        "sigpipe" => sigpipe(),
         "print-some" => print_some(),
         "end-while-decoding" => end_while_decoding(&rest),
         other => Err(format!("unknown: {other}").into()),
@@ -292,6 +293,22 @@ fn flow(numbers: &[String]) -> Anything {
 
 /// Has a pool that has done all sorts of things, and nothing to do. Prints the process ids of its workers,
 /// and ends when its stdin does.
+/// As a program that does not ignore broken pipes, as Rust's do.
+fn sigpipe() -> Anything {
+    tasks::heed(libc::SIGPIPE);
+    for _ in 0..20 {
+        let pool = Pool::new(2)?;
+        pool.call(tasks::square, 2)?;
+        for worker in pool.workers() {
+            tests::processes::signal(worker.pid, rustix::process::Signal::KILL);
+        }
+        pool.with().retries(3).map(tasks::square, 0..100)?;
+        pool.close();
+        pool.join()?;
+    }
+    Ok(())
+}
+
 fn idle() -> Anything {
     let pool = Pool::builder()
         .workers(3)

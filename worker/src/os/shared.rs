@@ -11,7 +11,12 @@ use memmap2::{Mmap, MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 /// A new file in memory, and the name by which other processes of this user find it as long as it is open.
-pub(crate) fn shared_file() -> io::Result<(File, String)> {
+pub(crate) fn shared_file(len: usize) -> io::Result<(File, String)> {
+    // To go beyond this limit is no error, but a signal that kills.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    if limit.is_some_and(|most| most < len as u64) {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = File::from(rustix::fs::memfd_create("shared", flags)?);
     let name = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());

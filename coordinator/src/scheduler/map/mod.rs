@@ -169,6 +169,8 @@ struct Cut {
     from: u64,
     /// Why.
     note: String,
+    /// It was the pool's end that cut it off, and nothing before that.
+    with_pool: bool,
 }
 
 #[derive(Debug)]

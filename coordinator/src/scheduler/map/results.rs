@@ -38,8 +38,18 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         self.cut = Some(Cut {
             from: start,
             note: note.to_owned(),
+            with_pool: false,
         });
         self.cancel_waiting(start);
+    }
+
+    /// The pool ends: as [`cut_from`](Self::cut_from) the first call.
+    pub(in crate::scheduler) fn cut_with_pool(&mut self, note: &str) {
+        let is_first = self.cut.is_none();
+        self.cut_from(0, note);
+        if let (Some(cut), true) = (&mut self.cut, is_first) {
+            cut.with_pool = true;
+        }
     }
 
     pub(super) fn cancel_waiting(&mut self, start: u64) {
@@ -109,8 +119,9 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         ready || self.is_finished()
     }
 
+    /// Whether it was cut off by something of its own, not by the pool's end.
     pub(in crate::scheduler) fn was_cut(&self) -> bool {
-        self.cut.is_some()
+        self.cut.as_ref().is_some_and(|cut| !cut.with_pool)
     }
 
     /// Forgets all results.
