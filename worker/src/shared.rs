@@ -35,6 +35,9 @@ use crate::os;
 /// It lives as long as the last clone where it was made, or the last call that it is an input of. Then
 /// its memory is freed, and the workers let go of theirs before their next call. It is freed as well if
 /// either side dies.
+///
+/// It is meant for inputs. A shared value within another has to be kept by whoever made it, as long as the outer
+/// one is used; and an output is no place for one: nobody knows when it could be freed.
 pub struct Shared<T> {
     value: Arc<T>,
     /// Or why there is none.
