@@ -13,7 +13,7 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 
-use super::group::set_nonblocking;
+use super::group::{set_nonblocking, unread};
 use super::spawn::Blocked;
 
 /// As much as a pipe holds.
@@ -114,15 +114,18 @@ impl Channel {
         self.to.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings what there is to the file.
+    /// Brings what there is now to the file. What a descendant of some command adds meanwhile, perhaps for ever, is
+    /// not waited for.
     fn empty(&self, to: &mut Outlet) {
-        loop {
+        let mut left = unread(&self.reads).unwrap_or(0);
+        while left > 0 {
             let read = match (&self.reads).read(&mut to.buffer) {
                 Ok(read @ 1..) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // There is nothing more; it never ends, because this process can write there, too.
                 _ => return,
             };
+            left = left.saturating_sub(read);
             // What can't be kept is taken all the same: the command is not to wait for ever.
             if let Err(error) = to.file.write_all(&to.buffer[..read]) {
                 to.error.get_or_insert(error);
