@@ -100,10 +100,10 @@ impl Builder {
         let codec = Typed::<T>::new();
         let mut encoded = Vec::new();
         let sheet = &mut InputSheet::new(&mut encoded, None);
-        let encoded_as = codec.encode(input, sheet);
+        let outcome = codec.encode(input, sheet);
         let mut kept = Vec::new();
         take_kept(|each| kept.push(each));
-        self.initializer = Some(encoded_as.map(|()| {
+        self.initializer = Some(outcome.map(|()| {
             let job = Job {
                 task: T::NAME.to_owned(),
                 types: Some(T::TYPES.to_owned()),

@@ -43,7 +43,7 @@ struct Outlet {
 }
 
 impl Pump {
-    /// The one of this process. It runs as long as that.
+    /// The one of this process, which runs as long as the process does.
     pub(crate) fn get() -> io::Result<&'static Pump> {
         let mut pump = PUMP.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pump) = *pump {
