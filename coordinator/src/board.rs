@@ -11,13 +11,11 @@ use crate::os;
 /// How many regions there are besides one for each worker, if there may be so many: for inputs that wait.
 const WAITING: usize = 10;
 
-/// A board, and how workers find it.
+/// A board, and what workers are given to map it.
 #[derive(Debug)]
 pub(crate) struct PoolBoard {
     pub(crate) board: Arc<Board>,
-    pub(crate) name: String,
-    /// Open, so that the name stands for it.
-    _file: File,
+    pub(crate) file: File,
 }
 
 impl PoolBoard {
@@ -25,13 +23,9 @@ impl PoolBoard {
     /// next inputs: what nobody else can write to can't be given back in part.
     pub(crate) fn new(workers: usize) -> io::Result<Self> {
         let regions = (workers + WAITING).min(REGIONS);
-        let (file, name) = os::unsealed_memory(regions * REGION)?;
+        let file = os::unsealed_memory(regions * REGION)?;
         let board = Board::map(&file)?;
         os::seal_writer(&file)?;
-        Ok(PoolBoard {
-            board,
-            name,
-            _file: file,
-        })
+        Ok(PoolBoard { board, file })
     }
 }

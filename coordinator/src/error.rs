@@ -42,15 +42,19 @@ pub enum Death {
     Exit(i32),
     /// It was killed by the signal of this number.
     Signal(i32),
+    /// Nobody knows: something else in this program has waited for it, or has SIGCHLD ignored, and the system is
+    /// older than Linux 6.15.
+    Unknown,
 }
 
 impl Death {
-    /// As Python has it: the exit code, or the signal's number below zero.
+    /// As Python has it: the exit code, or the signal's number below zero. `None` if nobody knows.
     #[must_use]
-    pub fn code(self) -> i32 {
+    pub fn code(self) -> Option<i32> {
         match self {
-            Death::Exit(code) => code,
-            Death::Signal(number) => -number,
+            Death::Exit(code) => Some(code),
+            Death::Signal(number) => Some(-number),
+            Death::Unknown => None,
         }
     }
 }
@@ -63,6 +67,9 @@ impl fmt::Display for Death {
                 Some(name) => write!(f, "was killed by signal {number} ({name})"),
                 None => write!(f, "was killed by signal {number}"),
             },
+            Death::Unknown => f.write_str(
+                "ended, and nobody knows how (something else in this program has waited for it)",
+            ),
         }
     }
 }

@@ -1,13 +1,12 @@
 //! Finds the worker's executable, starts it, and lets it in.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use interprocess::local_socket::Listener;
@@ -18,16 +17,17 @@ use protocol::lane::Side;
 use protocol::link::{self, Link, Socket};
 use protocol::message::{Hello, TaskInfo, Welcome};
 use protocol::spin::Spinning;
+use worker::private::Given;
+use worker::private::spawn::Spawn;
 
 use crate::board::PoolBoard;
 use crate::error::PoolError;
-use crate::os::{self, WorkerProcess};
+use crate::os::{self, Beginning, WorkerProcess};
 use crate::output::{Output, OutputFiles, TAIL};
-use crate::socket::{Impatient, SharedSocket};
+use crate::program::{DEPTH_VARIABLE, Program};
+use crate::socket::{Giving, Impatient, SharedSocket};
 use crate::talk::LINGER;
 
-/// The environment variable that names the worker's executable.
-const WORKER_VARIABLE: &str = "COORDINATOR_WORKER";
 /// How long a worker that was started has until it connects.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// How long it has, once connected, to introduce itself.
@@ -50,7 +50,11 @@ pub(crate) type Manual = Arc<dyn Fn(&ByHand) + Send + Sync>;
 
 /// How the workers of a pool are started.
 pub(crate) struct Launcher {
-    pub(crate) program: PathBuf,
+    pub(crate) program: Program,
+    /// What the workers begin with: this process's environment and directory, as they were when the pool was made.
+    pub(crate) surroundings: Surroundings,
+    /// Which build the workers are: that of this program, or what the first of them said.
+    pub(crate) build: OnceLock<String>,
     pub(crate) output: Output,
     pub(crate) manual: Option<Manual>,
     /// Where large inputs are written. If there is none, they travel in another way.
@@ -60,8 +64,26 @@ pub(crate) struct Launcher {
 impl fmt::Debug for Launcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Launcher")
-            .field("program", &self.program)
+            .field("program", &self.program.path)
             .finish_non_exhaustive()
+    }
+}
+
+/// What this process's own surroundings are.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    env: Vec<(OsString, OsString)>,
+    directory: Option<OwnedFd>,
+}
+
+impl Surroundings {
+    pub(crate) fn now() -> Self {
+        let of_workers = [TOKEN_VARIABLE, DEPTH_VARIABLE];
+        let env = env::vars_os().filter(|(name, _)| of_workers.iter().all(|other| name != other));
+        Surroundings {
+            env: env.collect(),
+            directory: os::current_directory(),
+        }
     }
 }
 
@@ -77,6 +99,8 @@ pub(crate) struct Worker {
     pub(crate) files: Option<OutputFiles>,
     pub(crate) tasks: Vec<TaskInfo>,
     pub(crate) black_box: Arc<BlackBox>,
+    /// The shared values that it has been given.
+    pub(crate) given: Given,
     /// The number of the last batch. The first can't be guessed: no reply is taken for an answer that was
     /// sent before there was a question.
     pub(crate) serial: u32,
@@ -90,8 +114,8 @@ pub(crate) struct MeetingPlace {
     name: PathBuf,
     /// `None` once nothing of it is left to be seen.
     directory: Option<Directory>,
-    /// What `name` stands for then.
-    _door: Option<OwnedFd>,
+    /// What `name` stands for then, in a process that inherits it.
+    door: Option<OwnedFd>,
     token: Token,
 }
 
@@ -118,16 +142,16 @@ impl MeetingPlace {
             listener,
             name,
             directory: Some(directory),
-            _door: None,
+            door: None,
             token: Token::from_random(random),
         })
     }
 
-    /// One that can't be seen: a worker that this process starts finds it all the same.
+    /// One that can't be seen: a worker that this process starts inherits a way in.
     fn hidden() -> io::Result<Self> {
         let mut place = Self::new()?;
-        if let Some((door, name)) = os::hidden_name(&place.name) {
-            place._door = Some(door);
+        if let Some((door, name)) = os::door(&place.name) {
+            place.door = Some(door);
             // What can't be removed now is removed later.
             let _ = std::fs::remove_file(&place.name);
             place.directory = None;
@@ -156,7 +180,7 @@ impl Launcher {
         if let Some(tell) = &self.manual {
             let place = MeetingPlace::new().map_err(no_socket)?;
             tell(&ByHand {
-                program: self.program.clone(),
+                program: self.program.path.clone(),
                 connect: place.name.clone(),
                 token: place.token.reveal().to_owned(),
             });
@@ -173,7 +197,7 @@ impl Launcher {
         let process = Arc::new(self.start(place, files.as_ref())?);
         log::debug!(
             "slot {slot}: started {} as process {}",
-            self.program.display(),
+            self.program.path.display(),
             process.pid()
         );
         started(&process);
@@ -185,14 +209,32 @@ impl Launcher {
         place: &MeetingPlace,
         files: Option<&OutputFiles>,
     ) -> Result<WorkerProcess, PoolError> {
-        let mut command = Command::new(&self.program);
-        command
-            .arg(CONNECT_ARGUMENT)
-            .arg(&place.name)
-            .env(TOKEN_VARIABLE, place.token.reveal());
-        OutputFiles::attach(files, &mut command)
-            .and_then(|()| WorkerProcess::start(command))
-            .map_err(|error| self.cannot_start(error.to_string()))
+        let (stdout, stderr) =
+            OutputFiles::streams(files).map_err(|error| self.cannot_start(error))?;
+        let token = OsString::from(place.token.reveal());
+        let set = [
+            (TOKEN_VARIABLE.into(), token),
+            (
+                DEPTH_VARIABLE.into(),
+                (self.program.depth + 1).to_string().into(),
+            ),
+        ];
+        let Surroundings { env, directory } = &self.surroundings;
+        let words = [
+            self.program.path.as_os_str(),
+            OsStr::new(CONNECT_ARGUMENT),
+            place.name.as_os_str(),
+        ];
+        let words = words.iter().map(|word| word.as_encoded_bytes());
+        let beginning = Beginning {
+            directory: directory.as_ref().map(AsFd::as_fd),
+            inherits: place.door.as_ref().map(AsFd::as_fd),
+            stdout,
+            stderr,
+        };
+        Spawn::new(&self.program.image, words, env.iter().cloned().chain(set))
+            .and_then(|program| WorkerProcess::start(&program, &beginning))
+            .map_err(|error| self.cannot_start(error))
     }
 
     /// Waits for the worker to connect, and checks who it is. Strangers are turned away, and cost
@@ -212,7 +254,8 @@ impl Launcher {
                 Ok(()) => {}
                 Err(cause) => {
                     if let Some(process) = &process {
-                        process.signal(os::GroupSignal::Kill);
+                        // One that may not be signalled is killed all the same.
+                        let _ = process.signal(os::GroupSignal::Kill);
                         process.reap();
                     }
                     let words = last_words().unwrap_or_default();
@@ -248,6 +291,7 @@ impl Launcher {
                         files,
                         tasks: hello.tasks,
                         black_box,
+                        given: Given::default(),
                         serial: getrandom::u32().unwrap_or(0),
                     });
                 }
@@ -262,8 +306,8 @@ impl Launcher {
             if let Some(process) = &process
                 && !(is_link && process.wait(Some(LINGER)))
             {
-                process.signal(os::GroupSignal::Kill);
-                return Err(self.cannot_start(error.to_string()));
+                let _ = process.signal(os::GroupSignal::Kill);
+                return Err(self.cannot_start(error));
             }
         }
     }
@@ -285,23 +329,33 @@ impl Launcher {
             stop: stop.as_fd(),
             deadline: Some(Instant::now() + GREETING_LIMIT),
         });
-        let hello = match handshake::receive(&mut link, &place.token) {
+        let known = handshake::receive(&mut link, &place.token).and_then(|hello| {
+            match self.build.get_or_init(|| hello.build.clone()) == &hello.build {
+                true => Ok(hello),
+                false => Err(HandshakeError::OtherBuild),
+            }
+        });
+        let hello = match known {
             Ok(hello) => hello,
             Err(error) => {
                 handshake::refuse(&mut link, &error);
                 return Err(error);
             }
         };
-        let (file, name) = os::shared_memory(black_box::SIZE).map_err(broken)?;
-        let memory = BlackBox::map(&file).map_err(broken)?;
+        let file = os::shared_memory(black_box::SIZE).map_err(HandshakeError::NoMemory)?;
+        let memory = BlackBox::map(&file).map_err(HandshakeError::NoMemory)?;
+        let board = self.board.as_ref().map(|board| board.file.as_fd());
+        let descriptors: Vec<_> = [file.as_fd()].into_iter().chain(board).collect();
         let welcome = Welcome {
             slot,
-            black_box: name,
-            board: self.board.as_ref().map(|board| board.name.clone()),
+            board: board.is_some(),
         };
-        handshake::admit(&mut link, welcome)?;
-        // The worker has opened it by its name.
-        drop(file);
+        let giving = Giving {
+            socket: socket.clone(),
+            descriptors: &descriptors,
+        };
+        handshake::admit(&mut Link::new(giving), welcome)?;
+        handshake::await_ready(&mut link)?;
         if link.has_unread() {
             let what = "something that it was not asked for".to_owned();
             return Err(HandshakeError::Link(link::LinkError::Malformed(what)));
@@ -340,10 +394,10 @@ impl Launcher {
         }
     }
 
-    fn cannot_start(&self, cause: String) -> PoolError {
+    fn cannot_start(&self, cause: impl fmt::Display) -> PoolError {
         PoolError::CannotStart {
-            program: self.program.clone(),
-            cause,
+            program: self.program.path.clone(),
+            cause: cause.to_string(),
         }
     }
 }
@@ -377,65 +431,4 @@ fn accept(
 
 fn broken(error: io::Error) -> HandshakeError {
     HandshakeError::Link(link::LinkError::Broken(error))
-}
-
-/// What the environment names as the worker's executable. A bare number is none: commands that
-/// `coordinator exec` runs find their worker's number under this name, and may use a pool themselves.
-fn named_program() -> Option<PathBuf> {
-    let named = env::var_os(WORKER_VARIABLE)?;
-    let is_number = named.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    (!is_number).then(|| named.into())
-}
-
-/// The worker's executable: the one that was asked for, or the first that is there.
-pub(crate) fn find_program(asked: Option<&Path>) -> Result<PathBuf, PoolError> {
-    if let Some(path) = asked {
-        return existing(path.to_owned(), ".worker(…)");
-    }
-    if let Some(path) = named_program() {
-        return existing(path, WORKER_VARIABLE);
-    }
-    let this = env::current_exe().map_err(|error| {
-        PoolError::System(format!(
-            "the path of this executable can't be found: {error}"
-        ))
-    })?;
-    if worker::is_initialized() {
-        return Ok(this);
-    }
-    let name: OsString = format!("worker{}", env::consts::EXE_SUFFIX).into();
-    let beside = this.with_file_name(name);
-    if beside.is_file() {
-        return Ok(beside);
-    }
-    Err(PoolError::NoWorker {
-        looked: vec![
-            "what .worker(path) of the pool's builder names: it was not called".to_owned(),
-            format!("what the environment variable {WORKER_VARIABLE} names: it is not set"),
-            format!(
-                "this executable itself, {}: it has not called worker::init() at the start of main",
-                this.display()
-            ),
-            format!(
-                "`worker` beside this executable: there is no {}",
-                beside.display()
-            ),
-        ],
-    })
-}
-
-fn existing(path: PathBuf, named_by: &str) -> Result<PathBuf, PoolError> {
-    match path.metadata() {
-        // A bare name is looked up in PATH when it is started.
-        Err(_) if path.components().count() == 1 => Ok(path),
-        Ok(metadata) if metadata.is_file() => path.canonicalize().or(Ok(path)),
-        Ok(_) => Err(PoolError::CannotStart {
-            program: path,
-            cause: format!("{named_by} names it, and it is no file"),
-        }),
-        Err(error) => Err(PoolError::CannotStart {
-            program: path,
-            cause: format!("{named_by} names it: {error}"),
-        }),
-    }
 }

@@ -32,6 +32,7 @@ mod os;
 mod output;
 mod pool;
 mod process;
+mod program;
 mod scheduler;
 mod seat;
 mod shared;

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::os;
@@ -51,11 +50,17 @@ impl OutputFiles {
         Ok(OutputFiles { stdout, stderr })
     }
 
-    /// Lets a process that is about to be started write into the files.
-    pub(crate) fn attach(files: Option<&Self>, command: &mut Command) -> io::Result<()> {
-        command.stdout(os::stdio_to(files.map(|files| &files.stdout.file))?);
-        command.stderr(os::stdio_to(files.map(|files| &files.stderr.file))?);
-        Ok(())
+    /// Where a process that is about to be started writes: into the files, or nowhere.
+    pub(crate) fn streams(files: Option<&Self>) -> io::Result<(File, File)> {
+        let stream = |file: Option<&Arc<OutputFile>>| match file {
+            Some(output) => output.file.try_clone(),
+            None => os::nowhere(),
+        };
+        let (stdout, stderr) = (
+            files.map(|files| &files.stdout),
+            files.map(|files| &files.stderr),
+        );
+        Ok((stream(stdout)?, stream(stderr)?))
     }
 
     /// What has been printed since the last time, where the files are this long now.

@@ -135,7 +135,7 @@ impl<O> Child<O> {
     }
 
     /// The exit code of the process, or the number of the signal that killed it below zero, as
-    /// Python has it; `None` while it is alive. A function that fails or panics ends its process
+    /// Python has it; `None` while it is alive, and if [nobody knows](crate::Death::Unknown). A function that fails or panics ends its process
     /// with 1.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
@@ -143,7 +143,7 @@ impl<O> Child<O> {
             .shared()
             .state()
             .last_death
-            .map(crate::Death::code)
+            .and_then(crate::Death::code)
     }
 
     /// Waits for the process to end, and returns what the function returned.
@@ -196,7 +196,8 @@ impl<O> Child<O> {
     fn signal(&self, signal: crate::os::GroupSignal) {
         let state = self.pool.shared().state();
         for process in state.posts.iter().filter_map(|post| post.process.as_ref()) {
-            process.signal(signal);
+            // One that may not be signalled is killed all the same.
+            let _ = process.signal(signal);
         }
     }
 }

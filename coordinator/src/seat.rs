@@ -104,13 +104,16 @@ impl Seat {
         self.worker.serial = self.worker.serial.wrapping_add(1);
         let began = Instant::now();
         let of = (batch.first, batch.attempt);
-        match talk::send(
-            &mut self.worker.link,
-            self.worker.serial,
-            &batch.job,
-            of,
-            &batch.parts,
-        ) {
+        let Worker {
+            link,
+            socket,
+            given,
+            serial,
+            ..
+        } = &mut self.worker;
+        let sent = talk::give(socket, given, &batch.parts)
+            .and_then(|()| talk::send(link, *serial, &batch.job, of, &batch.parts));
+        match sent {
             Ok(()) => {}
             Err(LinkError::TooLarge(what)) => {
                 return self.too_large(shared, running, &batch, &what);
@@ -361,7 +364,13 @@ impl Seat {
         let rubbish = matches!(error, LinkError::Malformed(_));
         let started = if rubbish { started.max(1) } else { started };
         let now = shared.now();
-        shared.act(|state| state.collect(self.slot, now));
+        let refused = shared.act(|state| {
+            state.collect(self.slot, now);
+            state.posts[self.slot.0].refused.take()
+        });
+        let note = note.or(refused.map(|why| {
+            format!("its worker was killed at once, because this program may not signal it: {why}")
+        }));
         let death = self.bury(shared);
         let mut trace = self.trace(began.elapsed(), Printed::default());
         trace.printed = self.last_words();
@@ -377,7 +386,7 @@ impl Seat {
         if loss == Loss::default() && self.answered == 0 {
             // It never did anything: that is as bad as a start that failed.
             let error = PoolError::CannotStart {
-                program: shared.config.launcher.program.clone(),
+                program: shared.config.launcher.program.path.clone(),
                 cause: format!("it {death} before its first call"),
             };
             start::failed(shared, error);
@@ -492,7 +501,8 @@ impl Seat {
 
     fn kill(&self) {
         if let Some(process) = &self.worker.process {
-            process.signal(GroupSignal::Kill);
+            // One that may not be signalled is killed all the same.
+            let _ = process.signal(GroupSignal::Kill);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the threads of a pool share: the scheduler under its lock, and whom to wake.
 
 use std::collections::HashMap;
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, PipeReader, PipeWriter};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::condition::Condition;
 use crate::data::{By, Inputs, Job, Payload, Trace, Values};
 use crate::error::{Death, PoolError};
 use crate::launch::Launcher;
-use crate::os::{self, GroupSignal, WorkerProcess};
+use crate::os::{self, Bell, GroupSignal, WorkerProcess};
 use crate::output::{Output, OutputFiles, Printed};
 use crate::pool::RunningCall;
 use crate::scheduler::{Effects, Idle, Limits, MapId, Scheduler, Seen, Sight, SlotId, Stage, Time};
@@ -32,7 +32,7 @@ pub(crate) struct Initializer {
     pub(crate) job: Job,
     pub(crate) input: Vec<u8>,
     /// What the input refers to.
-    pub(crate) _kept: Vec<Kept>,
+    pub(crate) kept: Vec<Kept>,
 }
 
 /// What does not change in a pool's life.
@@ -62,9 +62,7 @@ pub(crate) struct Shared {
     /// When the pool began, by the system's monotonic clock, in nanoseconds.
     began: u64,
     /// Wakes the supervisor.
-    wake: PipeWriter,
-    /// The other end, open as long as this one: without it a write would be a signal that kills.
-    _wake_reader: PipeReader,
+    pub(crate) wake: Bell,
     /// Readable once the pool needs no more workers.
     pub(crate) stop: PipeReader,
 }
@@ -115,6 +113,8 @@ pub(crate) struct Post {
     pub(crate) black_box: Option<Arc<BlackBox>>,
     /// Where what it prints goes, if not elsewhere.
     pub(crate) files: Option<OutputFiles>,
+    /// Why it could not be signalled, and was killed in another way at once.
+    pub(crate) refused: Option<String>,
     /// The supervisor has seen it die.
     pub(crate) dead: bool,
     /// How many calls it has answered for.
@@ -241,10 +241,10 @@ impl Shared {
         board.map(|board| &board.board)
     }
 
-    /// The state of a new pool, and the pipe on which the supervisor waits for its wake-ups.
-    pub(crate) fn new(config: Config, jobs: Jobs) -> io::Result<(Self, PipeReader)> {
-        let (wake_reader, wake) = os::wake_pipe()?;
-        let (stop, stop_writer) = io::pipe()?;
+    /// The state of a new pool.
+    pub(crate) fn new(config: Config, jobs: Jobs) -> io::Result<Self> {
+        let wake = Bell::new()?;
+        let (stop, stop_writer) = os::pipe()?;
         let began = os::now();
         let state = State {
             jobs,
@@ -263,17 +263,15 @@ impl Shared {
             stop_writer: Some(stop_writer),
         };
         let slots = config.slots;
-        let shared = Shared {
+        Ok(Shared {
             config,
             state: Mutex::new(state),
             work: (0..slots).map(|_| Condition::default()).collect(),
             milestone: Condition::default(),
             began,
             wake,
-            _wake_reader: wake_reader.try_clone()?,
             stop,
-        };
-        Ok((shared, wake_reader))
+        })
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -350,18 +348,23 @@ impl Shared {
         self.work.iter().for_each(Condition::notify_all);
     }
 
-    fn signal(&self, state: &State, slot: SlotId, stage: Stage) {
-        let post = &state.posts[slot.0];
+    fn signal(&self, state: &mut State, slot: SlotId, stage: Stage) {
+        let post = &mut state.posts[slot.0];
         if let (Stage::Term, Some(black_box)) = (stage, &post.black_box) {
             black_box.doom();
         }
         match (&post.process, &post.socket) {
-            (Some(process), _) => process.signal(match stage {
-                Stage::Term => GroupSignal::Term,
-                Stage::Kill => GroupSignal::Kill,
-                Stage::Stop => GroupSignal::Stop,
-                Stage::Continue => GroupSignal::Continue,
-            }),
+            (Some(process), _) => {
+                let told = process.signal(match stage {
+                    Stage::Term => GroupSignal::Term,
+                    Stage::Kill => GroupSignal::Kill,
+                    Stage::Stop => GroupSignal::Stop,
+                    Stage::Continue => GroupSignal::Continue,
+                });
+                if let Err(error) = told {
+                    post.refused.get_or_insert(error.to_string());
+                }
+            }
             // A worker that was started by hand is not ours to kill; we stop listening to it.
             (None, Some(socket)) if matches!(stage, Stage::Term | Stage::Kill) => {
                 socket.stop_reading();
@@ -371,8 +374,7 @@ impl Shared {
     }
 
     pub(crate) fn wake_supervisor(&self) {
-        // It only fails when nobody has read the wake-ups before.
-        let _ = (&self.wake).write(&[0]);
+        self.wake.ring();
     }
 
     // ---- Waiting ---------------------------------------------------------------------------

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use interprocess::local_socket::traits::Stream as _;
+use protocol::descriptors;
 use protocol::link::{self, Socket};
 use protocol::spin::ReadAtOnce;
 
@@ -54,7 +55,34 @@ impl Write for SharedSocket {
         self.write_vectored(&[io::IoSlice::new(buffer)])
     }
     fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        os::send(&self.0, buffers)
+        descriptors::send(&self.0, buffers, &[])
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A socket whose next bytes come with descriptors.
+#[derive(Debug)]
+pub(crate) struct Giving<'s> {
+    pub(crate) socket: SharedSocket,
+    pub(crate) descriptors: &'s [BorrowedFd<'s>],
+}
+
+impl Read for Giving<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.read(buffer)
+    }
+}
+
+impl Write for Giving<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[io::IoSlice::new(buffer)])
+    }
+    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let written = descriptors::send(&self.socket.0, buffers, self.descriptors)?;
+        self.descriptors = &[];
+        Ok(written)
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())

@@ -1,6 +1,7 @@
 //! How a slot gets a worker: it is started, let in, and runs the initializer.
 
 use std::os::fd::AsFd;
+use std::slice;
 use std::sync::Arc;
 
 use protocol::frame::Caps;
@@ -76,12 +77,13 @@ fn initialize(
     });
     link.share(&worker.black_box, Side::Coordinator);
     let part = Part {
-        inputs: Inputs::from(initializer.input.clone()),
+        inputs: Inputs::one(initializer.input.clone(), initializer.kept.clone()),
         at: 0,
         count: 1,
     };
     worker.black_box.open(1);
-    let answer = talk::send(&mut link, worker.serial, &initializer.job, (0, 1), &[part])
+    let answer = talk::give(&worker.socket, &mut worker.given, slice::from_ref(&part))
+        .and_then(|()| talk::send(&mut link, worker.serial, &initializer.job, (0, 1), &[part]))
         .and_then(|()| link.receive::<Reply>(Caps::FULL));
     let why = match answer {
         Ok((Reply::Values(values), _)) if values.serial == worker.serial => return Ok(worker),
@@ -99,10 +101,10 @@ fn initialize(
     };
     if let Some(process) = &worker.process {
         if !shared.state().jobs.wants_worker() {
-            process.signal(GroupSignal::Term);
+            let _ = process.signal(GroupSignal::Term);
             process.wait(Some(shared.config.limits.grace));
         }
-        process.signal(GroupSignal::Kill);
+        let _ = process.signal(GroupSignal::Kill);
         process.reap();
     }
     Err(why)
@@ -110,7 +112,7 @@ fn initialize(
 
 fn cannot_start(shared: &Shared, cause: String) -> PoolError {
     PoolError::CannotStart {
-        program: shared.config.launcher.program.clone(),
+        program: shared.config.launcher.program.path.clone(),
         cause,
     }
 }

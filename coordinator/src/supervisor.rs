@@ -1,6 +1,5 @@
 //! The supervisor: sees workers die, and lets deadlines take effect. It sleeps until one of both.
 
-use std::io::{PipeReader, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,7 @@ const TICK: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs until all slots have ended.
-pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
+pub(crate) fn run(shared: &Shared) {
     // When it last looked at the deadlines, by the one clock that says whether they have passed: a stop
     // at any point of this loop is seen as a long time between two looks.
     let mut looked = shared.now();
@@ -28,7 +27,7 @@ pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
             }
             (alive(&state), nap(&state, looked))
         };
-        let mut fds = vec![wake.as_fd()];
+        let mut fds = vec![shared.wake.as_fd()];
         fds.extend(watched.iter().map(|(_, process)| process.as_fd()));
         let readable = os::wait_readable(&fds, limit);
         let now = shared.now();
@@ -42,8 +41,7 @@ pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
             bury(shared, *slot, process);
         }
         if readable[0] {
-            // One read takes what has gathered; a pipe that fails is looked at again anyway.
-            let _ = wake.read(&mut [0; 256]);
+            shared.wake.silence();
         }
         shared.act(|state| {
             let rearmed = state.rearmed.take();

@@ -3,15 +3,39 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use protocol::descriptors;
 use protocol::link::{Link, LinkError};
 use protocol::message::{Batch, ToWorker, Verdict};
+use worker::private::{Given, Kept};
 
 use crate::data::{Inputs, Job, Piece};
 use crate::error::Why;
 use crate::scheduler::Part;
+use crate::socket::{Giving, SharedSocket};
 
 /// How long a worker whose link has ended may take to end by itself, before it is killed.
 pub(crate) const LINGER: Duration = Duration::from_millis(200);
+
+/// Gives a worker the shared values that calls refer to and that it has not been given yet.
+pub(crate) fn give(
+    socket: &SharedSocket,
+    given: &mut Given,
+    parts: &[Part<Inputs>],
+) -> Result<(), LinkError> {
+    if parts.iter().all(|part| part.inputs.kept().is_empty()) {
+        return Ok(());
+    }
+    let missing = given.add(parts.iter().flat_map(|part| part.inputs.kept()));
+    for some in missing.chunks(descriptors::MOST) {
+        let descriptors: Vec<_> = some.iter().map(Kept::descriptor).collect();
+        let giving = Giving {
+            socket: socket.clone(),
+            descriptors: &descriptors,
+        };
+        Link::new(giving).send(&ToWorker::Here, &[])?;
+    }
+    Ok(())
+}
 
 /// Sends calls to run.
 pub(crate) fn send<S: Read + Write>(

@@ -11,9 +11,9 @@ use protocol::message::{Reply, Welcome};
 fuzz_target!(|data: &[u8]| {
     let welcome = Welcome {
         slot: 1,
-        black_box: String::new(),
-        board: None,
+        board: true,
     };
-    let _ = handshake::admit(&mut Link::new(Pieces::new(data)), welcome);
+    let mut link = Link::new(Pieces::new(data));
+    let _ = handshake::admit(&mut link, welcome).and_then(|()| handshake::await_ready(&mut link));
     fuzz::read_all::<Reply>(data, Side::Coordinator);
 });

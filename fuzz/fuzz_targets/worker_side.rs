@@ -13,6 +13,7 @@ fuzz_target!(|data: &[u8]| {
         token: String::new(),
         pid: 1,
         tasks: Vec::new(),
+        build: String::new(),
     };
     let _ = handshake::introduce(&mut Link::new(Pieces::new(data)), &hello);
     fuzz::read_all::<ToWorker>(data, Side::Worker);

@@ -1,14 +1,14 @@
 //! The handshake: version first, then the token.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use crate::frame::Caps;
 use crate::link::{self, Link, LinkError};
 use crate::message::{Hello, Ready, ToWorker, Welcome};
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// The first bytes of a worker's first message, in every version.
 const MAGIC: [u8; 4] = *b"COOR";
 const PREAMBLE: usize = MAGIC.len() + 2;
@@ -67,8 +67,12 @@ pub enum HandshakeError {
     },
     /// It presented another token.
     Token,
+    /// It is another build of its program than the pool's workers are.
+    OtherBuild,
     /// The coordinator refused, and said why.
     Refused(String),
+    /// There is no memory to share with it.
+    NoMemory(io::Error),
     /// The link broke.
     Link(LinkError),
 }
@@ -86,7 +90,12 @@ impl fmt::Display for HandshakeError {
                 "wrong token: copy the whole line that the coordinator printed, \
                  with COORDINATOR_TOKEN",
             ),
+            Self::OtherBuild => f.write_str(
+                "it is another build than this pool began with: its file was replaced meanwhile, and a \
+                 new pool runs the new build",
+            ),
             Self::Refused(why) => write!(f, "the coordinator refused this worker: {why}"),
+            Self::NoMemory(error) => write!(f, "there is no memory to share with it: {error}"),
             Self::Link(error) => write!(f, "{error}"),
         }
     }
@@ -127,13 +136,22 @@ pub fn receive<S: Read + Write>(
     Ok(hello)
 }
 
-/// The coordinator's side: admits the worker, and waits until it is ready.
+/// The coordinator's side: admits the worker. The link's stream sends the descriptors that come with the
+/// welcome.
 ///
 /// # Errors
 ///
 /// The link broke.
 pub fn admit<S: Read + Write>(link: &mut Link<S>, welcome: Welcome) -> Result<(), LinkError> {
-    link.send(&ToWorker::Welcome(welcome), &[])?;
+    link.send(&ToWorker::Welcome(welcome), &[])
+}
+
+/// The coordinator's side: waits until the worker is ready that was admitted.
+///
+/// # Errors
+///
+/// The link broke.
+pub fn await_ready<S: Read + Write>(link: &mut Link<S>) -> Result<(), LinkError> {
     link.receive::<Ready>(Caps::GREETING).map(|_| ())
 }
 

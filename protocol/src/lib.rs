@@ -14,6 +14,9 @@
 //! COORDINATOR_TOKEN=<32 hexadecimal digits> worker --connect <path of the socket>
 //! ```
 //!
+//! For a worker that the coordinator starts itself, the path stands for a descriptor that the worker inherits
+//! (`/proc/self/fd/N`), so that nobody else finds the socket.
+//!
 //! The worker connects once and uses this one stream for everything; its standard streams carry
 //! nothing of the protocol. Socket and directory are removed as soon as the two have met.
 //!
@@ -53,12 +56,15 @@
 //! The coordinator answers with [`message::ToWorker::Welcome`], or with
 //! [`message::ToWorker::Refused`] and a reason, and closes. It refuses another version, another
 //! token, and, where the system tells, a process of another user or (for a worker that it
-//! started itself) another process. The welcome names the worker's [black box](black_box) and, unless there is
-//! none, the [board], which it opens and maps before it answers with [`message::Ready`].
+//! started itself) another process; and a worker of another [build](message::Hello::build) than those it has. With
+//! the welcome come descriptors (`SCM_RIGHTS`): of the worker's [black box](black_box) and, behind it, of the
+//! [board], if there is one. The worker maps them before it answers with [`message::Ready`].
 //!
 //! # Conversation
 //!
-//! From then on one side speaks at a time, so no size of payload can block both:
+//! From then on one side speaks at a time, so no size of payload can block both. Before a batch whose inputs refer
+//! to shared memory that the worker has not been given yet, the coordinator sends [`message::ToWorker::Here`], and
+//! the descriptors with it, at most [`descriptors::MOST`] with each.
 //!
 //! 1. The coordinator sends one [`message::ToWorker::Batch`]: a task's name, how the payload is
 //!    encoded, and for each call the length of its input. The inputs follow in the payload, in the
@@ -85,6 +91,7 @@
 
 pub mod black_box;
 pub mod board;
+pub mod descriptors;
 mod encode;
 pub mod frame;
 pub mod handshake;

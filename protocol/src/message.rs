@@ -14,6 +14,9 @@ pub struct Hello {
     pub pid: u32,
     /// The tasks it can run.
     pub tasks: Vec<TaskInfo>,
+    /// Which build of its program it is: any text. A pool's workers must all say the same, so that no call is
+    /// answered by another program than the others.
+    pub build: String,
 }
 
 /// A task, as a worker lists it.
@@ -38,6 +41,8 @@ pub enum ToWorker {
     Batch(Batch),
     /// No further calls: leave with this exit code.
     Exit(i32),
+    /// Here are descriptors of shared memory that the next batch refers to.
+    Here,
 }
 
 /// What an admitted worker is told of itself.
@@ -45,10 +50,8 @@ pub enum ToWorker {
 pub struct Welcome {
     /// The slot it fills, counted from 1.
     pub slot: u32,
-    /// The path of its [black box](crate::black_box), which it maps before it runs anything.
-    pub black_box: String,
-    /// The path of the [board](crate::board), if there is one; it maps that, too.
-    pub board: Option<String>,
+    /// Whether a [board](crate::board) comes behind the [black box](crate::black_box).
+    pub board: bool,
 }
 
 /// What an admitted worker says when it has mapped its black box: it waits for calls.

@@ -120,14 +120,14 @@ fn hello() -> Hello {
         token: token().reveal().to_owned(),
         pid: 7,
         tasks: vec![task],
+        build: "1f".to_owned(),
     }
 }
 
 fn welcome() -> Welcome {
     Welcome {
         slot: 3,
-        black_box: "/proc/7/fd/8".to_owned(),
-        board: Some("/proc/7/fd/9".to_owned()),
+        board: true,
     }
 }
 
@@ -195,6 +195,7 @@ fn coordinate(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), Handshak
     let hello = handshake::receive(link, &token())?;
     heard.push(format!("{hello:?}"));
     handshake::admit(link, welcome())?;
+    handshake::await_ready(link)?;
     heard.push("ready".to_owned());
     for (serial, inputs) in (0..).zip(BATCHES) {
         link.send(&batch(serial, inputs), inputs)?;

@@ -228,6 +228,7 @@ fn greeting() -> Vec<u8> {
         token: token().reveal().to_owned(),
         pid: 7,
         tasks: Vec::new(),
+        build: String::new(),
     };
     let stream = Failing {
         good: usize::MAX,

@@ -81,13 +81,8 @@ fn message() -> impl Strategy<Value = ToWorker> {
     let numbers = any::<(u32, u64, u32)>();
     let lens = prop::collection::vec(any::<u32>(), 0..5);
     prop_oneof![
-        any::<(u32, String, Option<String>)>().prop_map(|(slot, black_box, board)| {
-            ToWorker::Welcome(Welcome {
-                slot,
-                black_box,
-                board,
-            })
-        }),
+        any::<(u32, bool)>().prop_map(|(slot, board)| ToWorker::Welcome(Welcome { slot, board })),
+        Just(ToWorker::Here),
         any::<String>().prop_map(ToWorker::Refused),
         any::<i32>().prop_map(ToWorker::Exit),
         (any::<(String, Option<String>)>(), encoding, numbers, lens).prop_map(

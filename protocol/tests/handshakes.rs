@@ -18,6 +18,7 @@ fn hello(token: &str) -> Hello {
         token: token.to_owned(),
         pid: 7,
         tasks: vec![task],
+        build: "1f".to_owned(),
     }
 }
 
@@ -28,8 +29,7 @@ fn token() -> Token {
 fn welcome() -> Welcome {
     Welcome {
         slot: 3,
-        black_box: "/proc/7/fd/8".to_owned(),
-        board: Some("/proc/7/fd/9".to_owned()),
+        board: true,
     }
 }
 
@@ -55,7 +55,10 @@ fn meet(
         });
         let received = handshake::receive(&mut coordinator, &token());
         match &received {
-            Ok(_) => handshake::admit(&mut coordinator, welcome()).unwrap(),
+            Ok(_) => {
+                handshake::admit(&mut coordinator, welcome()).unwrap();
+                handshake::await_ready(&mut coordinator).unwrap();
+            }
             Err(why) => handshake::refuse(&mut coordinator, why),
         }
         (received, worker.join().unwrap())
@@ -86,7 +89,11 @@ fn one_that_is_let_in_and_is_not_ready_is_no_worker() {
             theirs.write_all(bytes).unwrap();
         }
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        let error = handshake::admit(&mut Link::new(ours), welcome()).unwrap_err();
+        let mut link = Link::new(ours);
+        let admitted = handshake::admit(&mut link, welcome());
+        let error = admitted
+            .and_then(|()| handshake::await_ready(&mut link))
+            .unwrap_err();
         match says {
             None => assert!(matches!(error, LinkError::Closed), "{error}"),
             Some(_) => assert!(matches!(error, LinkError::Malformed(_)), "{error}"),

@@ -1,6 +1,7 @@
 //! What the tests share: where the binaries are, and tasks that misbehave.
 
 pub mod brief;
+pub mod builds;
 pub mod ends;
 pub mod hogs;
 pub mod large;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::black_box::BlackBox;
 use protocol::board::View;
+use protocol::descriptors::Taking;
 use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE};
 use protocol::lane::Side;
 use protocol::link::{self, Link, LinkError};
@@ -56,6 +57,12 @@ pub fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::Relaxed)
 }
 
+/// Whether this process was started to be a worker, and has not become one.
+#[must_use]
+pub fn is_summoned() -> bool {
+    env::var_os(TOKEN_VARIABLE).is_some()
+}
+
 /// The whole `main` of a program that is nothing but a worker: `--connect NAME` joins a coordinator,
 /// `call TASK INPUT` runs a task with no coordinator, `tasks` lists the tasks.
 ///
@@ -94,6 +101,9 @@ fn work(name: &OsStr) -> Result<i32, String> {
     let token = env::var(TOKEN_VARIABLE).map_err(|_| {
         format!("{TOKEN_VARIABLE} is not set: copy the whole line that the coordinator printed")
     })?;
+    // Who has the token may join the coordinator as a worker. What the tasks start is not to.
+    os::unset(TOKEN_VARIABLE);
+    os::name_process();
     let tasks = registry::all()?
         .values()
         .map(registry::Entry::info)
@@ -102,8 +112,11 @@ fn work(name: &OsStr) -> Result<i32, String> {
         token,
         pid: std::process::id(),
         tasks,
+        build: os::image::build(),
     };
-    let socket = link::connect(name).map_err(|error| connect_failed(&error))?;
+    let socket = Taking::new(link::connect(name).map_err(|error| connect_failed(&error))?);
+    os::close_inherited(name);
+    let taken = socket.taken();
     let mut link = Link::new(Spinning::new(socket));
     let introduced = handshake::introduce(&mut link, &hello);
     if let Err(handshake::HandshakeError::Link(LinkError::Closed | LinkError::Broken(_))) =
@@ -113,15 +126,21 @@ fn work(name: &OsStr) -> Result<i32, String> {
         remove_meeting_place(name);
     }
     let welcome = introduced.map_err(|error| error.to_string())?;
-    let black_box = os::open_shared(&welcome.black_box)
-        .and_then(|file| BlackBox::map(&file))
-        .map_err(|error| format!("the black box {}: {error}", welcome.black_box))?;
-    let black_box = Arc::new(black_box);
-    let board = welcome.board.map(|name| {
-        let board = File::open(&name).and_then(|file| View::map(&file));
-        board.map_err(|error| format!("the board {name}: {error}"))
-    });
-    let board = board.transpose()?;
+    let mut memory = taken.take().into_iter().map(File::from);
+    let mut next = |what: &str| {
+        let lost = || format!("{what} did not come: this process has no room for further files");
+        memory.next().ok_or_else(lost)
+    };
+    let failed = |what: &str, error: io::Error| format!("{what} can't be mapped: {error}");
+    let black_box = BlackBox::map(&next("the black box")?);
+    let black_box = Arc::new(black_box.map_err(|error| failed("the black box", error))?);
+    let board = match welcome.board {
+        true => {
+            let board = View::map(&next("the board")?);
+            Some(board.map_err(|error| failed("the board", error))?)
+        }
+        false => None,
+    };
     current::look_at(&black_box);
     handshake::ready(&mut link).map_err(|error| error.to_string())?;
     link.share(&black_box, Side::Worker);
@@ -129,7 +148,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
         link.share_board(board);
     }
     run::install_panic_hook();
-    let served = serve::serve(&mut link, welcome.slot, &black_box);
+    let served = serve::serve(&mut link, &taken, welcome.slot, &black_box);
     #[cfg(feature = "builtin")]
     crate::builtin::at_end();
     match served {

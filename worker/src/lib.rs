@@ -48,9 +48,10 @@ pub use worker_macros::task;
 /// What the expansion of `#[task]` and the coordinator need. Not for use by hand.
 #[doc(hidden)]
 pub mod private {
-    pub use crate::os::signal_name;
+    pub use crate::entry::is_summoned;
+    pub use crate::os::{home, image, lifeline, path, signal_name, spawn};
     pub use crate::registry::Entry;
-    pub use crate::shared::{Kept, take_kept, take_why};
+    pub use crate::shared::{Given, Kept, take_kept, take_why};
     pub use crate::task::Fallible;
     pub use inventory;
 }

@@ -4,11 +4,12 @@ use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::OnceLock;
 
 use protocol::message::{Panic, Verdict};
 use protocol::sheet::Sheet;
 
-use crate::os;
+use crate::os::{self, home::Home};
 use crate::output;
 use crate::registry::Runner;
 use crate::shared;
@@ -62,17 +63,27 @@ fn run<T: Task>(
         },
         Err(why) => Verdict::Failed(why),
     };
+    // What an output refers to lives where it was made.
+    shared::take_kept(drop);
     if verdict != Verdict::Value {
         output.clear();
     }
     verdict
 }
 
+/// The process that works for a coordinator.
+static WORKER: OnceLock<Home> = OnceLock::new();
+
+/// From here on copies of this process are known.
+pub(crate) fn begin() {
+    WORKER.get_or_init(Home::here);
+}
+
 /// Ends this process if it is a copy of the worker, which a call has forked. It would answer for the worker, which
 /// answers for itself; and it shares the memory that large outputs are written to.
 #[inline]
 pub(crate) fn end_a_copy() {
-    if os::is_copy() {
+    if WORKER.get().is_some_and(|worker| !worker.is_here()) {
         output::flush();
         os::end_copy();
     }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use protocol::black_box::{BlackBox, CALLS, Recorder};
+use protocol::descriptors::Taken;
 use protocol::frame::Caps;
 use protocol::lane::Placed;
 use protocol::link::{Answer, Link, LinkError};
@@ -26,20 +27,22 @@ const MOST_CALLS: u64 = CALLS as u64;
 const GATHERED: usize = 128 << 10;
 
 /// Runs batches until the coordinator says that it was the last, and returns the exit code it
-/// wishes. A coordinator that is gone wishes 0.
+/// wishes. A coordinator that is gone wishes 0. Descriptors that come on the link are in `taken`.
 pub(crate) fn serve<S: Read + Write>(
     link: &mut Link<S>,
+    taken: &Taken,
     slot: u32,
     black_box: &BlackBox,
 ) -> Result<i32, LinkError> {
     let mut watch = Watch::new();
     let mut outputs = Vec::new();
-    os::watch_for_copies();
+    run::begin();
     loop {
         match link.receive_to_answer(Caps::FULL) {
             Ok((ToWorker::Batch(batch), payload, answer)) => {
                 add_up(&batch, payload)?;
                 shared::forget_dropped();
+                taken.take().into_iter().for_each(shared::arrived);
                 let mut run = Run::new(&batch, slot, black_box, &mut watch, answer);
                 run.outputs = std::mem::take(&mut outputs);
                 outputs = run.run(payload)?;
@@ -47,6 +50,7 @@ pub(crate) fn serve<S: Read + Write>(
                 outputs.clear();
                 outputs.shrink_to(KEEP);
             }
+            Ok((ToWorker::Here, ..)) => {}
             Ok((ToWorker::Exit(code), ..)) => return Ok(code),
             Ok((other, ..)) => return Err(LinkError::Malformed(format!("{other:?} out of turn"))),
             Err(LinkError::Closed) => return Ok(0),

@@ -2,22 +2,25 @@
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::LocalKey;
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::os;
+use crate::os::{self, home::Home};
 
 /// A value that many calls need. Made by `Pool::share`; tasks take it as a parameter.
 ///
 /// The value is written once, into memory that the workers map. Each worker decodes it when it first
-/// meets it, and keeps it for its later calls. As an input it is no more than a reference of some fifty
+/// meets it, and keeps it for its later calls. As an input it is no more than a reference of some ten
 /// bytes. A clone is the same value.
 ///
 /// ```
@@ -36,21 +39,18 @@ use crate::os;
 /// its memory is freed, and the workers let go of theirs before their next call. It is freed as well if
 /// either side dies.
 ///
-/// It is meant for inputs. A shared value within another has to be kept by whoever made it, as long as the outer
-/// one is used; and an output is no place for one: nobody knows when it could be freed.
+/// It may hold other shared values, and keeps them. It is meant for inputs: a task may return one that it was given,
+/// but not one that it has made, because nobody knows when that could be freed.
 pub struct Shared<T> {
     value: Arc<T>,
-    /// Or why there is none.
-    reference: Result<Reference, String>,
-    /// Where it was made: what the workers map.
-    region: Option<Arc<Region>>,
+    /// What the workers map, or why there is nothing to map.
+    region: Result<Kept, String>,
 }
 
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
         Shared {
             value: Arc::clone(&self.value),
-            reference: self.reference.clone(),
             region: self.region.clone(),
         }
     }
@@ -71,11 +71,9 @@ impl<T: fmt::Debug> fmt::Debug for Shared<T> {
 }
 
 /// What travels in place of the value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Reference {
-    /// By which other processes find the memory.
-    name: String,
-    /// Which value it is: a name may come to stand for something else.
+    /// Which value it is.
     id: u64,
     /// How long the encoded value is, in bytes.
     len: u64,
@@ -84,9 +82,65 @@ struct Reference {
 /// The memory of a value: the words [`os::Words`] describe, and the encoded value behind them.
 #[derive(Debug)]
 struct Region {
-    /// Open, so that the name stands for it.
-    _file: File,
+    /// What other processes map, and are given for that.
+    file: File,
     words: os::Words,
+    reference: Reference,
+    /// What the value refers to, if that is known.
+    within: OnceLock<Vec<Kept>>,
+    /// The process that has made it; `None` if this one was given it.
+    maker: Option<Home>,
+}
+
+/// A shared value's memory, which must live as long as an encoded input that refers to it.
+#[derive(Debug, Clone)]
+pub struct Kept(Arc<Region>);
+
+impl Kept {
+    /// Which value it is.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.reference.id
+    }
+
+    /// What a process needs to find the value.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.file.as_fd()
+    }
+}
+
+/// Which values another process has been given.
+#[derive(Debug, Default)]
+pub struct Given {
+    values: HashMap<u64, Weak<Region>>,
+    /// How many there may be before those are forgotten that are gone.
+    most: usize,
+}
+
+impl Given {
+    /// Those of some values, and of what they refer to, that it has not been given yet. From now on it has.
+    pub fn add<'k>(&mut self, kept: impl IntoIterator<Item = &'k Kept>) -> Vec<Kept> {
+        let mut missing = Vec::new();
+        kept.into_iter()
+            .for_each(|kept| self.add_one(kept, &mut missing));
+        if self.values.len() > self.most {
+            self.values.retain(|_, value| value.strong_count() > 0);
+            self.most = 2 * self.values.len() + 16;
+        }
+        missing
+    }
+
+    fn add_one(&mut self, kept: &Kept, missing: &mut Vec<Kept>) {
+        if self.values.contains_key(&kept.id()) {
+            return;
+        }
+        self.values.insert(kept.id(), Arc::downgrade(&kept.0));
+        missing.push(kept.clone());
+        for within in kept.0.within.get().into_iter().flatten() {
+            self.add_one(within, missing);
+        }
+    }
 }
 
 /// The words in front of an encoded value.
@@ -95,7 +149,10 @@ const DROPPED: usize = 1;
 
 impl Drop for Region {
     fn drop(&mut self) {
-        self.words.store(DROPPED, 1);
+        // A copy of the process that made it is not the one to say that it is gone.
+        if self.maker.is_some_and(Home::is_here) {
+            self.words.store(DROPPED, 1);
+        }
     }
 }
 
@@ -103,39 +160,46 @@ impl<T: Serialize + DeserializeOwned> Shared<T> {
     /// Writes a value down, to be shared. If it can't be encoded, or the system has no memory for it,
     /// the calls that it is an input of end as undecodable, saying so.
     pub fn new(value: T) -> Self {
-        let (reference, region) = match write(&value) {
-            Ok((reference, region)) => (Ok(reference), Some(Arc::new(region))),
-            Err(error) => (Err(error.to_string()), None),
-        };
+        let region = write(&value).map_err(|error| error.to_string());
+        if let Ok(Kept(region)) = &region {
+            let mut made = lock(&MADE);
+            made.retain(|made| made.strong_count() > 0);
+            made.push(Arc::downgrade(region));
+        }
         Shared {
             value: Arc::new(value),
-            reference,
             region,
         }
     }
 }
 
-fn write<T: Serialize>(value: &T) -> io::Result<(Reference, Region)> {
+fn write<T: Serialize>(value: &T) -> io::Result<Kept> {
     let mut encoded = vec![0; os::Words::SIZE];
-    protocol::encode(value, &mut encoded).map_err(io::Error::other)?;
-    let (mut file, name) = os::shared_file(encoded.len())?;
+    // What this thread has encoded before is not this value's.
+    let (written, within) = gathering(&KEPT, || protocol::encode(value, &mut encoded));
+    written.map_err(io::Error::other)?;
+    let mut file = os::shared_file(encoded.len())?;
     file.write_all(&encoded)?;
     let words = os::Words::map(&file)?;
     let id = os::random();
     words.store(ID, id);
     os::seal(&file)?;
     let len = (encoded.len() - os::Words::SIZE) as u64;
-    Ok((Reference { name, id, len }, Region { _file: file, words }))
+    Ok(Kept(Arc::new(Region {
+        file,
+        words,
+        reference: Reference { id, len },
+        within: OnceLock::from(within),
+        maker: Some(Home::here()),
+    })))
 }
 
 impl<T> Serialize for Shared<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.reference {
-            Ok(reference) => {
-                if let Some(region) = &self.region {
-                    keep(region);
-                }
-                reference.serialize(serializer)
+        match &self.region {
+            Ok(region) => {
+                keep(region);
+                region.0.reference.serialize(serializer)
             }
             Err(why) => {
                 let why = format!("a shared value could not be written: {why}");
@@ -149,33 +213,48 @@ impl<T> Serialize for Shared<T> {
 impl<'de, T: DeserializeOwned + Send + Sync + 'static> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let reference = Reference::deserialize(deserializer)?;
-        let value = find(&reference).map_err(|why| {
+        let (value, region) = find(reference).map_err(|why| {
             explain(&why);
             D::Error::custom(why)
         })?;
+        FOUND.with_borrow_mut(|found| found.as_mut().map(|found| found.push(region.clone())));
         Ok(Shared {
             value,
-            reference: Ok(reference),
-            region: None,
+            region: Ok(region),
         })
     }
 }
-
-/// What must live as long as an encoded input.
-pub type Kept = Arc<dyn Any + Send + Sync>;
 
 thread_local! {
     /// Whether there is anything in `KEPT`: most inputs refer to nothing, and asking is to cost nothing.
     static KEEPS: Cell<bool> = const { Cell::new(false) };
     /// What the inputs encoded on this thread refer to.
-    static KEPT: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Option<Vec<Kept>>> = const { RefCell::new(None) };
+    /// What values decoded on this thread refer to, while one that was shared is being decoded.
+    static FOUND: RefCell<Option<Vec<Kept>>> = const { RefCell::new(None) };
     /// Why a value could not be encoded or decoded: postcard's errors have no words of their own.
     static WHY: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-fn keep(region: &Arc<Region>) {
-    KEPT.with_borrow_mut(|kept| kept.push(Arc::clone(region) as Kept));
+fn keep(region: &Kept) {
+    KEPT.with_borrow_mut(|kept| kept.get_or_insert_default().push(region.clone()));
     KEEPS.set(true);
+}
+
+type List = LocalKey<RefCell<Option<Vec<Kept>>>>;
+
+/// Does something with a list that begins empty, and returns what stands in it then. The list is as before
+/// afterwards, also after a panic.
+fn gathering<R>(list: &'static List, what: impl FnOnce() -> R) -> (R, Vec<Kept>) {
+    struct Before(&'static List, Option<Vec<Kept>>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            self.0.set(self.1.take());
+        }
+    }
+    let _before = Before(list, list.replace(Some(Vec::new())));
+    let done = what();
+    (done, list.take().unwrap_or_default())
 }
 
 /// Takes what the inputs refer to that were encoded on this thread since the last time.
@@ -189,7 +268,7 @@ pub fn take_kept(each: impl FnMut(Kept)) {
 #[cold]
 fn take_all_kept() -> Vec<Kept> {
     KEEPS.set(false);
-    KEPT.take()
+    KEPT.take().unwrap_or_default()
 }
 
 fn explain(why: &str) {
@@ -205,55 +284,108 @@ pub fn take_why() -> Option<String> {
 
 /// A value that this process has met.
 struct Known {
-    id: u64,
+    region: Kept,
     type_id: TypeId,
-    words: os::Words,
     value: Arc<dyn Any + Send + Sync>,
 }
 
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+/// What has come and was not met yet.
+static ARRIVED: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+/// What this process has made, as long as it lives.
+static MADE: Mutex<Vec<Weak<Region>>> = Mutex::new(Vec::new());
 
-fn known() -> MutexGuard<'static, Vec<Known>> {
-    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the memory of a value that calls will refer to. What is none is let go.
+pub(crate) fn arrived(descriptor: OwnedFd) {
+    let file = File::from(descriptor);
+    let Ok(words) = os::Words::map(&file) else {
+        return;
+    };
+    let id = words.load(ID);
+    let len = file.metadata().map_or(0, |file| file.len());
+    let len = len.saturating_sub(os::Words::SIZE as u64);
+    lock(&ARRIVED).push(Kept(Arc::new(Region {
+        file,
+        words,
+        reference: Reference { id, len },
+        within: OnceLock::new(),
+        maker: None,
+    })));
 }
 
 /// Lets go of values that were dropped where they were made.
 pub(crate) fn forget_dropped() {
-    let mut known = known();
-    let before = known.len();
-    known.retain(|known| known.words.load(DROPPED) == 0);
-    if known.len() < before {
+    let lives = |region: &Kept| region.0.words.load(DROPPED) == 0;
+    lock(&ARRIVED).retain(lives);
+    let mut known = lock(&KNOWN);
+    let (kept, dropped) = std::mem::take(&mut *known)
+        .into_iter()
+        .partition(|known| lives(&known.region));
+    *known = kept;
+    drop(known);
+    // A value's destructor may do what it likes, with the lock, too.
+    let dropped: Vec<Known> = dropped;
+    if !dropped.is_empty() {
+        drop(dropped);
         os::give_memory_back();
     }
 }
 
 fn find<T: DeserializeOwned + Send + Sync + 'static>(
-    reference: &Reference,
-) -> Result<Arc<T>, String> {
+    reference: Reference,
+) -> Result<(Arc<T>, Kept), String> {
     let type_id = TypeId::of::<T>();
-    let met = known()
+    let id = reference.id;
+    let met = lock(&KNOWN)
         .iter()
-        .find(|known| known.id == reference.id && known.type_id == type_id)
-        .map(|known| Arc::clone(&known.value));
-    if let Some(value) = met.and_then(|value| value.downcast().ok()) {
-        return Ok(value);
+        .find(|known| known.region.id() == id && known.type_id == type_id)
+        .map(|known| (Arc::clone(&known.value), known.region.clone()));
+    if let Some((value, region)) = met
+        && let Ok(value) = value.downcast()
+    {
+        return Ok((value, region));
     }
-    let gone =
-        || "a shared value is gone: keep it until the calls that use it have ended".to_owned();
-    let file = File::open(&reference.name).map_err(|_| gone())?;
-    let words = os::Words::map(&file).map_err(|_| gone())?;
-    if words.load(ID) != reference.id || words.load(DROPPED) != 0 {
-        return Err(gone());
-    }
-    let bytes = os::Bytes::map(&file, reference.len).map_err(|error| error.to_string())?;
-    let value: T = protocol::decode(&bytes)
-        .map_err(|error| format!("a shared value could not be decoded: {error}"))?;
+    let region = region_of(id).ok_or_else(|| {
+        "a shared value is gone: keep it until the calls that use it have ended; one that a task has made \
+         can't be returned"
+            .to_owned()
+    })?;
+    let bytes = os::Bytes::map(&region.0.file, reference.len).map_err(|error| error.to_string())?;
+    let (decoded, within) = gathering(&FOUND, || protocol::decode(&bytes));
+    let value: T =
+        decoded.map_err(|error| format!("a shared value could not be decoded: {error}"))?;
     let value = Arc::new(value);
-    known().push(Known {
-        id: reference.id,
-        type_id,
-        words,
-        value: Arc::clone(&value) as Arc<dyn Any + Send + Sync>,
-    });
-    Ok(value)
+    if region.0.maker.is_none() {
+        region.0.within.get_or_init(|| within);
+        lock(&ARRIVED).retain(|arrived| arrived.id() != id);
+        lock(&KNOWN).push(Known {
+            region: region.clone(),
+            type_id,
+            value: Arc::clone(&value) as Arc<dyn Any + Send + Sync>,
+        });
+    }
+    Ok((value, region))
+}
+
+/// The memory of the value with this number.
+fn region_of(id: u64) -> Option<Kept> {
+    let arrived = lock(&ARRIVED)
+        .iter()
+        .find(|region| region.id() == id)
+        .cloned();
+    let met = || {
+        let known = lock(&KNOWN);
+        let known = known.iter().find(|known| known.region.id() == id);
+        known.map(|known| known.region.clone())
+    };
+    let made = || {
+        let made = lock(&MADE);
+        let mut made = made.iter().filter_map(Weak::upgrade).map(Kept);
+        made.find(|region| region.id() == id)
+    };
+    arrived.or_else(met).or_else(made)
 }

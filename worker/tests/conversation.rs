@@ -7,15 +7,16 @@
 
 mod support;
 
+use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 
 use protocol::LinkError;
 use protocol::frame::Caps;
 use protocol::handshake::{self, HandshakeError, Token};
-use protocol::message::{Batch, Encoding, Reply, ToWorker, Verdict};
+use protocol::message::{Batch, Encoding, Reply, ToWorker, Verdict, Welcome};
 
-use support::{Place, Worker, complaint, ended, welcome, worker};
+use support::{Place, SLOT, Worker, admit, complaint, ended, worker};
 
 fn square_of(x: i64) -> Vec<u8> {
     postcard::to_stdvec(&x).unwrap()
@@ -277,7 +278,13 @@ fn a_coordinator_that_sends_rubbish_ends_it() {
         worker.link.send(&message, &[payload]).unwrap();
         complaint(&ended(worker.child))
     };
-    let again = said(ToWorker::Welcome(welcome(Path::new("box"))), &[]);
+    let again = said(
+        ToWorker::Welcome(Welcome {
+            slot: SLOT,
+            board: false,
+        }),
+        &[],
+    );
     assert!(again.contains("out of turn"), "{again}");
     let place = Place::new();
     let child = place.command(worker()).spawn().unwrap();
@@ -318,11 +325,13 @@ fn without_its_black_box_a_worker_runs_nothing() {
     let empty = directory.path().join("empty");
     std::fs::write(&empty, "").unwrap();
     for (path, says) in [
-        (directory.path().join("none"), "No such file"),
-        (directory.path().to_owned(), "Is a directory"),
-        (short, "the black box is too short"),
-        (empty, "the black box is too short"),
-        (Path::new("").to_owned(), "No such file"),
+        (
+            None,
+            "did not come: this process has no room for further files",
+        ),
+        (Some(directory.path()), "can't be mapped: "),
+        (Some(&short), "can't be mapped: the black box is too short"),
+        (Some(&empty), "can't be mapped: "),
     ] {
         let place = Place::new();
         let name = place.name();
@@ -331,14 +340,16 @@ fn without_its_black_box_a_worker_runs_nothing() {
         let (mut link, _directory) = place.accept();
         handshake::receive(&mut link, &token).unwrap();
         // It never says that it is ready.
-        let heard = handshake::admit(&mut link, welcome(&path));
+        let open = |path: &Path| {
+            let mut options = File::options();
+            options.read(true).write(path.is_file()).open(path).unwrap()
+        };
+        let file = path.map(open);
+        admit(&link, file.as_ref());
+        let heard = handshake::await_ready(&mut link);
         assert!(matches!(heard, Err(LinkError::Closed)), "{heard:?}");
         let said = complaint(&ended(child));
-        let begins = format!(
-            "cannot work for {}: the black box {}: ",
-            name.display(),
-            path.display()
-        );
+        let begins = format!("cannot work for {}: the black box ", name.display());
         assert!(said.starts_with(&begins), "{said}");
         assert!(said.contains(says), "{said}");
     }

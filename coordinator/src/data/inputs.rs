@@ -74,11 +74,7 @@ impl Chunk {
         let large = sheet.region();
         worker::private::take_kept(|kept| {
             // Calls side by side usually refer to the same.
-            if self
-                .kept
-                .last()
-                .is_none_or(|last| !Arc::ptr_eq(last, &kept))
-            {
+            if self.kept.last().is_none_or(|last| last.id() != kept.id()) {
                 self.kept.push(kept);
             }
         });
@@ -134,20 +130,23 @@ impl Chunk {
     }
 }
 
-impl From<Vec<u8>> for Inputs {
-    /// One input.
-    fn from(bytes: Vec<u8>) -> Self {
+impl Inputs {
+    /// One input, and what it refers to.
+    pub(crate) fn one(bytes: Vec<u8>, kept: Vec<Kept>) -> Self {
         let ends = vec![u32::try_from(bytes.len()).unwrap_or(u32::MAX)];
         Inputs(Arc::new(Chunk {
             bytes,
             ends,
             large: None,
-            kept: Vec::new(),
+            kept,
         }))
     }
-}
 
-impl Inputs {
+    /// The shared values that they refer to.
+    pub(crate) fn kept(&self) -> &[Kept] {
+        &self.0.kept
+    }
+
     fn start(&self, at: u32) -> usize {
         match at.checked_sub(1) {
             Some(before) => self.0.ends[before as usize] as usize,

@@ -1,250 +1,22 @@
 //! Linux.
-#![expect(
-    unsafe_code,
-    reason = "two settings of the lifeline that no safe wrapper offers"
-)]
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use interprocess::local_socket::{Listener, Stream};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, OFlags, SealFlags};
-use rustix::process::{Pid, PidfdFlags, Resource, Signal};
-
-use super::{memory, tree};
-use crate::error::Death;
+use rustix::process::Resource;
+use worker::private::spawn::above_stdio;
 
 /// How many files this process may have open, if that is limited.
 pub(crate) fn most_open_files() -> Option<usize> {
     let limit = rustix::process::getrlimit(Resource::Nofile).current;
     limit.and_then(|limit| usize::try_from(limit).ok())
-}
-
-/// A worker's process and, with it, all that it starts: its process group, and the groups of
-/// descendants that have their own.
-///
-/// Dropping it kills them.
-#[derive(Debug)]
-pub(crate) struct WorkerProcess {
-    pid: Pid,
-    /// Readable from the process's death on, reaped or not.
-    pidfd: OwnedFd,
-    /// Killing and reaping happen under this lock: once it has been reaped, its number may belong
-    /// to another process.
-    life: Mutex<Life>,
-    /// When this end closes, the kernel kills the process group. It closes with the coordinator,
-    /// however that ends.
-    _lifeline: PipeWriter,
-}
-
-#[derive(Debug)]
-enum Life {
-    /// It runs, or is a zombie.
-    Unreaped(Child),
-    Reaped(Death),
-}
-
-impl WorkerProcess {
-    /// Starts a program as a worker, in a process group of its own. Its stdin is the lifeline.
-    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
-        let (reader, writer) = io::pipe()?;
-        // `process_group` keeps std on its fast path (posix_spawn), where `pre_exec` would not.
-        command.process_group(0).stdin(reader.try_clone()?);
-        let mut child = command.spawn()?;
-        drop(command);
-        let prepared = prepare(&child, &reader);
-        match prepared {
-            Ok((pid, pidfd)) => Ok(WorkerProcess {
-                pid,
-                pidfd,
-                life: Mutex::new(Life::Unreaped(child)),
-                _lifeline: writer,
-            }),
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
-            }
-        }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.pid.as_raw_nonzero().get().unsigned_abs()
-    }
-
-    /// Tells the process's group something and, unless that is to end in its own way, the groups of
-    /// all that it has started. Does nothing once it is reaped.
-    pub(crate) fn signal(&self, signal: GroupSignal) {
-        let life = self.life();
-        if let Life::Reaped(_) = *life {
-            return;
-        }
-        // The worker's group exists as long as its leader is not reaped.
-        match signal {
-            GroupSignal::Term => {
-                tell(self.pid, Signal::TERM);
-                // A stopped process would only hear of it when it is continued.
-                tell(self.pid, Signal::CONT);
-            }
-            GroupSignal::Stop => _ = self.halt(),
-            GroupSignal::Continue => {
-                // A worker that goes on first could look at what is still stopped.
-                for group in tree::groups_below(self.pid) {
-                    tell(group, Signal::CONT);
-                }
-                tell(self.pid, Signal::CONT);
-            }
-            GroupSignal::Kill => {
-                // The others first: once the worker is dead, they are no longer found below it.
-                for group in self.halt() {
-                    tell(group, Signal::KILL);
-                }
-                tell(self.pid, Signal::KILL);
-            }
-        }
-    }
-
-    /// Stops the process's group and those of its descendants; returns the latter.
-    ///
-    /// What is not stopped yet may start something in another group while one looks. What is stopped
-    /// can't, so that it is over when nothing new is found.
-    fn halt(&self) -> Vec<Pid> {
-        tell(self.pid, Signal::STOP);
-        let mut halted = Vec::new();
-        for _ in 0..ROUNDS {
-            let mut found = tree::groups_below(self.pid);
-            found.retain(|group| !halted.contains(group));
-            if found.is_empty() {
-                break;
-            }
-            found.iter().for_each(|group| tell(*group, Signal::STOP));
-            halted.extend(found);
-        }
-        halted
-    }
-
-    /// Waits for the process to die, for at most `limit`.
-    pub(crate) fn wait(&self, limit: Option<Duration>) -> bool {
-        wait_readable(&[self.pidfd.as_fd()], limit).contains(&true)
-    }
-
-    /// Waits for the process to die, kills what it leaves behind of its group, and reaps it.
-    pub(crate) fn reap(&self) -> Death {
-        self.wait(None);
-        let mut life = self.life();
-        let death = match &mut *life {
-            Life::Reaped(death) => return *death,
-            Life::Unreaped(child) => {
-                // Its children first: the group's number is ours only until it is reaped.
-                let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-                // Someone else in this program may have reaped it: what it died of is lost then.
-                child.wait().map_or(Death::Exit(-1), death_of)
-            }
-        };
-        *life = Life::Reaped(death);
-        death
-    }
-
-    /// How much memory the process and all that it has started have to themselves, in bytes.
-    pub(crate) fn memory(&self) -> u64 {
-        memory::of_tree(self.pid())
-    }
-
-    /// Makes allocations fail that go far beyond a limit, so that no process can take the whole
-    /// machine's memory before someone looks. Holds for what the process starts from now on, too.
-    pub(crate) fn limit_memory(&self, limit: Option<u64>) -> io::Result<()> {
-        match *self.life() {
-            Life::Unreaped(_) => memory::limit(self.pid, limit),
-            Life::Reaped(_) => Ok(()),
-        }
-    }
-
-    fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How often one looks for further groups at most: whoever makes groups faster than that is not to hold
-/// us up for ever.
-const ROUNDS: usize = 16;
-
-/// Sends a signal to a process group. One that is gone needs none.
-fn tell(group: Pid, signal: Signal) {
-    let _ = rustix::process::kill_process_group(group, signal);
-}
-
-impl AsFd for WorkerProcess {
-    /// Readable from the process's death on.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-}
-
-impl Drop for WorkerProcess {
-    fn drop(&mut self) {
-        self.signal(GroupSignal::Kill);
-        self.reap();
-    }
-}
-
-/// What a process group can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GroupSignal {
-    /// To end, in its own way.
-    Term,
-    /// To end.
-    Kill,
-    /// To make a pause.
-    Stop,
-    /// To go on after it.
-    Continue,
-}
-
-fn prepare(child: &Child, lifeline: &PipeReader) -> io::Result<(Pid, OwnedFd)> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    arm_lifeline(lifeline, pid)?;
-    Ok((pid, pidfd))
-}
-
-/// Makes the kernel send SIGKILL to the process group when the pipe's writing end closes. The
-/// setting belongs to the open file, which the worker keeps open for as long as it lives. It also
-/// reaches a group that is stopped or ignores everything else.
-fn arm_lifeline(lifeline: &PipeReader, group: Pid) -> io::Result<()> {
-    let fd = lifeline.as_raw_fd();
-    let set = |command: libc::c_int, value: libc::c_int| {
-        // SAFETY: plain settings of an open descriptor; nothing is read or written through them.
-        match unsafe { libc::fcntl(fd, command, value) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        }
-    };
-    const F_SETSIG: libc::c_int = 10;
-    set(libc::F_SETOWN, -group.as_raw_nonzero().get())?;
-    set(F_SETSIG, libc::SIGKILL)?;
-    let flags = rustix::fs::fcntl_getfl(lifeline)?;
-    rustix::fs::fcntl_setfl(
-        lifeline,
-        flags | OFlags::from_bits_retain(libc::O_ASYNC as u32),
-    )?;
-    Ok(())
-}
-
-fn death_of(status: ExitStatus) -> Death {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Death::Exit(code),
-        (None, Some(number)) => Death::Signal(number),
-        (None, None) => Death::Exit(-1),
-    }
 }
 
 /// The signal of a process that has given up.
@@ -265,11 +37,39 @@ pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> 
     polled.iter().map(|fd| !fd.revents().is_empty()).collect()
 }
 
-/// A pipe whose writing end never blocks.
-pub(crate) fn wake_pipe() -> io::Result<(PipeReader, PipeWriter)> {
+/// A pipe. As with all files that a pool opens, neither end takes the place of a standard stream that this program
+/// has closed.
+pub(crate) fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
-    rustix::io::ioctl_fionbio(&writer, true)?;
-    Ok((reader, writer))
+    Ok((above_stdio(reader)?.into(), above_stdio(writer)?.into()))
+}
+
+/// Wakes a thread that waits for it to be readable. It never blocks.
+#[derive(Debug)]
+pub(crate) struct Bell(OwnedFd);
+
+impl Bell {
+    pub(crate) fn new() -> io::Result<Self> {
+        let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Bell(above_stdio(bell)?))
+    }
+
+    pub(crate) fn ring(&self) {
+        // It only fails when it has been rung very often, and nobody has heard it yet.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// It is silent until it rings again.
+    pub(crate) fn silence(&self) {
+        // It only fails when it has not rung.
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// Ends a blocked read of a socket, after what has already arrived.
@@ -284,14 +84,6 @@ pub(crate) fn stop_talking(socket: &Stream) {
     let Stream::UdSocket(socket) = socket;
     // It may be closed from the other side already.
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
-}
-
-/// Writes without a signal if the other side is gone: this program may not ignore SIGPIPE.
-pub(crate) fn send(socket: &Stream, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-    use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-    let Stream::UdSocket(socket) = socket;
-    let mut nothing = SendAncillaryBuffer::default();
-    Ok(sendmsg(socket, buffers, &mut nothing, SendFlags::NOSIGNAL)?)
 }
 
 /// Readable when the other side has said something, or is gone.
@@ -311,8 +103,21 @@ pub(crate) const EMPTY_FILE: u64 = 1;
 
 /// A file without a name that is only ever appended to. It is gone with its last descriptor. A newline
 /// stands in it from the start: a worker sees a file grow best if it is not empty.
+///
+/// # Errors
+///
+/// What the system says, with what it was about.
 pub(crate) fn append_only_file() -> io::Result<File> {
-    let mut file = tempfile::tempfile()?;
+    check_file_size(EMPTY_FILE)?;
+    let file = tempfile::tempfile().map_err(|error| {
+        let directory = std::env::temp_dir();
+        let what = format!(
+            "{error} (the directory for temporary files is {}, by TMPDIR)",
+            directory.display()
+        );
+        io::Error::new(error.kind(), what)
+    })?;
+    let mut file = File::from(above_stdio(file)?);
     file.write_all(b"\n")?;
     let flags = rustix::fs::fcntl_getfl(&file)?;
     rustix::fs::fcntl_setfl(&file, flags | OFlags::APPEND)?;
@@ -347,13 +152,14 @@ pub(crate) fn private_directory() -> io::Result<tempfile::TempDir> {
     }
 }
 
-/// Another name of a file, by which processes of this user find it as long as the descriptor is open,
-/// also after it was removed. `None` where there is no such thing.
-pub(crate) fn hidden_name(path: &Path) -> Option<(OwnedFd, PathBuf)> {
+/// A handle of a socket's place, which stays when its name is removed, and the name by which a process finds it that
+/// inherits the handle. `None` where there is no such thing.
+pub(crate) fn door(path: &Path) -> Option<(OwnedFd, PathBuf)> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let door = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()?;
-    let name = format!("/proc/{}/fd/{}", std::process::id(), door.as_raw_fd());
-    let name = PathBuf::from(name);
+    // Above the numbers that programs like to count on.
+    let door = rustix::io::fcntl_dupfd_cloexec(&door, 10).ok()?;
+    let name = PathBuf::from(format!("/proc/self/fd/{}", door.as_raw_fd()));
     fs::metadata(&name).is_ok().then_some((door, name))
 }
 
@@ -364,28 +170,45 @@ pub(crate) fn now() -> u64 {
     (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Memory to share with another process, which finds it under this name for as long as the file is
-/// open. It can't be made smaller: who has mapped it may rely on that.
-pub(crate) fn shared_memory(size: usize) -> io::Result<(File, String)> {
-    let (file, name) = unsealed_memory(size)?;
+/// Memory to share with another process, which is given the file. It can't be made smaller: who has mapped it may
+/// rely on that.
+pub(crate) fn shared_memory(size: usize) -> io::Result<File> {
+    let file = unsealed_memory(size)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL)?;
-    Ok((file, name))
+    Ok(file)
 }
 
 /// The same, before it is decided who may write there: see [`seal_writer`].
-pub(crate) fn unsealed_memory(size: usize) -> io::Result<(File, String)> {
+pub(crate) fn unsealed_memory(size: usize) -> io::Result<File> {
     use rustix::fs::MemfdFlags;
-    // To go beyond this limit is no error, but a signal that kills.
-    let limit = rustix::process::getrlimit(Resource::Fsize).current;
-    if limit.is_some_and(|most| most < size as u64) {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
+    check_file_size(size as u64)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = File::from(rustix::fs::memfd_create("coordinator", flags)?);
+    let file = rustix::fs::memfd_create("coordinator", flags).map_err(|error| {
+        let error = io::Error::from(error);
+        io::Error::new(
+            error.kind(),
+            format!("shared memory (memfd_create): {error}"),
+        )
+    })?;
+    let file = File::from(above_stdio(file)?);
     file.set_len(size as u64)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
-    let name = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    Ok((file, name))
+    Ok(file)
+}
+
+/// To make a file larger than this process may is no error, but a signal that kills.
+fn check_file_size(size: u64) -> io::Result<()> {
+    match rustix::process::getrlimit(Resource::Fsize).current {
+        Some(most) if most < size => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "it takes a file of {} KiB, and this process may not make any larger than {} KiB (ulimit -f)",
+                size.div_ceil(1 << 10),
+                most >> 10
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// From now on shared memory can be written only by who has mapped it already.
@@ -394,12 +217,17 @@ pub(crate) fn seal_writer(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fcntl_add_seals(file, seals)?)
 }
 
-/// What a worker's standard stream leads to.
-pub(crate) fn stdio_to(file: Option<&File>) -> io::Result<Stdio> {
-    match file {
-        Some(file) => Ok(Stdio::from(file.try_clone()?)),
-        None => Ok(Stdio::null()),
-    }
+/// Where to what nobody reads is written.
+pub(crate) fn nowhere() -> io::Result<File> {
+    let null = File::options().write(true).open("/dev/null")?;
+    Ok(File::from(above_stdio(null)?))
+}
+
+/// The directory that this process is in, whatever becomes of its path. `None` if it may not even be held.
+pub(crate) fn current_directory() -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(".", flags, rustix::fs::Mode::empty()).ok()?;
+    above_stdio(directory).ok()
 }
 
 /// The user this program acts as.

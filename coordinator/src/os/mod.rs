@@ -10,9 +10,13 @@ mod linux;
 #[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
 mod tree;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+#[cfg(target_os = "linux")]
+pub(crate) use process::{Beginning, GroupSignal, WorkerProcess};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("the coordinator runs on Linux only: another system's part belongs into os/");

@@ -1,8 +1,9 @@
 //! What a process has started: its descendants, by parent, in whatever group or session they are.
 
 use std::fs;
+use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitOptions};
 
 /// How deep the children of children are looked for.
 const DEPTH: u32 = 32;
@@ -42,6 +43,38 @@ pub(super) fn groups_below(leader: Pid) -> Vec<Pid> {
     groups.dedup();
     groups.into_iter().filter_map(Pid::from_raw).collect()
 }
+
+/// Reaps what falls to this process of groups that were killed, but not the one that is theirs to reap who started
+/// it. Only the first process of a system (of a container, mostly) and one that has asked for it get other
+/// processes' orphans.
+pub(super) fn reap_ours(groups: &[Pid], but: Pid) {
+    let asked = rustix::process::child_subreaper().is_ok_and(|reaper| reaper.is_some());
+    if !asked && rustix::process::getpid() != Pid::INIT {
+        return;
+    }
+    let is_meant = |pid: &Pid| {
+        let group = rustix::process::getpgid(Some(*pid));
+        *pid != but && group.is_ok_and(|group| groups.contains(&group))
+    };
+    for _ in 0..LOOKS {
+        let ours = children(std::process::id()).into_iter();
+        let ours = ours.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let mut left = false;
+        for pid in ours.filter(is_meant) {
+            let reaped = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+            left |= matches!(reaped, Ok(None));
+        }
+        if !left {
+            return;
+        }
+        // They have been killed, and die when they are next given a processor.
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+}
+
+/// How long to wait at most for those that were killed, and how often to look.
+const LOOKS: u32 = 100;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// See proc_pid_stat(5): behind the name, which may contain anything, are state, parent and group.
 fn group_of(pid: &str) -> Option<i32> {

@@ -1,7 +1,7 @@
 //! A pool's settings.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use protocol::message::Encoding;
@@ -14,9 +14,10 @@ use super::codec::{Codec, Typed};
 use crate::board::PoolBoard;
 use crate::data::Job;
 use crate::error::PoolError;
-use crate::launch::{self, ByHand, Launcher, Manual};
+use crate::launch::{ByHand, Launcher, Manual, Surroundings};
 use crate::os;
 use crate::output::Output;
+use crate::program;
 use crate::scheduler::{Limits, RestartLimit};
 use crate::shared::{Config, Initializer};
 
@@ -112,7 +113,7 @@ impl Builder {
             Initializer {
                 job,
                 input: encoded,
-                _kept: kept,
+                kept,
             }
         }));
         self
@@ -234,8 +235,12 @@ impl Builder {
         let initializer = self.initializer.transpose().map_err(|why| {
             PoolError::Initializer(format!("has an input that can't be encoded: {why}"))
         })?;
-        let program = launch::find_program(self.program.as_deref())?;
-        log::debug!("{slots} workers of {}", program.display());
+        let program = program::find(self.program.as_deref())?;
+        log::debug!("{slots} workers of {}", program.path.display());
+        let build = match program.is_this {
+            true => OnceLock::from(worker::private::image::build()),
+            false => OnceLock::new(),
+        };
         // Of a worker that was started by hand nobody knows when it is dead, and has stopped reading.
         let board = self.manual.is_none().then(|| PoolBoard::new(slots));
         let board = board.and_then(|board| {
@@ -245,6 +250,8 @@ impl Builder {
         });
         let launcher = Launcher {
             program,
+            surroundings: Surroundings::now(),
+            build,
             output: self.output,
             manual: self.manual,
             board,

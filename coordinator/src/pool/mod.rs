@@ -131,7 +131,7 @@ impl Pool {
         let refused = |what: &str, error: std::io::Error| {
             PoolError::System(format!("the pool could not be made: {what}: {error}"))
         };
-        let (shared, wake) = Shared::new(config, jobs).map_err(|error| refused("a pipe", error))?;
+        let shared = Shared::new(config, jobs).map_err(|error| refused("a pipe", error))?;
         let shared = Arc::new(shared);
         let pool = Pool {
             shared: Arc::clone(&shared),
@@ -155,7 +155,7 @@ impl Pool {
         let theirs = Arc::clone(&shared);
         let thread = spawn(
             "supervisor".to_owned(),
-            Box::new(move || supervisor::run(&theirs, wake)),
+            Box::new(move || supervisor::run(&theirs)),
         );
         pool.threads()
             .push(thread.map_err(|error| refused("a thread", error))?);

@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 use protocol::black_box::BlackBox;
 use protocol::board::View;
+use protocol::descriptors::{Taken, Taking};
 use protocol::frame::Caps;
 use protocol::handshake::{self, HandshakeError, TOKEN_VARIABLE};
 use protocol::lane::Side;
-use protocol::link::{self, Link, LinkError, Socket};
+use protocol::link::{self, Link, LinkError};
 use protocol::message::{
     Batch, CallReply, Hello, Reply, Runs, TaskInfo, ToWorker, Values, Verdict, Welcome,
 };
@@ -118,8 +119,10 @@ fn refused_after_end(place: &str, says: &[u8]) -> Anything<()> {
     std::process::exit(NOT_JOINED)
 }
 
-fn introduce(place: &str, token: &str) -> Result<(Link<Socket>, Welcome), HandshakeError> {
+fn introduce(place: &str, token: &str) -> Result<(Link<Taking>, Taken, Welcome), HandshakeError> {
     let stream = link::connect(place.as_ref()).map_err(LinkError::Broken)?;
+    let stream = Taking::new(stream);
+    let taken = stream.taken();
     let mut link = Link::new(stream);
     let task = |name: &str| TaskInfo {
         name: name.to_owned(),
@@ -130,26 +133,26 @@ fn introduce(place: &str, token: &str) -> Result<(Link<Socket>, Welcome), Handsh
         token: token.to_owned(),
         pid: std::process::id(),
         tasks: ["echo", "square_but_die"].map(task).into(),
+        build: worker::private::image::build(),
     };
-    handshake::introduce(&mut link, &hello).map(|welcome| (link, welcome))
+    handshake::introduce(&mut link, &hello).map(|welcome| (link, taken, welcome))
 }
 
 /// What it takes to be a worker.
 struct Seat {
-    link: Link<Socket>,
+    link: Link<Taking>,
     black_box: Arc<BlackBox>,
 }
 
 fn join(place: &str) -> Anything<Seat> {
-    let (mut link, welcome) = introduce(place, &env::var(TOKEN_VARIABLE)?)?;
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(welcome.black_box)?;
+    let (mut link, taken, welcome) = introduce(place, &env::var(TOKEN_VARIABLE)?)?;
+    let mut files = taken.take().into_iter().map(File::from);
+    let file = files.next().ok_or("no black box has come")?;
     let black_box = Arc::new(BlackBox::map(&file)?);
     link.share(&black_box, Side::Worker);
-    if let Some(board) = welcome.board {
-        link.share_board(View::map(&File::open(board)?)?);
+    if welcome.board {
+        let board = files.next().ok_or("no board has come")?;
+        link.share_board(View::map(&board)?);
     }
     handshake::ready(&mut link)?;
     Ok(Seat { link, black_box })
@@ -174,7 +177,7 @@ fn converse(seat: Seat, way: &str, this: &Path) -> Anything<()> {
     let (input, rest) = inputs.split_at(first);
     let input = input.to_vec();
     let right = frame(&reply(serial, 0), &input);
-    let say = |bytes: &[u8]| link.stream().write_all(bytes);
+    let say = |bytes: &[u8]| link.stream().socket().write_all(bytes);
     match way {
         "other" => say(&frame(&reply(serial, 1), &input))?,
         "twice" => say(&[right.as_slice(), &right].concat())?,
@@ -234,7 +237,7 @@ fn converse(seat: Seat, way: &str, this: &Path) -> Anything<()> {
 
 /// Echoes the calls of a batch from one on. The first has begun already.
 fn answer(
-    link: &mut Link<Socket>,
+    link: &mut Link<Taking>,
     black_box: &BlackBox,
     batch: &Batch,
     at: usize,
@@ -255,7 +258,7 @@ fn answer(
 }
 
 /// The next batch, begun. Leaves when there is none.
-fn hear(link: &mut Link<Socket>, black_box: &BlackBox) -> (Batch, Vec<u8>) {
+fn hear(link: &mut Link<Taking>, black_box: &BlackBox) -> (Batch, Vec<u8>) {
     match link.receive(Caps::FULL) {
         Ok((ToWorker::Batch(batch), input)) => {
             black_box.start(0);

@@ -1,22 +1,17 @@
 //! Runs a command for each call: the task behind `coordinator run`, for the command line.
 
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Mutex, PoisonError};
 
-use protocol::handshake::TOKEN_VARIABLE;
-use rustix::fs::{Access, FileType, Stat};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Bytes;
-use crate::os::{self, Group, Hold, Pump, Spawn, Streams, Waited};
+use crate::os::{self, Group, Hold, Image, Pump, Spawn, Streams, Waited, place_of};
 use crate::{current, task};
 
 const NO_TERMINAL: &str = "was stopped because it wanted the terminal, and killed: commands run in the background, \
@@ -133,8 +128,12 @@ pub(super) fn start(
     let program = argv.first().ok_or("there is no command to run")?;
     let started = place_of(OsStr::from_bytes(&program.0)).and_then(|place| {
         let words = argv.iter().map(|word| word.0.as_slice());
-        // Who has the token may join the coordinator as a worker.
-        let command = Spawn::new(&place, words, vars, TOKEN_VARIABLE)?;
+        let inherited = env::vars_os().filter(|(name, _)| vars.iter().all(|(set, _)| name != set));
+        let set = vars
+            .iter()
+            .map(|(name, value)| (OsString::from(name), value.into()));
+        let image = Image::at(&place)?;
+        let command = Spawn::new(&image, words, inherited.chain(set))?;
         Group::start(&command, streams).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if place.exists() => io::Error::other(
                 "the interpreter that its first line names is not there, or another part of it",
@@ -143,41 +142,6 @@ pub(super) fn start(
         })
     });
     started.map_err(|error| not_started(argv, &error))
-}
-
-/// Where a program is. The command of a run is mostly the same: to look for it in PATH each time would be a
-/// failed system call for each directory before its own.
-fn place_of(program: &OsStr) -> io::Result<PathBuf> {
-    static LAST: Mutex<Option<(OsString, PathBuf)>> = Mutex::new(None);
-    if program.as_bytes().contains(&b'/') {
-        return Ok(program.into());
-    }
-    // Of a name with a zero byte the system would know only the beginning.
-    CString::new(program.as_bytes())?;
-    let is_executable = |path: &Path| rustix::fs::access(path, Access::EXEC_OK).is_ok();
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((name, place)) = &*last
-        && name == program
-        && is_executable(place)
-    {
-        return Ok(place.clone());
-    }
-    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    let mut why = Errno::NOENT;
-    for directory in env::split_paths(&path) {
-        let place = directory.join(program);
-        let found = rustix::fs::stat(&place);
-        let is_file = |found: &Stat| FileType::from_raw_mode(found.st_mode).is_file();
-        if found.as_ref().is_ok_and(is_file) && is_executable(&place) {
-            *last = Some((program.to_owned(), place.clone()));
-            return Ok(place);
-        }
-        // One that may not be run says more than those that are not there.
-        if why != Errno::ACCESS {
-            why = found.err().unwrap_or(Errno::ACCESS);
-        }
-    }
-    Err(why.into())
 }
 
 /// Says which program could not be started, and why.

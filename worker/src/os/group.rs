@@ -6,18 +6,17 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Once;
 
+use super::lifeline::leave;
 use super::pump::Pump;
 use super::spawn::{Plan, Spawn, reap};
 use rustix::fs::OFlags;
-use rustix::io::Errno;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
-};
+use rustix::io::{Errno, FdFlags};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 /// What a process reads from, and writes to.
 #[derive(Clone, Copy)]
@@ -40,6 +39,8 @@ pub(crate) enum Waited {
 #[derive(Debug)]
 pub(crate) struct Group {
     pid: Pid,
+    /// Readable from the leader's death on.
+    pidfd: OwnedFd,
     /// It is killed once: when it is reaped its number may be another's.
     killed: bool,
     ended: Option<ExitStatus>,
@@ -57,7 +58,7 @@ impl Group {
     /// The new process arms its own lifeline, before it leaves the worker's group, whose members die with the
     /// worker. If the worker armed it, a command whose worker is killed meanwhile would stay. On a busy machine
     /// that is no short time.
-    pub(crate) fn start(command: &Spawn, streams: Streams) -> io::Result<Self> {
+    pub(crate) fn start(command: &Spawn<'_>, streams: Streams) -> io::Result<Self> {
         static HEEDS: Once = Once::new();
         HEEDS.call_once(heed_deaths);
         let (reader, first_writer) = io::pipe()?;
@@ -71,31 +72,35 @@ impl Group {
         let writer = rustix::io::fcntl_dupfd_cloexec(&first_writer, above)?;
         // The new process is to have one to close.
         drop(first_writer);
-        let prepare = || leave(lifeline.as_raw_fd(), writer.as_raw_fd());
-        let (pid, pipes) = match streams {
+        let prepare = || {
+            leave(lifeline.as_fd(), writer.as_fd())?;
+            rustix::io::fcntl_setfd(&lifeline, FdFlags::empty()).map_err(Into::into)
+        };
+        let (started, pipes) = match streams {
             Streams::Pumped(pump) => {
                 let (stdout, stderr) = pump.writes()?;
-                let pid = command.start(&Plan {
+                let started = command.start(&Plan {
                     stdin: File::open("/dev/null")?.as_fd(),
                     stdout,
                     stderr: Some(stderr),
                     prepare: &prepare,
                 })?;
-                (pid, None)
+                (started, None)
             }
             Streams::Pipes => {
                 let ((reads, stdin), (stdout, writes)) = (io::pipe()?, io::pipe()?);
-                let pid = command.start(&Plan {
+                let started = command.start(&Plan {
                     stdin: reads.as_fd(),
                     stdout: writes.as_fd(),
                     stderr: None,
                     prepare: &prepare,
                 })?;
-                (pid, Some((stdin, stdout)))
+                (started, Some((stdin, stdout)))
             }
         };
         Ok(Group {
-            pid,
+            pid: started.pid,
+            pidfd: started.pidfd,
             killed: false,
             ended: None,
             pipes,
@@ -110,7 +115,7 @@ impl Group {
 
     /// Readable from the leader's death on.
     pub(crate) fn pidfd(&self) -> io::Result<OwnedFd> {
-        Ok(pidfd_open(self.pid, PidfdFlags::empty())?)
+        self.pidfd.try_clone()
     }
 
     /// The worker's ends of its pipes, if it has any.
@@ -175,35 +180,6 @@ fn heed_deaths() {
             libc::sigaction(libc::SIGCHLD, &raw const default, std::ptr::null_mut());
         }
     }
-}
-
-/// Leaves the worker's group for one of its own, from within a new process. From its lifeline on the kernel
-/// sends SIGKILL when the last writing end closes: first to this process, then, when it has a group, to that. The
-/// reading end stays open in the command and in what that starts. All of it holds for the open file, that is,
-/// for this command alone.
-///
-/// This process's own writing end goes first. If it closed on exec only, and the worker died before that, a
-/// process that is stopped, or hangs in `execve`, would hold itself alive.
-fn leave(lifeline: RawFd, writer: RawFd) -> io::Result<()> {
-    const F_SETSIG: libc::c_int = 10;
-    let set = |command: libc::c_int, value: libc::c_int| {
-        // SAFETY: plain settings of an open descriptor; nothing is read or written through them.
-        match unsafe { libc::fcntl(lifeline, command, value) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        }
-    };
-    let myself = rustix::process::getpid();
-    let number = myself.as_raw_nonzero().get();
-    set(libc::F_SETOWN, number)?;
-    set(F_SETSIG, libc::SIGKILL)?;
-    // Of a new pipe's reading end: it has no other flags that could be set.
-    set(libc::F_SETFL, libc::O_ASYNC)?;
-    // SAFETY: this process's copy of a descriptor that nobody uses here; the worker's own stays open.
-    unsafe { libc::close(writer) };
-    rustix::process::setpgid(None, None)?;
-    set(libc::F_SETOWN, -number)?;
-    set(libc::F_SETFD, 0)
 }
 
 /// Reads and writes through this descriptor do what can be done at once.

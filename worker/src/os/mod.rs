@@ -4,16 +4,24 @@
 mod answers;
 #[cfg(all(unix, feature = "builtin"))]
 mod group;
+#[cfg(unix)]
+pub mod home;
+#[cfg(unix)]
+pub mod image;
+#[cfg(unix)]
+pub mod lifeline;
 #[cfg(all(unix, feature = "builtin"))]
 mod orphans;
+#[cfg(unix)]
+pub mod path;
 #[cfg(all(unix, feature = "builtin"))]
 mod pump;
 #[cfg(unix)]
 mod shared;
 #[cfg(unix)]
 mod signal;
-#[cfg(all(unix, feature = "builtin"))]
-mod spawn;
+#[cfg(unix)]
+pub mod spawn;
 #[cfg(unix)]
 mod tail;
 #[cfg(all(unix, feature = "builtin"))]
@@ -25,13 +33,15 @@ pub(crate) use answers::Answers;
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use group::{Group, Moved, Streams, Waited, set_nonblocking, unread, write_now};
 #[cfg(all(unix, feature = "builtin"))]
+pub(crate) use path::place_of;
+#[cfg(all(unix, feature = "builtin"))]
 pub(crate) use pump::Pump;
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
 #[cfg(unix)]
 pub use signal::signal_name;
 #[cfg(all(unix, feature = "builtin"))]
-pub(crate) use spawn::Spawn;
+pub(crate) use spawn::{Image, Spawn};
 #[cfg(unix)]
 pub(crate) use tail::Tail;
 #[cfg(all(unix, feature = "builtin"))]

@@ -4,23 +4,21 @@
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{Mmap, MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags};
 
-/// A new file in memory, and the name by which other processes of this user find it as long as it is open.
-pub(crate) fn shared_file(len: usize) -> io::Result<(File, String)> {
+/// A new file in memory.
+pub(crate) fn shared_file(len: usize) -> io::Result<File> {
     // To go beyond this limit is no error, but a signal that kills.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
     if limit.is_some_and(|most| most < len as u64) {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = File::from(rustix::fs::memfd_create("shared", flags)?);
-    let name = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    Ok((file, name))
+    let file = rustix::fs::memfd_create("shared", flags)?;
+    Ok(File::from(super::spawn::above_stdio(file)?))
 }
 
 /// Nobody can change the file's length from now on, nor, but by what is mapped already, its contents.

@@ -1,18 +1,19 @@
 //! Starting a process for what its start costs, and no more.
 //!
-//! `fork` copies the worker's page tables for the new process, and each page again that the worker writes to
+//! `fork` copies the page tables of this process for the new one, and each page again that this process writes to
 //! meanwhile: a tenth of what a command costs that does nothing. std does without it, but not where something of
-//! one's own is to be done in the new process before it becomes the command (`pre_exec`), and here its lifeline
-//! is armed. So this does as C's `posix_spawn` does: the new process borrows the worker's memory, and the
-//! thread that starts it waits until it has given it back, by becoming the command or by ending.
+//! one's own is to be done in the new process before it becomes the program (`pre_exec`), and here its lifeline
+//! is armed. So this does as C's `posix_spawn` does: the new process borrows this one's memory, and the
+//! thread that starts it waits until it has given it back, by becoming the program or by ending.
+//!
+//! Coordinators start workers with it, and workers start commands.
 #![expect(unsafe_code, reason = "a process that borrows another's memory")]
 
 use std::convert::Infallible;
-use std::env;
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -25,93 +26,128 @@ const STACK_WORDS: usize = (64 << 10) / 16;
 /// Who reads a script that does not say so.
 const SHELL: &CStr = c"/bin/sh";
 
-/// A command that is to become a process.
+/// What a new process is to run.
 #[derive(Debug)]
-pub(crate) struct Spawn {
-    program: CString,
+pub enum Image {
+    /// What stands under this path when it starts.
+    Path(CString),
+    /// This file, whatever has become of its path.
+    File(OwnedFd),
+}
+
+impl Image {
+    /// What stands under a path.
+    ///
+    /// # Errors
+    ///
+    /// There is a zero byte in it.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Image::Path(CString::new(path.as_os_str().as_bytes())?))
+    }
+}
+
+/// A program that is to become a process, with its words and its environment.
+#[derive(Debug)]
+pub struct Spawn<'i> {
+    image: &'i Image,
     words: Vec<CString>,
     /// `NAME=value`.
     env: Vec<CString>,
 }
 
-/// What the new process does before it becomes the command.
-pub(super) struct Plan<'p> {
+/// What the new process does before it becomes the program.
+pub struct Plan<'p> {
     /// What it reads.
-    pub(super) stdin: BorrowedFd<'p>,
+    pub stdin: BorrowedFd<'p>,
     /// Where it writes.
-    pub(super) stdout: BorrowedFd<'p>,
-    /// The same for stderr, if not where the worker does.
-    pub(super) stderr: Option<BorrowedFd<'p>>,
-    /// It may call the system, and do nothing else: the worker's other threads go on in the same memory, so it must
-    /// not write to any of it, allocate, take a lock or panic.
-    pub(super) prepare: &'p dyn Fn() -> io::Result<()>,
+    pub stdout: BorrowedFd<'p>,
+    /// The same for stderr, if not where this process does.
+    pub stderr: Option<BorrowedFd<'p>>,
+    /// It may call the system, and do nothing else: this process's other threads go on in the same memory, so it
+    /// must not write to any of it, allocate, take a lock or panic.
+    pub prepare: &'p dyn Fn() -> io::Result<()>,
 }
 
-impl Spawn {
-    /// Of words, the first of which is what the program calls itself. The environment is the worker's, with some
-    /// variables set, and without one.
+/// A process that was started.
+#[derive(Debug)]
+pub struct Started {
+    /// Its number.
+    pub pid: Pid,
+    /// It, whoever has the number by then. Readable from its death on.
+    pub pidfd: OwnedFd,
+}
+
+impl<'i> Spawn<'i> {
+    /// Of words, the first of which is what the program calls itself, and an environment.
     ///
     /// # Errors
     ///
     /// One of them has a zero byte in it.
-    pub(crate) fn new<'w>(
-        program: &Path,
+    pub fn new<'w>(
+        image: &'i Image,
         words: impl Iterator<Item = &'w [u8]>,
-        set: &[(&str, String)],
-        without: &str,
+        env: impl Iterator<Item = (OsString, OsString)>,
     ) -> io::Result<Self> {
-        let inherited = env::vars_os()
-            .filter(|(name, _)| name != without && set.iter().all(|(other, _)| name != other))
-            .map(|(name, value)| setting(&name, &value));
-        let set = set
-            .iter()
-            .map(|(name, value)| setting(name.as_ref(), value.as_ref()));
+        let setting = |(name, value): (OsString, OsString)| setting(&name, &value);
         Ok(Spawn {
-            program: CString::new(program.as_os_str().as_bytes())?,
+            image,
             words: words.map(CString::new).collect::<Result<_, _>>()?,
-            env: inherited.chain(set).collect::<Result<_, _>>()?,
+            env: env.map(setting).collect::<Result<_, _>>()?,
         })
     }
 
-    /// Starts it.
-    pub(super) fn start(&self, plan: &Plan<'_>) -> io::Result<Pid> {
+    /// Starts it, with all signals unblocked, and each doing what it does by default.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, or `prepare`.
+    pub fn start(&self, plan: &Plan<'_>) -> io::Result<Started> {
         let words: Vec<_> = self.words.iter().map(CString::as_c_str).collect();
-        match self.try_start(&self.program, &words, plan) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
-                let script = [SHELL, &self.program].into_iter();
+        match (self.try_start(self.image, &words, plan), self.image) {
+            (Err(error), Image::Path(program)) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+                let script = [SHELL, program].into_iter();
                 let words: Vec<_> = script.chain(words.into_iter().skip(1)).collect();
-                self.try_start(SHELL, &words, plan)
+                self.try_start(&Image::Path(SHELL.to_owned()), &words, plan)
             }
-            started => started,
+            (started, _) => started,
         }
     }
 
-    fn try_start(&self, program: &CStr, words: &[&CStr], plan: &Plan<'_>) -> io::Result<Pid> {
+    fn try_start(&self, image: &Image, words: &[&CStr], plan: &Plan<'_>) -> io::Result<Started> {
         let words = pointers(words.iter().copied());
         let env = pointers(self.env.iter().map(CString::as_c_str));
         let signals = Blocked::all();
         let mut birth = Birth {
             plan,
-            program,
+            image,
             words: &words,
             env: &env,
-            mask: signals.0,
             error: None,
         };
         let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK_WORDS);
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
+        let mut pidfd: c_int = -1;
         // SAFETY: the stack is large enough and its end aligned. When `clone` returns here the new process has
         // given back what it borrows, by `execve` or by ending, so none of it is gone or used by two at once: not
-        // `birth`, the stack, or what belongs to this thread. No signal is handled in between, in the worker's
-        // memory, except the two that C keeps for itself and sends to threads of its own process only.
-        let pid = unsafe { libc::clone(born, top.cast(), flags, (&raw mut birth).cast()) };
+        // `birth`, the stack, or what belongs to this thread. No signal is handled in between, in this process's
+        // memory, except the two that C keeps for itself and sends to threads of its own process only. There is
+        // room for the descriptor that the system writes.
+        let pid = unsafe {
+            let birth = (&raw mut birth).cast();
+            libc::clone(born, top.cast(), flags, birth, &raw mut pidfd)
+        };
         let error = io::Error::last_os_error();
         drop(signals);
         // It is -1 if there is no new process, and never 0 here.
         let pid = Pid::from_raw(pid.max(0)).ok_or(error)?;
+        // SAFETY: the system has just opened it for this.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
         match birth.error {
-            None => Ok(pid),
+            None => Ok(Started {
+                pid,
+                pidfd: above_stdio(pidfd)?,
+            }),
             Some(error) => {
                 // If it can't be reaped, somebody else has done it.
                 let _ = reap(pid);
@@ -120,6 +156,36 @@ impl Spawn {
         }
     }
 }
+
+/// The same open file under a number that is none of the standard streams'. A process may have closed those, and
+/// then every new file takes the place of one.
+///
+/// # Errors
+///
+/// There are too many open files.
+pub fn above_stdio(fd: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
+    let fd = fd.into();
+    match fd.as_raw_fd() {
+        0..=2 => Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?),
+        _ => Ok(fd),
+    }
+}
+
+/// Has all files that are open in a new process, but for its standard streams, closed when it becomes the program.
+/// For [`Plan::prepare`].
+///
+/// # Errors
+///
+/// The system is older than Linux 5.11, and does not know how to.
+pub fn close_on_exec() -> io::Result<()> {
+    // SAFETY: a plain call. It concerns this new process's descriptors alone.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3, c_int::MAX, CLOSE_RANGE_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+const CLOSE_RANGE_CLOEXEC: c_int = 4;
 
 /// Waits for a child's end, after which its number may be another's.
 pub(super) fn reap(pid: Pid) -> io::Result<WaitStatus> {
@@ -142,14 +208,12 @@ fn pointers<'w>(words: impl Iterator<Item = &'w CStr>) -> Vec<*const c_char> {
     words.map(CStr::as_ptr).chain([ptr::null()]).collect()
 }
 
-/// What the new process needs to become the command, and what it leaves if that fails.
+/// What the new process needs to become the program, and what it leaves if that fails.
 struct Birth<'b> {
     plan: &'b Plan<'b>,
-    program: &'b CStr,
+    image: &'b Image,
     words: &'b [*const c_char],
     env: &'b [*const c_char],
-    /// Which signals the command has blocked: those that the worker has.
-    mask: libc::sigset_t,
     error: Option<io::Error>,
 }
 
@@ -166,24 +230,39 @@ impl Birth<'_> {
     fn become_command(&self) -> io::Result<Infallible> {
         reset_signals();
         (self.plan.prepare)()?;
-        // None of these is below 3: whoever starts a worker gives it all three, or the runtime opens them.
+        // None of these is below 3: whoever opened them saw to that.
         rustix::stdio::dup2_stdin(self.plan.stdin)?;
         rustix::stdio::dup2_stdout(self.plan.stdout)?;
         if let Some(stderr) = self.plan.stderr {
             rustix::stdio::dup2_stderr(stderr)?;
         }
-        // SAFETY: a set that was there before; and the lists end with a null, as `execve` wants.
+        // SAFETY: an empty set of this function's own; and the lists end with a null, as `execve` wants.
         unsafe {
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut());
+            let mut none: libc::sigset_t = zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
             let (words, env) = (self.words.as_ptr(), self.env.as_ptr());
-            libc::execve(self.program.as_ptr(), words, env);
+            match self.image {
+                Image::Path(path) => _ = libc::execve(path.as_ptr(), words, env),
+                Image::File(file) => {
+                    let (file, empty) = (file.as_raw_fd(), c"".as_ptr());
+                    libc::syscall(
+                        libc::SYS_execveat,
+                        file,
+                        empty,
+                        words,
+                        env,
+                        libc::AT_EMPTY_PATH,
+                    );
+                }
+            }
         }
         Err(io::Error::last_os_error())
     }
 }
 
-/// Signals do what they do by default, unless they are ignored: the worker's handlers are not the command's. A
-/// broken pipe ends it; that Rust's own programs ignore those is no affair of the command.
+/// Signals do what they do by default: neither this process's handlers nor what it ignores are the program's
+/// affair.
 fn reset_signals() {
     // SAFETY: plain calls; what is zero is the default, without flags.
     unsafe {
@@ -192,8 +271,7 @@ fn reset_signals() {
             let mut now: libc::sigaction = zeroed();
             // It refuses the two that C keeps for itself.
             let is_known = libc::sigaction(signal, ptr::null(), &raw mut now) == 0;
-            let is_ignored = now.sa_sigaction == libc::SIG_IGN && signal != libc::SIGPIPE;
-            if is_known && !is_ignored && now.sa_sigaction != libc::SIG_DFL {
+            if is_known && now.sa_sigaction != libc::SIG_DFL {
                 libc::sigaction(signal, &raw const default, ptr::null_mut());
             }
         }

@@ -4,8 +4,7 @@
     reason = "C's standard streams can only be reached through libc"
 )]
 
-use std::os::fd::IntoRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Result;
@@ -68,22 +67,6 @@ pub(crate) fn flush_c_stdout() {
     }
 }
 
-/// From now on [`is_copy`] knows.
-pub(crate) fn watch_for_copies() {
-    extern "C" fn copied() {
-        COPY.store(true, Ordering::Relaxed);
-    }
-    // SAFETY: the handler may run in any new process: it only stores a flag.
-    unsafe { libc::pthread_atfork(None, None, Some(copied)) };
-}
-
-/// Whether this process is a copy of the worker, which a call has made by `fork` and forgotten to end.
-pub(crate) fn is_copy() -> bool {
-    COPY.load(Ordering::Relaxed)
-}
-
-static COPY: AtomicBool = AtomicBool::new(false);
-
 /// Ends this process and nothing else: what is to be done at the worker's end is the worker's.
 pub(crate) fn end_copy() -> ! {
     // SAFETY: it does not return.
@@ -97,7 +80,36 @@ pub(crate) fn now() -> u64 {
     (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Opens what another process keeps open for this one.
-pub(crate) fn open_shared(path: &str) -> std::io::Result<std::fs::File> {
-    std::fs::File::options().read(true).write(true).open(path)
+/// Closes the descriptor that a path of the kind `/proc/self/fd/N` stands for, if it is one: what was inherited to
+/// connect by is of no further use.
+pub(crate) fn close_inherited(path: &std::ffi::OsStr) {
+    let number = path
+        .to_str()
+        .and_then(|path| path.strip_prefix("/proc/self/fd/"));
+    if let Some(number) = number
+        .and_then(|number| number.parse().ok())
+        .filter(|number| *number > 2)
+    {
+        // SAFETY: whoever started this process left it open for this use alone.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+}
+
+/// Takes a variable out of this process's environment.
+pub(crate) fn unset(variable: &str) {
+    // SAFETY: the process becomes a worker first thing in `main`, when no other thread reads the environment.
+    unsafe { std::env::remove_var(variable) };
+}
+
+/// Gives this process the name of its program, for `ps` and `top`. One that was started from an open file has the
+/// number of that.
+pub(crate) fn name_process() {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&program).file_name();
+    let name = name.and_then(|name| std::ffi::CString::new(name.as_encoded_bytes()).ok());
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.filter(|name| !name.is_empty()) {
+        // SAFETY: the system reads at most sixteen bytes, and no further than the zero byte.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
 }

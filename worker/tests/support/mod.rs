@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::fs::File;
+use std::io::{Cursor, IoSlice};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use protocol::Link;
 use protocol::black_box::{self, BlackBox};
+use protocol::descriptors;
 use protocol::frame::Caps;
 use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE, Token};
 use protocol::lane::Side;
@@ -127,8 +130,8 @@ impl Place {
         self.directory.path().join("link")
     }
 
-    /// A black box, and the welcome that names it.
-    pub(crate) fn black_box(&self) -> (BlackBox, Welcome) {
+    /// A black box, and its file.
+    pub(crate) fn black_box(&self) -> (BlackBox, File) {
         let path = self.directory.path().join("box");
         let options = File::options()
             .read(true)
@@ -137,7 +140,7 @@ impl Place {
             .open(&path);
         let file = options.unwrap();
         file.set_len(black_box::SIZE as u64).unwrap();
-        (BlackBox::map(&file).unwrap(), welcome(&path))
+        (BlackBox::map(&file).unwrap(), file)
     }
 
     /// The command of a worker that comes here.
@@ -161,13 +164,18 @@ impl Place {
     }
 }
 
-/// What a worker is told whose black box is there.
-pub(crate) fn welcome(black_box: &Path) -> Welcome {
-    Welcome {
+/// Lets a worker in, whose black box is this file; or nothing comes with the welcome.
+pub(crate) fn admit(link: &Link<Socket>, black_box: Option<&File>) {
+    let welcome = ToWorker::Welcome(Welcome {
         slot: SLOT,
-        black_box: black_box.to_str().unwrap().to_owned(),
-        board: None,
-    }
+        board: false,
+    });
+    let mut frame = Link::new(Cursor::new(Vec::new()));
+    frame.send(&welcome, &[]).unwrap();
+    let bytes = frame.stream().get_ref();
+    let files: Vec<_> = black_box.iter().map(|file| file.as_fd()).collect();
+    let sent = descriptors::send(link.stream(), &[IoSlice::new(bytes)], &files).unwrap();
+    assert_eq!(sent, bytes.len());
 }
 
 /// One call, as a worker has answered for it.
@@ -227,12 +235,13 @@ impl Worker {
         change: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Self {
         let place = Place::new();
-        let (black_box, welcome) = place.black_box();
+        let (black_box, file) = place.black_box();
         let child = change(&mut place.command(program)).spawn().unwrap();
         let token = place.token.clone();
         let (mut link, directory) = place.accept();
         let hello = handshake::receive(&mut link, &token).unwrap();
-        handshake::admit(&mut link, welcome).unwrap();
+        admit(&link, Some(&file));
+        handshake::await_ready(&mut link).unwrap();
         let black_box = Arc::new(black_box);
         link.share(&black_box, Side::Coordinator);
         Worker {

@@ -1,0 +1,167 @@
+//! Descriptors that travel with messages: how two processes come to share memory without a name for it.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use interprocess::local_socket::Stream;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use crate::link::Socket;
+use crate::spin::ReadAtOnce;
+
+/// How many descriptors may travel with one message: as many as Linux allows.
+pub const MOST: usize = 253;
+/// How much room the system needs for that many.
+const ROOM: usize = rustix::cmsg_space!(ScmRights(MOST));
+
+/// Writes bytes to a socket, and sends descriptors with the first of them, at most [`MOST`]. A socket that is closed
+/// is an error and no signal.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn send(
+    socket: &Socket,
+    buffers: &[IoSlice<'_>],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    let Stream::UdSocket(socket) = socket;
+    let mut room = [MaybeUninit::uninit(); ROOM];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many descriptors for one message"));
+    }
+    Ok(sendmsg(socket, buffers, &mut control, SendFlags::NOSIGNAL)?)
+}
+
+/// Descriptors that have come.
+#[derive(Debug, Clone, Default)]
+pub struct Taken(Arc<Mutex<Vec<OwnedFd>>>);
+
+impl Taken {
+    /// Those that have come since the last time, in the order in which they were sent. They are closed on exec.
+    #[must_use]
+    pub fn take(&self) -> Vec<OwnedFd> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A socket that keeps the descriptors that come with what is read from it. If there is no room for a descriptor in
+/// this process, it is lost.
+#[derive(Debug)]
+pub struct Taking {
+    socket: Socket,
+    taken: Taken,
+}
+
+impl Taking {
+    /// Takes descriptors from here on.
+    #[must_use]
+    pub fn new(socket: Socket) -> Self {
+        Taking {
+            socket,
+            taken: Taken::default(),
+        }
+    }
+
+    /// Where they are to be found.
+    #[must_use]
+    pub fn taken(&self) -> Taken {
+        self.taken.clone()
+    }
+
+    /// The socket itself.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    fn receive(&self, buffers: &mut [IoSliceMut<'_>], flags: RecvFlags) -> io::Result<usize> {
+        let Stream::UdSocket(socket) = &self.socket;
+        let mut room = [MaybeUninit::uninit(); ROOM];
+        let mut control = RecvAncillaryBuffer::new(&mut room);
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        let read = recvmsg(socket, buffers, &mut control, flags)?.bytes;
+        let came = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        });
+        for descriptors in came {
+            let mut taken = self.taken.0.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.extend(descriptors);
+        }
+        Ok(read)
+    }
+}
+
+impl Read for Taking {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.receive(&mut [IoSliceMut::new(buffer)], RecvFlags::empty())
+    }
+    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.receive(buffers, RecvFlags::empty())
+    }
+}
+
+impl ReadAtOnce for Taking {
+    fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.receive(&mut [IoSliceMut::new(buffer)], RecvFlags::DONTWAIT)
+    }
+}
+
+impl Write for Taking {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.socket.write(buffer)
+    }
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.socket.write_vectored(buffers)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use interprocess::os::unix::uds_local_socket::Stream as UnixSocket;
+
+    use super::*;
+
+    #[test]
+    fn descriptors_come_with_bytes_and_in_order() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let socket = |stream: UnixStream| Socket::from(UnixSocket::from(OwnedFd::from(stream)));
+        let (here, mut there) = (socket(here), Taking::new(socket(there)));
+        let taken = there.taken();
+        let pipes: Vec<_> = (0..MOST).map(|_| io::pipe().unwrap()).collect();
+        let ends: Vec<_> = pipes.iter().map(|(reader, _)| reader.as_fd()).collect();
+        send(&here, &[IoSlice::new(b"one")], &[]).unwrap();
+        send(&here, &[IoSlice::new(b"two")], &ends).unwrap();
+        let mut read = [0; 6];
+        there.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"onetwo");
+        let came = taken.take();
+        assert_eq!(came.len(), MOST);
+        assert!(taken.take().is_empty());
+        for (number, ((_, mut writer), reader)) in pipes.into_iter().zip(came).enumerate() {
+            writer.write_all(&[number as u8]).unwrap();
+            let mut byte = [0];
+            std::fs::File::from(reader).read_exact(&mut byte).unwrap();
+            assert_eq!(byte, [number as u8]);
+        }
+        let too_many = vec![rustix::stdio::stdin(); MOST + 1];
+        assert!(send(&here, &[IoSlice::new(b"x")], &too_many).is_err());
+        drop(here);
+        assert_eq!(there.read(&mut read).unwrap(), 0);
+    }
+}

@@ -1,0 +1,12 @@
+//! One of two builds of the same program: see [`tests::builds`].
+
+/// What tells the builds from each other.
+#[worker::task]
+fn number(_: u32) -> u32 {
+    200
+}
+
+fn main() {
+    worker::init();
+    tests::builds::run(number);
+}

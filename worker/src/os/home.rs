@@ -1,0 +1,184 @@
+//! Copies of a process, which `fork` makes: whose things are whose, and which files a copy is not to hold.
+#![expect(
+    unsafe_code,
+    reason = "what is to be done in a copy before anything else"
+)]
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering::SeqCst};
+
+/// How many copies this process is away from the one that ran `main`, as far as that was watched.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+/// The first of the places for files that only their process may hold. Each names the next; none ever goes.
+static PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
+
+/// The process that something was made in.
+///
+/// After a `fork` there are two of everything, and one link to a worker, one process id, one shared memory for both.
+/// So only the process that has made them may use them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home(u32);
+
+impl Home {
+    /// This process.
+    #[must_use]
+    pub fn here() -> Self {
+        static WATCHED: Once = Once::new();
+        // SAFETY: the handler only does what is allowed in a copy of a process that had several threads.
+        WATCHED.call_once(|| unsafe { _ = libc::pthread_atfork(None, None, Some(copied)) });
+        Home(GENERATION.load(SeqCst))
+    }
+
+    /// Whether this process is the one.
+    #[inline]
+    #[must_use]
+    pub fn is_here(self) -> bool {
+        self.0 == GENERATION.load(SeqCst)
+    }
+}
+
+/// A file that copies of this process do not hold: they close it before they do anything else.
+#[derive(Debug)]
+pub struct OwnFile {
+    place: &'static Place,
+    home: Home,
+    /// `None` only while it is being dropped.
+    file: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// A file's number, or one of the two below.
+    file: AtomicI32,
+    next: *mut Place,
+}
+
+// SAFETY: `next` never changes, and what it points to is never freed.
+unsafe impl Sync for Place {}
+// SAFETY: as above.
+unsafe impl Send for Place {}
+
+/// Nobody has it.
+const FREE: i32 = -1;
+/// It is taken, for a file that is not here yet, or was closed.
+const TAKEN: i32 = -2;
+
+impl OwnFile {
+    /// Keeps a file from copies.
+    #[must_use]
+    pub fn new(file: OwnedFd) -> Self {
+        let home = Home::here();
+        let place = free_place();
+        place.file.store(file.as_raw_fd(), SeqCst);
+        OwnFile {
+            place,
+            home,
+            file: Some(file),
+        }
+    }
+}
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        let file = self.file.take();
+        if !self.home.is_here() {
+            // It was closed, and its number may be another file's.
+            file.map(std::os::fd::IntoRawFd::into_raw_fd);
+            return;
+        }
+        // Whoever is copied between these two lines leaves it open in the copy: for a file that is being closed, that
+        // is the same as having been copied a moment earlier.
+        self.place.file.store(TAKEN, SeqCst);
+        drop(file);
+        self.place.file.store(FREE, SeqCst);
+    }
+}
+
+fn free_place() -> &'static Place {
+    let mut at = PLACES.load(SeqCst);
+    // SAFETY: places are never freed.
+    while let Some(place) = unsafe { at.as_ref() } {
+        let taken = place.file.compare_exchange(FREE, TAKEN, SeqCst, SeqCst);
+        if taken.is_ok() {
+            return place;
+        }
+        at = place.next;
+    }
+    let place = Box::leak(Box::new(Place {
+        file: AtomicI32::new(TAKEN),
+        next: ptr::null_mut(),
+    }));
+    loop {
+        place.next = PLACES.load(SeqCst);
+        let ours: *mut Place = place;
+        if PLACES
+            .compare_exchange(place.next, ours, SeqCst, SeqCst)
+            .is_ok()
+        {
+            // SAFETY: it was leaked above, and is only read from here on.
+            return unsafe { &*ours };
+        }
+    }
+}
+
+/// In the copy, before `fork` returns: atomics and system calls, and nothing else.
+extern "C" fn copied() {
+    GENERATION.fetch_add(1, SeqCst);
+    let mut at = PLACES.load(SeqCst);
+    // SAFETY: as above.
+    while let Some(place) = unsafe { at.as_ref() } {
+        let file = place.file.load(SeqCst);
+        if file >= 0 {
+            // SAFETY: a file of the process that was copied, which this one does not use: see `Home`.
+            unsafe { libc::close(file) };
+        }
+        // For this process's own.
+        place.file.store(FREE, SeqCst);
+        at = place.next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_knows_that_it_is_one_and_holds_nothing_of_its_own() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let gone = OwnFile::new(writer.try_clone().unwrap().into());
+        drop(gone);
+        let own = OwnFile::new(writer.into());
+        let home = Home::here();
+        // SAFETY: the copy calls nothing but what is allowed in one.
+        let copy = unsafe { libc::fork() };
+        if copy == 0 {
+            let code = i32::from(home.is_here()) * 2 + i32::from(!Home::here().is_here());
+            loop {
+                // SAFETY: as above. It waits to be killed, so that what it holds stays open.
+                unsafe {
+                    if code != 0 {
+                        libc::_exit(code);
+                    }
+                    libc::pause();
+                }
+            }
+        }
+        assert!(home.is_here());
+        drop(own);
+        // The end comes though the copy lives.
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+        let mut status = 0;
+        // SAFETY: this test's own child, and room for what is written.
+        unsafe {
+            libc::kill(copy, libc::SIGKILL);
+            libc::waitpid(copy, &raw mut status, 0);
+        }
+        assert!(libc::WIFSIGNALED(status), "{status}");
+    }
+}
