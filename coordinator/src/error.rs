@@ -244,6 +244,8 @@ pub enum PoolError {
     System(String),
     /// `join` before `close`: it would wait for ever.
     NotClosed,
+    /// The pool is another process's: this one is a copy of that, made by `fork`.
+    Copied,
 }
 
 impl fmt::Display for PoolError {
@@ -267,6 +269,10 @@ impl fmt::Display for PoolError {
             PoolError::Setting(why) | PoolError::System(why) => f.write_str(why),
             PoolError::NotClosed => f.write_str(
                 "the pool is still open: call close() before join(), or terminate() instead",
+            ),
+            PoolError::Copied => f.write_str(
+                "this process is a copy (made by fork) of the one that built the pool, which alone can use it: \
+                 build a pool in the copy, or before anything is copied only there where it is used",
             ),
         }
     }

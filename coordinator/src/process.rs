@@ -100,7 +100,8 @@ impl<T: Task> Process<T> {
     }
 }
 
-/// A process that was started. Dropping it terminates it.
+/// A process that was started. Dropping it terminates it. In a copy of the program, made by `fork`, it is nobody's
+/// child: it is not alive there, has no exit code, and can't be joined or signalled.
 pub struct Child<O> {
     pool: Pool,
     id: u32,
@@ -130,6 +131,9 @@ impl<O> Child<O> {
     /// Whether the process is still there.
     #[must_use]
     pub fn is_alive(&self) -> bool {
+        if self.pool.shared().is_copied() {
+            return false;
+        }
         let state = self.pool.shared().state();
         state.last_death.is_none() && state.slots_left > 0
     }
@@ -139,6 +143,9 @@ impl<O> Child<O> {
     /// with 1.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
+        if self.pool.shared().is_copied() {
+            return None;
+        }
         self.pool
             .shared()
             .state()
@@ -194,6 +201,9 @@ impl<O> Child<O> {
     }
 
     fn signal(&self, signal: crate::os::GroupSignal) {
+        if self.pool.shared().is_copied() {
+            return;
+        }
         let state = self.pool.shared().state();
         for process in state.posts.iter().filter_map(|post| post.process.as_ref()) {
             // One that may not be signalled is killed all the same.

@@ -12,6 +12,7 @@ use protocol::frame::Owned;
 use protocol::message::TaskInfo;
 use protocol::parcel::Parcel;
 use worker::private::Kept;
+use worker::private::home::Home;
 
 use crate::condition::Condition;
 use crate::data::{By, Inputs, Job, Payload, Trace, Values};
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     milestone: Condition,
     /// When the pool began, by the system's monotonic clock, in nanoseconds.
     began: u64,
+    /// The process whose pool it is.
+    home: Home,
     /// Wakes the supervisor.
     pub(crate) wake: Bell,
     /// Readable once the pool needs no more workers.
@@ -269,9 +272,17 @@ impl Shared {
             work: (0..slots).map(|_| Condition::default()).collect(),
             milestone: Condition::default(),
             began,
+            home: Home::here(),
             wake,
             stop,
         })
+    }
+
+    /// Whether this process is a copy, by `fork`, of the one whose pool it is. In a copy nothing of the pool may be
+    /// touched: there are no threads that would answer, its lock may be held for ever, and the links to the workers are
+    /// those of the other process.
+    pub(crate) fn is_copied(&self) -> bool {
+        !self.home.is_here()
     }
 
     pub(crate) fn now(&self) -> Time {

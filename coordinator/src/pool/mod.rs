@@ -32,6 +32,10 @@ use crate::{slot, supervisor};
 ///
 /// A pool can be shared by any number of threads; maps that run at the same time share its workers
 /// fairly. Dropping it terminates it.
+///
+/// A pool belongs to the process that built it. In a copy of that process, made by `fork`, every call ends at once as
+/// [cancelled](crate::Why::Cancelled), saying so, and to close, end or drop the pool does nothing there; so build it
+/// after `fork`, or after `daemon`.
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
@@ -39,7 +43,7 @@ pub struct Pool {
 }
 
 /// What a pool has done and is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Workers that got ready, replacements included.
@@ -267,6 +271,9 @@ impl Pool {
     /// Takes no further calls. Those that were submitted are finished; a stream reads no further
     /// inputs.
     pub fn close(&self) {
+        if self.shared.is_copied() {
+            return;
+        }
         self.shared.act(|state| state.jobs.close());
         self.shared.milestone();
     }
@@ -275,8 +282,11 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// The pool was not closed, or it could not work.
+    /// The pool was not closed, it could not work, or it is [another process's](PoolError::Copied).
     pub fn join(&self) -> Result<(), PoolError> {
+        if self.shared.is_copied() {
+            return Err(PoolError::Copied);
+        }
         if self.shared.state().jobs.refusal().is_none() {
             return Err(PoolError::NotClosed);
         }
@@ -289,6 +299,9 @@ impl Pool {
 
     /// Waits for the end, for at most `limit`; says whether it has come.
     pub(crate) fn wait_for_end(&self, limit: Option<Duration>) -> bool {
+        if self.shared.is_copied() {
+            return true;
+        }
         self.shared.state().hurry = true;
         self.shared.milestone();
         if !self.shared.wait_until(limit, |state| state.slots_left == 0) {
@@ -312,6 +325,9 @@ impl Pool {
     /// installs no signal handler, and its workers don't see the terminal's signals. All four may be
     /// called from any thread.
     pub fn stop(&self) {
+        if self.shared.is_copied() {
+            return;
+        }
         let now = self.shared.now();
         self.shared
             .act(|state| state.jobs.stop(now, "the pool was stopped before it began"));
@@ -321,12 +337,18 @@ impl Pool {
     /// Stops the workers that run calls (SIGSTOP), and starts nothing, until
     /// [`resume`](Self::resume). The time does not count for deadlines.
     pub fn pause(&self) {
+        if self.shared.is_copied() {
+            return;
+        }
         let now = self.shared.now();
         self.shared.act(|state| state.jobs.pause(now));
     }
 
     /// Goes on after a [`pause`](Self::pause).
     pub fn resume(&self) {
+        if self.shared.is_copied() {
+            return;
+        }
         let now = self.shared.now();
         self.shared.act(|state| state.jobs.resume(now));
     }
@@ -334,6 +356,9 @@ impl Pool {
     /// Ends the pool now: calls that wait are cancelled, workers get SIGTERM and, after the grace,
     /// SIGKILL, with all that they have started. Returns when they are gone.
     pub fn terminate(&self) {
+        if self.shared.is_copied() {
+            return;
+        }
         let now = self.shared.now();
         self.shared.act(|state| {
             let (jobs, sight) = state.jobs_and_sight();
@@ -345,6 +370,9 @@ impl Pool {
     /// What the pool has done and is doing.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        if self.shared.is_copied() {
+            return Stats::default();
+        }
         let state = self.shared.state();
         let (running, waiting) = state.jobs.load();
         let counts = state.counts;
@@ -364,6 +392,9 @@ impl Pool {
     /// Each call's output is held in its file until it is dropped, with all that is printed behind it.
     #[must_use]
     pub fn running(&self) -> Vec<RunningCall> {
+        if self.shared.is_copied() {
+            return Vec::new();
+        }
         self.shared.act(|state| {
             let now = self.shared.now();
             let slots = (0..state.posts.len()).map(SlotId);
@@ -376,6 +407,9 @@ impl Pool {
     /// The workers that live now.
     #[must_use]
     pub fn workers(&self) -> Vec<Worker> {
+        if self.shared.is_copied() {
+            return Vec::new();
+        }
         let now = self.shared.now();
         let mut state = self.shared.state();
         let (jobs, sight) = state.jobs_and_sight();
@@ -400,9 +434,12 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// No worker could be started.
+    /// No worker could be started, or the pool is [another process's](PoolError::Copied).
     pub fn tasks(&self) -> Result<Arc<[TaskInfo]>, PoolError> {
         let shared = &self.shared;
+        if shared.is_copied() {
+            return Err(PoolError::Copied);
+        }
         shared.wait_until(None, |state| {
             state.tasks.is_some() || state.failure.is_some() || !state.jobs.wants_worker()
         });
@@ -423,6 +460,14 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if self.shared.is_copied() {
+            // The threads are not here.
+            let threads = self
+                .threads
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner);
+            return std::mem::forget(std::mem::take(threads));
+        }
         self.terminate();
     }
 }

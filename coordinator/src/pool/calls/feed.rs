@@ -92,6 +92,10 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         if self.inputs.is_none() {
             return false;
         }
+        if self.reports.is_copied() {
+            self.inputs = None;
+            return false;
+        }
         let Some(room) = self.room() else {
             if self.reports.is_sealed() {
                 self.stop_reading();

@@ -30,6 +30,9 @@ impl<C: Codec> Inputs<C> {
             id,
             watcher,
         } = &*self.under;
+        if shared.is_copied() {
+            return Err(Refused);
+        }
         let mut chunk = Chunk::default();
         let encoded = chunk.add(shared.board(), |sheet| self.codec.encode(input, sheet));
         let mut state = shared.state();
@@ -84,6 +87,9 @@ impl<C: Codec> Inputs<C> {
             id,
             watcher,
         } = &*self.under;
+        if shared.is_copied() {
+            return Err(Refused);
+        }
         let mut state = shared.state();
         loop {
             match state.jobs.room(*id) {
@@ -154,13 +160,17 @@ pub(super) fn push_ended(state: &mut State, map: MapId, why: String, now: Time) 
 
 impl<C> Drop for Inputs<C> {
     fn drop(&mut self) {
+        if self.under.shared.is_copied() {
+            return;
+        }
         self.under
             .shared
             .act(|state| state.jobs.seal(self.under.id));
     }
 }
 
-/// The inputs can't be taken: the pool, or whoever takes the results, wants no more.
+/// The inputs can't be taken: the pool, or whoever takes the results, wants no more; or the pool is another
+/// process's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused;
 

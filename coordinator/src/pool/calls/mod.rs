@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::codec::Codec;
 use crate::data::{Encoded, Job, Trace};
-use crate::error::{CallError, Details, Why};
+use crate::error::{CallError, Details, PoolError, Why};
 use crate::output::{Captured, Forwarder, Output, TAIL};
 use crate::scheduler::{Ended, MapId, MapSpec, Take};
-use crate::shared::{Shared, Watcher};
+use crate::shared::{Shared, State, Watcher};
 
 pub(super) use feed::Feed;
 pub use feed::{Stream, StreamUnordered};
@@ -73,6 +73,9 @@ struct Under {
 impl Under {
     /// Cancels what has not ended.
     fn cancel(&self, note: &str) {
+        if self.shared.is_copied() {
+            return;
+        }
         let now = self.shared.now();
         self.shared.act(|state| {
             let (jobs, sight) = state.jobs_and_sight();
@@ -81,7 +84,7 @@ impl Under {
     }
 
     fn has_result(&self) -> bool {
-        self.shared.state().jobs.has_result(self.id)
+        self.shared.is_copied() || self.shared.state().jobs.has_result(self.id)
     }
 
     /// Reports what workers have finished and not said yet.
@@ -97,6 +100,9 @@ impl Under {
 
 impl Drop for Under {
     fn drop(&mut self) {
+        if self.shared.is_copied() {
+            return;
+        }
         self.shared.act(|state| {
             state.jobs.forget(self.id);
             Shared::unwatch(state, self.id);
@@ -149,14 +155,18 @@ pub(super) fn open<C: Codec>(
 ) -> (Option<Inputs<C>>, Reports<C>) {
     let job = Arc::new(codec.job());
     let spec = spec(Arc::clone(&job));
-    let opened = shared.act(|state| {
+    let open = |state: &mut State| {
         let id = state.jobs.open(spec)?;
         Ok(Arc::new(Under {
             shared: Arc::clone(shared),
             id,
             watcher: Shared::watch(state, id),
         }))
-    });
+    };
+    let opened = match shared.is_copied() {
+        true => Err(PoolError::Copied.to_string()),
+        false => shared.act(open),
+    };
     let forwarder = (shared.output() == Output::Forward).then(Forwarder::default);
     let inputs = opened.as_ref().ok().map(|under| Inputs {
         under: Arc::clone(under),
@@ -249,6 +259,9 @@ impl<C: Codec> Reports<C> {
     ) -> Poll<Option<Report<C::Output>>> {
         if let Some(report) = self.next_of_run() {
             return Poll::Ready(Some(report));
+        }
+        if self.is_copied() {
+            self.state = Err(Some(PoolError::Copied.to_string()));
         }
         let under = match &mut self.state {
             Ok(under) => under,
@@ -348,6 +361,13 @@ impl<C: Codec> Reports<C> {
         }
     }
 
+    /// Whether the map is another process's.
+    fn is_copied(&self) -> bool {
+        self.state
+            .as_ref()
+            .is_ok_and(|under| under.shared.is_copied())
+    }
+
     fn is_sealed(&self) -> bool {
         self.state
             .as_ref()
@@ -432,6 +452,9 @@ impl<C: Codec> Iterator for Reports<C> {
 /// the same: now if it has ended, or else by its slot when it does.
 pub(super) fn detach<C: Codec>(mut reports: Reports<C>) {
     reports.let_go = true;
+    if reports.is_copied() {
+        return;
+    }
     if let Ok(under) = &reports.state {
         under.shared.act(|state| state.jobs.detach(under.id));
     }
