@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use interprocess::local_socket::Listener;
-use interprocess::local_socket::traits::{Listener as _, Stream as _, StreamCommon as _};
+use interprocess::local_socket::traits::{Stream as _, StreamCommon as _};
 use protocol::black_box::{self, BlackBox};
 use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE, Token};
 use protocol::lane::Side;
@@ -109,13 +109,14 @@ pub(crate) struct Worker {
 /// Where a coordinator and a worker meet. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct MeetingPlace {
-    // The listener removes its socket, and must do so before the directory goes.
     listener: Listener,
     name: PathBuf,
     /// `None` once nothing of it is left to be seen.
     directory: Option<Directory>,
     /// What `name` stands for then, in a process that inherits it.
     door: Option<OwnedFd>,
+    /// Whose it is: who may connect.
+    user: u32,
     token: Token,
 }
 
@@ -125,7 +126,7 @@ struct Directory(PathBuf);
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // The listener may have removed its socket already. What can't be removed stays.
+        // What can't be removed stays.
         let _ = std::fs::remove_file(self.0.join("link"));
         let _ = std::fs::remove_dir(&self.0);
     }
@@ -135,7 +136,7 @@ impl MeetingPlace {
     fn new() -> io::Result<Self> {
         let directory = Directory(os::private_directory()?.keep());
         let name = directory.0.join("link");
-        let listener = link::listen(name.as_os_str())?;
+        let listener = os::listen(&name)?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         Ok(MeetingPlace {
@@ -143,6 +144,7 @@ impl MeetingPlace {
             name,
             directory: Some(directory),
             door: None,
+            user: os::effective_user(),
             token: Token::from_random(random),
         })
     }
@@ -187,7 +189,7 @@ impl Launcher {
             return self.admit(&place, slot, stop, None, None);
         }
         let place = match place {
-            Some(place) => place,
+            Some(place) if place.user == os::effective_user() => place,
             place => place.insert(MeetingPlace::hidden().map_err(no_socket)?),
         };
         let files = match self.output {
@@ -408,7 +410,7 @@ fn accept(
     place: &MeetingPlace,
     process: Option<&WorkerProcess>,
 ) -> Result<(Socket, Option<u32>), HandshakeError> {
-    let stream = place.listener.accept().map_err(broken)?;
+    let stream = os::accept(&place.listener).map_err(broken)?;
     // On some systems a connection inherits this from its listener.
     stream.set_nonblocking(false).map_err(broken)?;
     let peer = stream.peer_creds().map_err(broken)?;

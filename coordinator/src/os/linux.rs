@@ -7,7 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use interprocess::local_socket::traits::Listener as _;
 use interprocess::local_socket::{Listener, Stream};
+use protocol::link;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, OFlags, SealFlags};
 use rustix::process::Resource;
@@ -90,6 +92,19 @@ pub(crate) fn stop_talking(socket: &Stream) {
 pub(crate) fn socket_fd(socket: &Stream) -> BorrowedFd<'_> {
     let Stream::UdSocket(socket) = socket;
     socket.as_fd()
+}
+
+/// Listens on a socket with this path. Who has made it removes it.
+pub(crate) fn listen(path: &Path) -> io::Result<Listener> {
+    let Listener::UdSocket(mut listener) = link::listen(path.as_os_str())?;
+    listener.do_not_reclaim_name_on_drop();
+    Ok(Listener::UdSocket(above_stdio(listener)?.into()))
+}
+
+/// Takes one connection.
+pub(crate) fn accept(listener: &Listener) -> io::Result<Stream> {
+    let Stream::UdSocket(stream) = listener.accept()?;
+    Ok(Stream::UdSocket(above_stdio(stream)?.into()))
 }
 
 /// Readable when someone has connected.
