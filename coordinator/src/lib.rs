@@ -61,6 +61,10 @@ pub use worker::Shared;
 /// ```
 #[must_use]
 pub fn available_workers() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    processors.min(pool::most_workers()).max(1)
+    processors().min(pool::most_workers()).max(1)
+}
+
+/// How many processors this process may use.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

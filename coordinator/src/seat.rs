@@ -234,6 +234,7 @@ impl Seat {
         let count = count.ok_or_else(|| {
             LinkError::Malformed("a reply to more calls than a batch has".to_owned())
         })?;
+        let worked = Duration::from_nanos(values.nanos.sum());
         let (lens, nanos) = (values.lens.to_vec(), values.nanos.to_vec());
         let values = Values::new(first + u64::from(at), lens, nanos, payload)
             .map(Arc::new)
@@ -245,6 +246,7 @@ impl Seat {
         shared
             .act(|state| {
                 let mut news = 0;
+                state.jobs.worked(running, worked);
                 state.jobs.values(running, at, count, now, |fresh| {
                     news = fresh.end - fresh.start;
                     let bytes = values.size(fresh.start - at, fresh.end - at);
@@ -284,6 +286,7 @@ impl Seat {
         shared
             .act(|state| {
                 let succeeded = result.is_ok();
+                state.jobs.worked(running, elapsed);
                 let (jobs, sight) = state.jobs_and_sight();
                 let news = jobs.reply(running, reply.at, result, (trace, bytes), now, &sight)?;
                 state.posts[self.slot.0].calls += 1;

@@ -86,7 +86,8 @@ pub(crate) struct State {
     pub(crate) counts: Counts,
     /// Somebody waits for the pool's end.
     pub(crate) hurry: bool,
-    /// The slots that wait for calls, the one that has waited least last: its worker's memory is warm.
+    /// The slots that wait for calls, the one that is best woken up last: it has waited least, so its worker's memory is
+    /// warm, and keeps no watch.
     sleeping: Vec<SlotId>,
     /// Where a slot's worker is while the slot waits.
     parked: Vec<Parked>,
@@ -338,12 +339,11 @@ impl Shared {
             }
         } else {
             // A slot that does not sleep looks for calls by itself before it does.
-            for _ in 0..work {
-                let Some(slot) = state.sleeping.pop() else {
-                    break;
-                };
+            let woken = work.min(state.sleeping.len());
+            for slot in state.sleeping.drain(state.sleeping.len() - woken..) {
                 self.work[slot.0].notify_one();
             }
+            state.jobs.woken(woken);
         }
         for (slot, stage) in signals {
             self.signal(state, slot, stage);
@@ -400,7 +400,12 @@ impl Shared {
         mut limit: Option<Duration>,
     ) -> (MutexGuard<'s, State>, Parked) {
         state.parked[slot.0] = parked;
-        state.sleeping.push(slot);
+        match limit {
+            // One that keeps watch is woken up for other things only if there is nobody else: another would have to
+            // be woken up to keep watch instead.
+            Some(_) => state.sleeping.insert(0, slot),
+            None => state.sleeping.push(slot),
+        }
         loop {
             state = self.work[slot.0].wait(state, limit);
             state.sleeping.retain(|sleeping| *sleeping != slot);
@@ -444,7 +449,10 @@ impl Shared {
             }
             Parked::InUse | Parked::Gone => false,
         };
-        state.parked[slot.0] = parked;
+        state.parked[slot.0] = match parked {
+            Parked::Here(seat, idle) if stays => Parked::Here(seat, idle.waits()),
+            parked => parked,
+        };
         if stays {
             state.sleeping.push(slot);
         } else {
@@ -477,7 +485,11 @@ impl Shared {
     /// Tells those in [`wait_until`](Self::wait_until) to look again.
     pub(crate) fn milestone(&self) {
         self.milestone.notify_all();
-        self.wake_slots();
+    }
+
+    /// Has a slot look again at what became of its worker.
+    pub(crate) fn wake_slot(&self, slot: SlotId) {
+        self.work[slot.0].notify_all();
     }
 
     pub(crate) fn watch(state: &mut State, map: MapId) -> Arc<Watcher> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::os::{self, WorkerProcess};
-use crate::scheduler::Time;
+use crate::scheduler::{SlotId, Time};
 use crate::shared::{Shared, State};
 
 /// How long it sleeps at most while a call has a deadline. One that sleeps longer by as much again was
@@ -112,5 +112,6 @@ fn bury(shared: &Shared, slot: usize, process: &Arc<WorkerProcess>) {
         }
     }
     drop(state);
+    shared.wake_slot(SlotId(slot));
     shared.milestone();
 }

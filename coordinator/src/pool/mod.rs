@@ -26,7 +26,7 @@ use crate::error::{CallError, PoolError};
 use crate::output::Captured;
 use crate::scheduler::{RestartLimit, Scheduler, SlotId};
 use crate::shared::{Config, Shared};
-use crate::{slot, supervisor};
+use crate::{processors, slot, supervisor};
 
 /// A fixed number of worker processes that run calls.
 ///
@@ -131,7 +131,7 @@ impl Pool {
     /// Starts the threads.
     fn start(config: Config, restart_limit: RestartLimit) -> Result<Pool, PoolError> {
         let slots = config.slots;
-        let jobs = Scheduler::new(slots, restart_limit);
+        let jobs = Scheduler::new(slots, processors(), restart_limit);
         let refused = |what: &str, error: std::io::Error| {
             PoolError::System(format!("the pool could not be made: {what}: {error}"))
         };

@@ -46,11 +46,10 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     /// business; a map that is sealed cancels them at once.
     pub(crate) fn push(&mut self, map: MapId, inputs: I) -> u64 {
         let sealed = self.is_sealed(map);
-        let count = inputs.count() as usize;
         let first = self.with_map(map, |map| map.push(inputs));
         match sealed {
             true => _ = self.effects.wake.insert(map),
-            false => self.effects.work += count,
+            false => self.call_for(map),
         }
         first
     }

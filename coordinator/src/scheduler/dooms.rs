@@ -199,7 +199,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let (map, first) = (busy.map, busy.first + u64::from(kept));
         if self.maps.contains_key(&map) {
             self.with_map(map, |map| map.give_back(first, count));
-            self.effects.work += count as usize;
+            self.call_for(map);
             self.effects.wake.insert(map);
             self.forget_if_done(map);
         }

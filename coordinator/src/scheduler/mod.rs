@@ -16,7 +16,7 @@
 //! ```
 //!
 //! `map` holds the calls of one map, `slot` the state of one slot. What concerns both is here and in
-//! `callers`, `reports` and `dooms`, by who comes with it: callers, slots, or time.
+//! `callers`, `reports` and `dooms`, by who comes with it: callers, slots, or time; `watch` says who is woken up.
 
 mod callers;
 mod dooms;
@@ -26,6 +26,7 @@ mod reports;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub(crate) use slot::{Current, Idle, Loss, Running, Seen, Sight, Stage};
 use crate::error::Why;
 use map::{Map, Settled};
 use slot::{Busy, Doom, Doomed, End, Slot};
+use watch::Watch;
 
 /// A point in time: how long the pool has existed.
 pub(crate) type Time = Duration;
@@ -160,11 +162,17 @@ pub(crate) struct Scheduler<J, I, T> {
     failed_starts: Vec<Time>,
     /// Whether any worker ever got ready.
     lived: bool,
+    /// How many processors there are to run calls.
+    processors: usize,
+    /// How many slots were woken up and have not asked for calls since.
+    coming: usize,
+    /// The slot that looks again, of those that have nothing to do.
+    watch: Option<Watch>,
     effects: Effects,
 }
 
 impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
-    pub(crate) fn new(slots: usize, restart_limit: RestartLimit) -> Self {
+    pub(crate) fn new(slots: usize, processors: usize, restart_limit: RestartLimit) -> Self {
         Scheduler {
             phase: Phase::Open,
             slots: (0..slots).map(|_| Slot::Starting).collect(),
@@ -177,6 +185,9 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             restart_limit,
             failed_starts: Vec::new(),
             lived: false,
+            processors,
+            coming: 0,
+            watch: None,
             effects: Effects::default(),
         }
     }
@@ -294,7 +305,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
                     self.delayed.insert((at, id, index));
                 }
                 // A slot that waits must wait for this, too.
-                self.effects.work += 1;
+                self.call(1);
                 if visible {
                     self.effects.wake.insert(id);
                 }
@@ -311,14 +322,6 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         }
         self.forget_if_done(id);
         self.leave_if_drained();
-    }
-
-    /// A slot that may have been woken up for what there is to do does something else: another one
-    /// must look.
-    fn pass_on(&mut self) {
-        if !self.ready.is_empty() || !self.delayed.is_empty() {
-            self.effects.work += 1;
-        }
     }
 
     fn promote_delayed(&mut self, now: Time) {

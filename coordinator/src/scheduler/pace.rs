@@ -6,11 +6,15 @@
 
 use std::time::Duration;
 
+use super::watch::WAKE;
+
 /// How long a batch is to take: some hundred times what it costs to send one.
 const TARGET: Duration = Duration::from_millis(4);
 /// What a batch takes at least, if there are calls enough: sharing less than that out costs more than it
 /// saves.
 const LEAST: Duration = Duration::from_micros(150);
+/// Calls below this are short.
+const SHORT: Duration = Duration::from_micros(20);
 /// How much larger a batch may be than the one before.
 const GROWTH: u32 = 8;
 
@@ -31,10 +35,12 @@ impl Pace {
         }
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let cost = (took / u64::from(calls)).max(1);
-        // What came last counts half, so that a single slow call is forgotten after a few batches.
+        // What is measured may be too long, because the worker had to wait for a processor, but hardly too short. So a
+        // batch that took longer than those before counts a quarter.
         self.cost = match self.cost {
             0 => cost,
-            before => before / 2 + cost / 2 + 1,
+            before if cost < before => cost,
+            before => before + (cost - before) / 4 + 1,
         };
         self.largest = self.largest.max(calls);
     }
@@ -53,6 +59,18 @@ impl Pace {
             .min(self.largest.saturating_mul(GROWTH))
             .min(by_share.max(calls(LEAST)))
             .clamp(1, super::MOST_CALLS)
+    }
+
+    /// How many slots so many calls are worth waking, if what they cost is known.
+    pub(super) fn worth(&self, calls: usize) -> Option<usize> {
+        let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+        let wakes = self.estimate(calls).as_nanos() / WAKE.as_nanos();
+        (self.cost > 0).then(|| usize::try_from(wakes).unwrap_or(usize::MAX))
+    }
+
+    /// Whether calls are so short that they hardly wait for anything.
+    pub(super) fn is_short(&self) -> bool {
+        self.estimate(1) < SHORT
     }
 
     /// How long so many calls will take, as far as one can tell.

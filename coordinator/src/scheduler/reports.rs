@@ -1,8 +1,10 @@
 //! What slots report: that they have a worker, what became of their calls, and that it died.
 
+use std::time::Duration;
+
 use super::{
-    Busy, Idle, Inputs, Loss, MOST_CALLS, Map, MapId, Next, RestartLimit, Running, STUCK,
-    Scheduler, Sight, Slot, SlotId, Time,
+    Busy, Idle, Inputs, Loss, MOST_CALLS, Map, MapId, Next, RestartLimit, Running, Scheduler,
+    Sight, Slot, SlotId, Time,
 };
 use crate::error::Why;
 
@@ -11,7 +13,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     pub(crate) fn ready(&mut self, slot: SlotId) -> Idle {
         self.lived = true;
         self.slots[slot.0] = Slot::Idle;
-        Idle { slot }
+        Idle::fresh(slot)
     }
 
     /// What a slot with an idle worker is to do, which may run at most so many calls.
@@ -23,20 +25,23 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         sight: &impl Sight,
     ) -> Next<J, I> {
         self.promote_delayed(now);
+        let slot = idle.slot;
+        // Whoever looks because it is time, or has just done with something else, takes what there is.
+        let eager = self.end_watch(slot, now) || idle.is_fresh;
+        if !idle.is_fresh {
+            self.coming = self.coming.saturating_sub(1);
+        }
         if self.is_drained() {
             return Next::Leave;
         }
         if self.paused.is_some() {
-            return Next::Wait(idle, None);
+            return Next::Wait(Idle::waiting(slot), None);
         }
-        if self.ready.is_empty() {
+        if eager && self.ready.is_empty() {
             self.take_back(now, sight);
         }
-        let Some((_, _, map)) = self.ready.first().copied() else {
-            let delayed = self.delayed.first().map(|(time, ..)| *time);
-            // What a worker has not begun may be worth taking in a moment.
-            let look = self.has_spare().then(|| now.saturating_add(STUCK));
-            return Next::Wait(idle, delayed.into_iter().chain(look).min());
+        let Some(map) = self.next_map(eager) else {
+            return self.wait(slot, now);
         };
         self.turn += 1;
         let (turn, slots) = (self.turn, self.slots.len());
@@ -44,7 +49,6 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             map.turn = turn;
             map.next_batch(most.clamp(1, MOST_CALLS), slots)
         });
-        self.pass_on();
         let limits = self.maps.get(&map).map(|map| map.spec.limits);
         let limits = limits.unwrap_or_default();
         self.effects.rearm |= limits.timeout.is_some() || limits.memory.is_some();
@@ -55,11 +59,9 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             self.effects.wake.insert(map);
         }
         let busy = Busy::new(map, &batch, now, limits);
-        self.slots[idle.slot.0] = Slot::Busy(busy);
-        let running = Running {
-            slot: idle.slot,
-            map,
-        };
+        self.slots[slot.0] = Slot::Busy(busy);
+        self.pass_on();
+        let running = Running { slot, map };
         Next::Run(running, batch)
     }
 
@@ -108,6 +110,13 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             self.settled_values(map, first, count, trace, bytes);
         }
         Ok(())
+    }
+
+    /// The worker has worked for so long on calls that it has answered for, by its own word.
+    pub(crate) fn worked(&mut self, running: &Running, time: Duration) {
+        if let Some(busy) = self.slots[running.slot.0].busy_mut() {
+            busy.worked = busy.worked.saturating_add(time);
+        }
     }
 
     /// One call has ended, by the worker's word; what is left of it has so many bytes.
@@ -193,12 +202,17 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             return Err(running);
         }
         if let Some(busy) = self.slots[running.slot.0].busy() {
-            let (calls, took) = (busy.limit, now.saturating_sub(busy.begun));
-            self.released(running.map, |map| map.pace.learn(calls, took));
+            // What the message took, and what the worker waited for a processor, is none of the calls' cost.
+            let took = busy.worked.min(now.saturating_sub(busy.begun));
+            let calls = busy.limit;
+            self.released(running.map, |map| {
+                map.pace.learn(calls, took);
+                map.held_up = false;
+            });
         }
         self.slots[running.slot.0] = Slot::Idle;
         self.leave_if_drained();
-        Ok(Idle { slot: running.slot })
+        Ok(Idle::fresh(running.slot))
     }
 
     pub(super) fn released(&mut self, id: MapId, and: impl FnOnce(&mut Map<J, I, T>)) {
@@ -245,7 +259,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         if behind < busy.limit && self.maps.contains_key(&busy.map) {
             let count = busy.limit - behind;
             self.with_map(busy.map, |map| map.give_back(index(behind), count));
-            self.effects.work += count as usize;
+            self.call_for(busy.map);
         }
         for call in busy.reported..behind {
             let why = match doomed.filter(|doomed| doomed.call == Some(call)) {
@@ -280,6 +294,8 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     /// The worker died, or was let go, while it had nothing to do.
     pub(crate) fn idle_died(&mut self, idle: Idle) {
         self.slots[idle.slot.0] = Slot::Starting;
+        self.end_watch(idle.slot, Time::ZERO);
+        self.coming = self.coming.saturating_sub(1);
         self.pass_on();
     }
 

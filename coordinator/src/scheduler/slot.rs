@@ -22,6 +22,29 @@ pub(super) const ANSWER: Duration = Duration::from_secs(1);
 #[must_use = "the slot's worker would never be used again"]
 pub(crate) struct Idle {
     pub(super) slot: SlotId,
+    /// It has just come to have nothing to do, and has not waited.
+    pub(super) is_fresh: bool,
+}
+
+impl Idle {
+    pub(super) fn fresh(slot: SlotId) -> Self {
+        Idle {
+            slot,
+            is_fresh: true,
+        }
+    }
+
+    pub(super) fn waiting(slot: SlotId) -> Self {
+        Idle {
+            slot,
+            is_fresh: false,
+        }
+    }
+
+    /// It is to wait until it is woken up.
+    pub(crate) fn waits(self) -> Self {
+        Self::waiting(self.slot)
+    }
 }
 
 /// A worker that has been given a batch, and has not answered for all of it.
@@ -133,6 +156,8 @@ pub(super) struct Busy {
     /// in the black box.
     pub(super) reported: u32,
     pub(super) begun: Time,
+    /// How long the worker has worked on those that it has answered for, by its own word.
+    pub(super) worked: Duration,
     /// When the call that is running began, as far as one knows.
     pub(super) since: Time,
     pub(super) limits: Limits,
@@ -173,6 +198,7 @@ impl Busy {
             heard: 0,
             reported: 0,
             begun: now,
+            worked: Duration::ZERO,
             since: now,
             limits,
             end: End::Open,

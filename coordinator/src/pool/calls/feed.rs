@@ -17,7 +17,9 @@ use crate::pool::codec::{Codec, Typed};
 /// there, also where reading an input takes its time, and workers still have something to do.
 const STEP: usize = 8;
 /// How many are read at most, if reading them takes next to no time.
-const LARGE_STEP: usize = 1024;
+const LARGE_STEP: usize = 4096;
+/// After how many one looks how long they have taken.
+const OFTEN: usize = 64;
 /// What reading some inputs may take for more to be read the next time.
 const QUICK: Duration = Duration::from_micros(100);
 
@@ -111,7 +113,7 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         // An input that is slow to come must not keep results waiting that are there.
         self.step = match began.elapsed() {
             quick if quick < QUICK => (self.step * 2).min(LARGE_STEP),
-            _ => STEP,
+            _ => (self.step / 2).max(STEP),
         };
         more
     }
@@ -132,9 +134,13 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         // in coming, and those before it are not to wait for it.
         let most = most.min(inputs.size_hint().0.max(1));
         let (chunk, mut refused) = (&mut self.chunk, None);
+        let began = Instant::now();
         let board = sender.under.shared.board();
         let read = panic::catch_unwind(AssertUnwindSafe(|| {
-            for _ in 0..most {
+            for number in 0..most {
+                if number > 0 && number % OFTEN == 0 && began.elapsed() >= QUICK {
+                    break;
+                }
                 let Some(input) = inputs.next() else {
                     return false;
                 };

@@ -205,6 +205,8 @@ pub(super) struct Map<J, I, T> {
     sealed: bool,
     cut: Option<Cut>,
     pub(super) detached: bool,
+    /// Calls have waited for a slot that was expected back sooner.
+    pub(super) held_up: bool,
     /// When it was served last.
     pub(super) turn: u64,
 }
@@ -230,6 +232,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             sealed: false,
             cut: None,
             detached: false,
+            held_up: false,
             turn: 0,
         }
     }
@@ -241,6 +244,25 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
     /// How urgently it wants to be served, least first; `None` if it has nothing to run.
     pub(super) fn rank(&self) -> Option<(u32, u64)> {
         (!self.ready.is_empty()).then_some((self.slots, self.turn))
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// How many more slots the calls that are ready are worth waking. None, if they take less than that and a slot is
+    /// busy with the map already, and so back soon. Calls that are very short wait for nothing but a processor, so it
+    /// helps nobody if more slots are busy with them than there are; and as long as nobody knows what they take, twice
+    /// as many are tried.
+    pub(super) fn worth_waking(&self, processors: usize) -> usize {
+        let (ready, busy) = (self.ready_calls, self.slots as usize);
+        let worth = match self.pace.worth(ready) {
+            _ if self.held_up => ready,
+            Some(worth) if self.pace.is_short() => worth.min(processors.saturating_sub(busy)),
+            Some(worth) => worth,
+            None => (2 * processors).saturating_sub(busy),
+        };
+        worth.max(usize::from(busy == 0)).min(ready)
     }
 
     pub(super) fn has_room(&self) -> bool {

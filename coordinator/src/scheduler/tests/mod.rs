@@ -91,6 +91,7 @@ fn millis(ms: u64) -> Duration {
 fn jobs(slots: usize) -> Jobs {
     Scheduler::new(
         slots,
+        2,
         RestartLimit {
             count: 3,
             per: millis(1000),
@@ -149,6 +150,8 @@ fn answer(
     now: Time,
 ) -> Idle {
     workers.finish(running.slot.0);
+    let began = jobs.slots[running.slot.0].busy().map(|busy| busy.since);
+    jobs.worked(&running, now.saturating_sub(began.unwrap_or(now)));
     jobs.reply(&running, 0, result, (0, 0), now, workers)
         .unwrap();
     jobs.idle_again(running, now).unwrap()
