@@ -27,6 +27,14 @@ pub(crate) fn start(
 ) -> Result<Worker, PoolError> {
     // Slots are counted from 1 where people see them.
     let number = u32::try_from(slot.0 + 1).unwrap_or(u32::MAX);
+    // Those that are started by hand come when they come.
+    let turn = match shared.config.launcher.manual {
+        Some(_) => None,
+        None => match shared.turn_to_start() {
+            None => return Err(cannot_start(shared, "the pool ended before".to_owned())),
+            turn => turn,
+        },
+    };
     let started = shared
         .config
         .launcher
@@ -38,6 +46,7 @@ pub(crate) fn start(
                 ..Post::default()
             };
         })
+        .inspect(|_| drop(turn))
         .and_then(|worker| match &shared.config.initializer {
             Some(initializer) => initialize(shared, worker, initializer),
             None => Ok(worker),

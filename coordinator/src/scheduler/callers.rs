@@ -14,7 +14,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         self.refusal().map_or(Ok(()), Err)?;
         let id = MapId(self.next_map);
         self.next_map += 1;
-        self.maps.insert(id, Map::new(spec));
+        self.maps.insert(id, Map::new(spec, self.processors));
         Ok(id)
     }
 

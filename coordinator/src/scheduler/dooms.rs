@@ -152,8 +152,9 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     }
 
     /// Takes back calls that a worker has not started, for one that has nothing to do: all of them if
-    /// the call before them takes long, or else half, if there is enough to make it worth while.
-    pub(super) fn take_back(&mut self, now: Time, sight: &impl Sight) {
+    /// the call before them takes long, or else half, if there is enough to make it worth while. Whether there are
+    /// any to take now.
+    pub(super) fn take_back(&mut self, now: Time, sight: &impl Sight) -> bool {
         let mut best: Option<(u32, SlotId, u32)> = None;
         for slot in self.busy_slots() {
             let Some(busy) = self.slots[slot.0].busy() else {
@@ -183,6 +184,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             let kept = sight.lower(slot, keep);
             self.retract(slot, kept, now);
         }
+        !self.ready.is_empty()
     }
 
     /// A slot's worker keeps only so many calls of its batch: the others wait again.

@@ -26,6 +26,7 @@ mod reports;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};

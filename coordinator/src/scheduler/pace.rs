@@ -13,16 +13,21 @@ const TARGET: Duration = Duration::from_millis(4);
 /// What a batch takes at least, if there are calls enough: sharing less than that out costs more than it
 /// saves.
 const LEAST: Duration = Duration::from_micros(150);
-/// Calls below this are short.
-const SHORT: Duration = Duration::from_micros(20);
 /// How much larger a batch may be than the one before.
 const GROWTH: u32 = 8;
+
+/// How many batches tell what calls cost.
+const RECENT: usize = 8;
 
 /// The pace of one map.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Pace {
     /// What a call costs, in nanoseconds; 0 if nobody knows.
     cost: u64,
+    /// What a call cost in each of the last batches.
+    costs: [u64; RECENT],
+    /// How many batches there were.
+    learned: usize,
     /// How many calls were in the largest batch so far.
     largest: u32,
 }
@@ -35,13 +40,14 @@ impl Pace {
         }
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let cost = (took / u64::from(calls)).max(1);
-        // What is measured may be too long, because the worker had to wait for a processor, but hardly too short. So a
-        // batch that took longer than those before counts a quarter.
-        self.cost = match self.cost {
-            0 => cost,
-            before if cost < before => cost,
-            before => before + (cost - before) / 4 + 1,
-        };
+        self.costs[self.learned % RECENT] = cost;
+        self.learned += 1;
+        // What is measured may be too long, because the worker was new or had to wait for a processor, but hardly too
+        // short. So a few batches that took longer than the others don't count.
+        let mut costs = self.costs;
+        let known = &mut costs[..self.learned.min(RECENT)];
+        known.sort_unstable();
+        self.cost = known[known.len() / 4];
         self.largest = self.largest.max(calls);
     }
 
@@ -66,11 +72,6 @@ impl Pace {
         let calls = u32::try_from(calls).unwrap_or(u32::MAX);
         let wakes = self.estimate(calls).as_nanos() / WAKE.as_nanos();
         (self.cost > 0).then(|| usize::try_from(wakes).unwrap_or(usize::MAX))
-    }
-
-    /// Whether calls are so short that they hardly wait for anything.
-    pub(super) fn is_short(&self) -> bool {
-        self.estimate(1) < SHORT
     }
 
     /// How long so many calls will take, as far as one can tell.

@@ -26,8 +26,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     ) -> Next<J, I> {
         self.promote_delayed(now);
         let slot = idle.slot;
-        // Whoever looks because it is time, or has just done with something else, takes what there is.
-        let eager = self.end_watch(slot, now) || idle.is_fresh;
+        let is_due = self.end_watch(slot, now);
         if !idle.is_fresh {
             self.coming = self.coming.saturating_sub(1);
         }
@@ -37,16 +36,16 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         if self.paused.is_some() {
             return Next::Wait(Idle::waiting(slot), None);
         }
-        if eager && self.ready.is_empty() {
-            self.take_back(now, sight);
-        }
-        let Some(map) = self.next_map(eager) else {
+        let looks = self.ready.is_empty() && (is_due || idle.is_fresh);
+        let took_back = looks && self.take_back(now, sight);
+        let Some(map) = self.next_map(!idle.is_fresh && !took_back) else {
             return self.wait(slot, now);
         };
         self.turn += 1;
         let (turn, slots) = (self.turn, self.slots.len());
         let batch = self.with_map(map, |map| {
             map.turn = turn;
+            map.served = now;
             map.next_batch(most.clamp(1, MOST_CALLS), slots)
         });
         let limits = self.maps.get(&map).map(|map| map.spec.limits);
@@ -206,8 +205,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             let took = busy.worked.min(now.saturating_sub(busy.begun));
             let calls = busy.limit;
             self.released(running.map, |map| {
-                map.pace.learn(calls, took);
-                map.held_up = false;
+                map.learn(calls, took, now);
             });
         }
         self.slots[running.slot.0] = Slot::Idle;

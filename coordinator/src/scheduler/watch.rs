@@ -10,12 +10,15 @@
 
 use std::time::Duration;
 
-use super::{Idle, Inputs, MapId, Next, STUCK, Scheduler, SlotId, Time};
+use super::{Idle, Inputs, Map, MapId, Next, STUCK, Scheduler, Slot, SlotId, Time};
 
 /// What calls must take together for a slot to be woken up for them: some times what it takes to wake it, and its worker.
 pub(super) const WAKE: Duration = Duration::from_micros(300);
 /// How many slots are woken up at once. Each wakes as many if there is more to do.
 const FAN: usize = 2;
+
+/// A map that was served within this time goes on.
+const RECENT: Duration = Duration::from_millis(10);
 
 /// A slot with nothing to do that is going to look again.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let Some(map) = self.maps.get(&id) else {
             return;
         };
-        match map.worth_waking(self.processors) {
+        match map.worth_waking() {
             0 if map.has_ready() => self.want_watch(),
             worth => self.call(worth),
         }
@@ -76,26 +79,41 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let ended = self.watch.take_if(|watch| watch.slot == slot);
         let is_due = ended.is_some_and(|watch| watch.at <= now);
         if is_due {
-            // What waits now has waited for nothing.
             for (_, _, id) in &self.ready {
                 if let Some(map) = self.maps.get_mut(id) {
-                    map.held_up = true;
+                    // Nobody has come back for what waits.
+                    map.held_up = now.saturating_sub(map.served) >= STUCK;
                 }
             }
         }
         is_due
     }
 
-    /// The map to serve next. A slot that is not `eager` leaves calls to those that are back in a moment.
-    pub(super) fn next_map(&self, eager: bool) -> Option<MapId> {
+    /// The map to serve next. A slot that was asleep leaves calls to those that are back in a moment, and one that is
+    /// awake leaves them if there are enough others.
+    pub(super) fn next_map(&self, was_asleep: bool) -> Option<MapId> {
+        let is_wanted = |map: &Map<J, I, T>| match was_asleep {
+            true => map.worth_waking() > 0,
+            false => map.wants_more(),
+        };
         let mut ready = self.ready.iter().map(|(_, _, map)| *map);
-        ready.find(|map| {
-            eager
-                || self
-                    .maps
-                    .get(map)
-                    .is_some_and(|map| map.worth_waking(self.processors) > 0)
-        })
+        ready.find(|map| self.maps.get(map).is_some_and(is_wanted))
+    }
+
+    /// Whether another worker could do something, where so many live. If nobody has anything to do, it could as soon as
+    /// there are calls. In between, one looks at those that there are: while some of them are idle, or there are enough
+    /// for as many slots as are tried, it could only take their processor.
+    pub(crate) fn has_use_for_another(&self, living: usize, now: Time) -> bool {
+        let ready = self
+            .ready
+            .iter()
+            .filter_map(|(_, _, map)| self.maps.get(map));
+        if let Some(most) = ready.map(Map::most_slots).max() {
+            return living < most;
+        }
+        let is_recent = |map: &Map<J, I, T>| now.saturating_sub(map.served) < RECENT;
+        let busy = self.slots.iter().filter_map(Slot::busy).count();
+        busy >= living || !self.maps.values().any(is_recent)
     }
 
     /// There is nothing for a slot to do. One of those that wait looks again, if that might be worth it.

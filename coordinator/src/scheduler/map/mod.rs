@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::pace::Pace;
+use super::throttle::Throttle;
 use super::{Inputs, Time};
 use crate::error::Why;
 
@@ -177,6 +178,7 @@ struct Cut {
 pub(super) struct Map<J, I, T> {
     pub(super) spec: MapSpec<J>,
     pub(super) pace: Pace,
+    throttle: Throttle,
     /// How many calls were added.
     end: u64,
     /// The next call to be taken, for [`Order::Input`].
@@ -205,6 +207,8 @@ pub(super) struct Map<J, I, T> {
     sealed: bool,
     cut: Option<Cut>,
     pub(super) detached: bool,
+    /// When a slot was given calls of it last.
+    pub(super) served: Time,
     /// Calls have waited for a slot that was expected back sooner.
     pub(super) held_up: bool,
     /// When it was served last.
@@ -212,10 +216,11 @@ pub(super) struct Map<J, I, T> {
 }
 
 impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
-    pub(super) fn new(spec: MapSpec<J>) -> Self {
+    pub(super) fn new(spec: MapSpec<J>, processors: usize) -> Self {
         Map {
             spec,
             pace: Pace::default(),
+            throttle: Throttle::new(processors),
             end: 0,
             next: 0,
             stretches: BTreeMap::new(),
@@ -232,6 +237,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             sealed: false,
             cut: None,
             detached: false,
+            served: Time::ZERO,
             held_up: false,
             turn: 0,
         }
@@ -251,18 +257,36 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
     }
 
     /// How many more slots the calls that are ready are worth waking. None, if they take less than that and a slot is
-    /// busy with the map already, and so back soon. Calls that are very short wait for nothing but a processor, so it
-    /// helps nobody if more slots are busy with them than there are; and as long as nobody knows what they take, twice
-    /// as many are tried.
-    pub(super) fn worth_waking(&self, processors: usize) -> usize {
+    /// busy with the map already, and so back soon.
+    pub(super) fn worth_waking(&self) -> usize {
         let (ready, busy) = (self.ready_calls, self.slots as usize);
-        let worth = match self.pace.worth(ready) {
-            _ if self.held_up => ready,
-            Some(worth) if self.pace.is_short() => worth.min(processors.saturating_sub(busy)),
-            Some(worth) => worth,
-            None => (2 * processors).saturating_sub(busy),
-        };
+        if self.held_up {
+            return ready;
+        }
+        let worth = self.pace.worth(ready).unwrap_or(ready);
+        let worth = worth.min(self.throttle.limit().saturating_sub(busy));
         worth.max(usize::from(busy == 0)).min(ready)
+    }
+
+    /// Whether a slot that has just done with something should go on with it.
+    pub(super) fn wants_more(&self) -> bool {
+        self.held_up || (self.slots as usize) < self.throttle.limit()
+    }
+
+    /// How many slots might be busy with it soon: as many as are, or twice as many where that is tried.
+    pub(super) fn most_slots(&self) -> usize {
+        match self.held_up {
+            true => usize::MAX,
+            false => self.throttle.limit().saturating_mul(2),
+        }
+    }
+
+    /// A batch was run, by a slot that is not busy with it any more.
+    pub(super) fn learn(&mut self, calls: u32, worked: Duration, now: Time) {
+        self.pace.learn(calls, worked);
+        let full = self.has_ready() && self.slots as usize + 1 >= self.throttle.limit();
+        self.throttle.done(calls, now, full);
+        self.held_up = false;
     }
 
     pub(super) fn has_room(&self) -> bool {
