@@ -54,6 +54,8 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    /// No code of the host runs while it is held: no waker's clone, wake or drop, no logger, no encoder or
+    /// decoder of values. Such code may use the pool, and would wait for itself.
     state: Mutex<State>,
     /// Each slot waits at its own for calls.
     work: Vec<Condition>,
@@ -491,9 +493,13 @@ impl Watcher {
         self.changed.notify_all();
     }
 
-    /// Whom to wake at the next change.
+    /// Whom to wake at the next change. The caller must not hold the state: cloning a waker and dropping
+    /// one run the host's code, and that code may use the pool.
     pub(crate) fn set_waker(&self, waker: &Waker) {
-        *self.waker() = Some(waker.clone());
+        let waker = waker.clone();
+        // The lock is gone at the end of this statement; the old waker is dropped after it.
+        let replaced = self.waker().replace(waker);
+        drop(replaced);
     }
 
     fn waker(&self) -> MutexGuard<'_, Option<Waker>> {

@@ -45,7 +45,7 @@ pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
             // One read takes what has gathered; a pipe that fails is looked at again anyway.
             let _ = wake.read(&mut [0; 256]);
         }
-        shared.act(|state| {
+        let overslept = shared.act(|state| {
             let rearmed = state.rearmed.take();
             let overslept = match limit {
                 Some(limit) => slept.saturating_sub(limit),
@@ -53,14 +53,18 @@ pub(crate) fn run(shared: &Shared, mut wake: PipeReader) {
                 None => rearmed.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
             };
             if overslept > TICK {
-                log::debug!("{overslept:.1?} that this program was stopped for do not count");
                 state.jobs.postpone(overslept);
             }
             look_at_memory(state, now);
             // A hair later than the deadline, so that it has passed when we look.
             let (jobs, sight) = state.jobs_and_sight();
             jobs.overdue(now + Duration::from_micros(50), &sight);
+            overslept
         });
+        if overslept > TICK {
+            // Not under the lock: the logger is the host's, and may use the pool.
+            log::debug!("{overslept:.1?} that this program was stopped for do not count");
+        }
     }
 }
 

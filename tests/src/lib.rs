@@ -2,6 +2,7 @@
 
 pub mod brief;
 pub mod ends;
+pub mod foreign;
 pub mod hogs;
 pub mod large;
 pub mod processes;

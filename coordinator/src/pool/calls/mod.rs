@@ -257,27 +257,26 @@ impl<C: Codec> Reports<C> {
                 return Poll::Ready(refused.map(|why| self.report(0, cancelled(why))));
             }
         };
-        let mut state = under.shared.state();
-        match state.jobs.take(under.id) {
+        let take = || under.shared.state().jobs.take(under.id);
+        let mut taken = take();
+        if let (Take::Pending, Some(context)) = (&taken, context) {
+            under.watcher.set_waker(context.waker());
+            // The result may have come before the waker was there.
+            taken = take();
+        }
+        match taken {
             Take::Ready(index, 1, ended) => {
-                drop(state);
                 // Whoever waits for room has some now.
                 under.watcher.notify();
                 Poll::Ready(Some(self.report(index, ended)))
             }
             Take::Ready(index, left, ended) => {
-                drop(state);
                 under.watcher.notify();
                 self.run = Some(Run { index, left, ended });
                 Poll::Ready(self.next_of_run())
             }
             Take::Exhausted => Poll::Ready(None),
-            Take::Pending => {
-                if let Some(context) = context {
-                    under.watcher.set_waker(context.waker());
-                }
-                Poll::Pending
-            }
+            Take::Pending => Poll::Pending,
         }
     }
 
