@@ -25,6 +25,7 @@
 mod board;
 mod buffers;
 mod condition;
+mod courier;
 mod data;
 mod error;
 mod launch;

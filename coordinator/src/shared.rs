@@ -14,6 +14,7 @@ use protocol::parcel::Parcel;
 use worker::private::Kept;
 
 use crate::condition::Condition;
+use crate::courier::Courier;
 use crate::data::{By, Inputs, Job, Payload, Trace, Values};
 use crate::error::{Death, PoolError};
 use crate::launch::Launcher;
@@ -69,6 +70,11 @@ pub(crate) struct Shared {
     _wake_reader: PipeReader,
     /// Readable once the pool needs no more workers.
     pub(crate) stop: PipeReader,
+    /// Wakes tasks of the host's async runtimes.
+    wakers: Courier,
+    /// Forwards what calls printed that nobody waits for. Not the same as the one above: it may wait for the
+    /// host's stdout for ever.
+    pub(crate) printer: Courier,
 }
 
 #[derive(Debug)]
@@ -274,6 +280,8 @@ impl Shared {
             wake,
             _wake_reader: wake_reader.try_clone()?,
             stop,
+            wakers: Courier::new("waker"),
+            printer: Courier::new("printer"),
         };
         Ok((shared, wake_reader))
     }
@@ -303,8 +311,11 @@ impl Shared {
     pub(crate) fn release(&self, mut state: MutexGuard<'_, State>) {
         let wakers = self.carry_out(&mut state);
         drop(state);
-        // A waker may run anything, this pool's own methods included.
-        wakers.into_iter().for_each(Waker::wake);
+        // A waker may run anything: it may end this pool, which waits for its slots, or it may panic. So no
+        // thread of the pool runs it.
+        for waker in wakers {
+            self.wakers.send(|| waker.wake());
+        }
     }
 
     /// Does it while the state is held; the wakers are for when it is not.

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::thread;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use coordinator::{Output, Pending, Pool};
 use tests::foreign::{Token, on_drop, read_token};
-use tests::tasks;
+use tests::{eventually, tasks};
 
 /// Much longer than a call of the tests that is to end.
 const LONG: u64 = 100_000;
@@ -98,4 +100,61 @@ fn a_waker_that_goes_with_its_call_may_drop_another_call() {
         call.cancel();
         assert!(call.wait().is_err());
     });
+}
+
+#[test]
+fn wakers_that_panic_cost_no_worker() {
+    promptly("a map after wakers that panicked hangs", || {
+        let pool = pool(2);
+        let woken = Arc::new(AtomicUsize::new(0));
+        for number in 1..=3 {
+            let mut call = pool.submit(tasks::sleep_ms, 200);
+            let count = Arc::clone(&woken);
+            let waker = Once::waker(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+                panic!("a waker panics, as the test wants");
+            });
+            poll(&mut call, &waker);
+            eventually("the waker runs", || woken.load(Ordering::SeqCst) == number);
+            assert_eq!(call.wait().unwrap(), 200);
+        }
+        assert_eq!(pool.map(tasks::square, 0..50).unwrap().len(), 50);
+    });
+}
+
+#[test]
+fn a_waker_may_end_the_pool_or_wait_for_a_call() {
+    promptly("a pool that is used by its waker hangs", || {
+        for end in [
+            |pool: Arc<Pool>| assert_eq!(pool.call(tasks::square, 3).unwrap(), 9),
+            |pool: Arc<Pool>| pool.terminate(),
+            |pool: Arc<Pool>| drop(Arc::into_inner(pool).unwrap()),
+        ] {
+            let pool = Arc::new(pool(1));
+            let mut call = pool.submit(tasks::sleep_ms, 200);
+            let (sender, ended) = mpsc::channel();
+            let waker = Once::waker(move || {
+                end(pool);
+                sender.send(()).unwrap();
+            });
+            poll(&mut call, &waker);
+            ended.recv().unwrap();
+            assert_eq!(call.wait().unwrap(), 200);
+        }
+    });
+}
+
+#[test]
+fn a_host_that_holds_stdout_does_not_stop_the_pool() {
+    let pool = pool(1);
+    let out = io::stdout().lock();
+    drop(pool.submit(
+        tasks::print_part,
+        "printed by a forgotten call\n".to_owned(),
+    ));
+    promptly("the pool waits for stdout", move || {
+        assert_eq!(pool.map(tasks::square, 0..50).unwrap().len(), 50);
+        pool.terminate();
+    });
+    drop(out);
 }

@@ -58,6 +58,9 @@ pub struct Stats {
     pub waiting: usize,
 }
 
+/// How long the pool's end waits for the host's stdout, for what calls printed that nobody waited for.
+const TO_PRINT: Duration = Duration::from_secs(1);
+
 /// A worker of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -301,6 +304,7 @@ impl Pool {
                 log::error!("a thread of the pool panicked: this is a bug");
             }
         }
+        self.shared.printer.wait(TO_PRINT);
         true
     }
 
@@ -333,6 +337,9 @@ impl Pool {
 
     /// Ends the pool now: calls that wait are cancelled, workers get SIGTERM and, after the grace,
     /// SIGKILL, with all that they have started. Returns when they are gone.
+    ///
+    /// It may be called, and the pool be dropped, by a waker. If the host's stdout takes nothing, it waits a
+    /// second for it; what calls printed that nobody waits for is then written when stdout takes it.
     pub fn terminate(&self) {
         let now = self.shared.now();
         self.shared.act(|state| {
