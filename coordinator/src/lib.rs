@@ -47,7 +47,7 @@ pub use launch::ByHand;
 pub use output::{Captured, Output};
 pub use pool::{
     Builder, Inputs, NotYet, Order, Pending, Pool, Refused, Report, Reports, RunningCall, Stats,
-    Stream, StreamUnordered, Text, Typed, With, Worker,
+    Stream, StreamUnordered, Text, ThreadedStream, Typed, With, Worker,
 };
 pub use process::{Child, Process};
 pub use protocol::message::TaskInfo;

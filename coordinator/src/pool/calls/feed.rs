@@ -33,6 +33,9 @@ pub(in crate::pool) struct Feed<C, I> {
     chunk: Chunk,
     /// How many inputs to read before looking for a result.
     step: usize,
+    /// What is ready is handed out before another input is asked for: reading that may take long, or depend on
+    /// what is done with the result.
+    results_first: bool,
 }
 
 impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
@@ -46,6 +49,15 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
             taken: 0,
             chunk: Chunk::default(),
             step: STEP,
+            results_first: false,
+        }
+    }
+
+    /// For a caller who has the results one by one, and not all at the end.
+    pub(in crate::pool) fn results_first(self) -> Self {
+        Feed {
+            results_first: true,
+            ..self
         }
     }
 
@@ -65,16 +77,17 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
     }
 
     fn next_report(&mut self) -> Option<Report<C::Output>> {
+        let mut fed = self.results_first || self.feed();
         loop {
-            let fed = self.feed();
             let limit = fed.then_some(Duration::ZERO);
             match self.reports.wait_unless(limit, self.inputs.is_some()) {
                 Waited::Report(report) => {
                     self.taken += 1;
                     return Some(report);
                 }
-                Waited::NotYet => {}
+                Waited::NotYet => fed = self.feed(),
                 Waited::Exhausted => {
+                    self.stop_reading();
                     if let Some(panic) = self.panic.take() {
                         panic::resume_unwind(panic);
                     }
@@ -129,8 +142,15 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         let most = most.min(inputs.size_hint().0.max(1));
         let (chunk, mut refused) = (&mut self.chunk, None);
         let board = sender.under.shared.board();
+        let began = Instant::now();
         let read = panic::catch_unwind(AssertUnwindSafe(|| {
-            for _ in 0..most {
+            for number in 0..most {
+                // Neither results nor the inputs before it are to wait for one that is slow to come. Reading
+                // the clock costs as much as a short call, so it is not read for each of many.
+                let looks = number > 0 && (most <= STEP || number % STEP == 0);
+                if looks && began.elapsed() > QUICK {
+                    break;
+                }
                 let Some(input) = inputs.next() else {
                     return false;
                 };

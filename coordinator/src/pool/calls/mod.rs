@@ -2,6 +2,7 @@
 
 mod feed;
 mod inputs;
+mod threaded;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,6 +20,7 @@ use crate::shared::{Shared, Watcher};
 pub(super) use feed::Feed;
 pub use feed::{Stream, StreamUnordered};
 pub use inputs::{Inputs, Refused};
+pub use threaded::ThreadedStream;
 
 /// How long to wait for a result that may stand in a black box before looking there.
 const GLANCE: Duration = Duration::from_millis(5);
