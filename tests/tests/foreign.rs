@@ -158,3 +158,16 @@ fn a_host_that_holds_stdout_does_not_stop_the_pool() {
     });
     drop(out);
 }
+
+#[test]
+fn a_call_that_is_polled_after_its_result_was_taken_panics() {
+    promptly("a second poll hangs", || {
+        let pool = pool(1);
+        let mut call = pool.submit(tasks::square, 3);
+        eventually("the call ends", || call.is_done());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut call).poll(&mut context).is_ready());
+        let again = std::panic::AssertUnwindSafe(|| Pin::new(&mut call).poll(&mut context));
+        assert!(std::panic::catch_unwind(again).is_err());
+    });
+}
