@@ -38,6 +38,11 @@ pub fn echo(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[task]
+pub fn count_bytes(bytes: serde_bytes::ByteBuf) -> u64 {
+    bytes.len() as u64
+}
+
+#[task]
 pub fn sleep_ms(ms: u64) -> u64 {
     std::thread::sleep(Duration::from_millis(ms));
     ms

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -102,5 +103,27 @@ fn with_a_thread_a_panic_of_the_inputs_and_the_end_of_the_pool_are_seen() {
         drop(never);
         let refused = pool.stream_threaded(tasks::square, 0..3);
         assert_eq!(refused.filter(Result::is_err).count(), 1);
+    });
+}
+
+#[test]
+fn large_inputs_with_small_results_are_not_read_far_ahead() {
+    promptly("a stream of large inputs hangs", || {
+        let pool = pool(2);
+        let read = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&read);
+        let inputs = (0..100).map(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            vec![0; 1 << 20].into()
+        });
+        let mut stream = pool.stream_threaded(tasks::count_bytes, inputs);
+        assert_eq!(stream.next().unwrap().unwrap(), 1 << 20);
+        // All that were let in have ended; one more was read and waits for room.
+        eventually("the window is full", || {
+            let read = read.load(Ordering::SeqCst);
+            read >= 9 && pool.stats().succeeded + 1 == read
+        });
+        assert!(read.load(Ordering::SeqCst) <= 12, "{read:?}");
+        assert_eq!(stream.count(), 99);
     });
 }
