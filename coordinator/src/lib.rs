@@ -25,6 +25,7 @@
 mod board;
 mod buffers;
 mod condition;
+mod courier;
 mod data;
 mod error;
 mod launch;
@@ -47,7 +48,7 @@ pub use launch::ByHand;
 pub use output::{Captured, Output};
 pub use pool::{
     Builder, Inputs, NotYet, Order, Pending, Pool, Refused, Report, Reports, RunningCall, Stats,
-    Stream, StreamUnordered, Text, Typed, With, Worker,
+    Stream, StreamUnordered, Text, ThreadedStream, Typed, With, Worker,
 };
 pub use process::{Child, Process};
 pub use protocol::message::TaskInfo;

@@ -455,7 +455,10 @@ impl Seat {
     /// What a call prints that nobody waits for has no one else to forward it.
     fn forward_if_detached(&self, shared: &Shared, running: &Running, trace: &Trace) {
         if shared.output() == Output::Forward && shared.state().jobs.is_detached(running.map()) {
-            Forwarder::default().forward(&trace.printed);
+            let printed = trace.printed.clone();
+            shared
+                .printer
+                .send(move || Forwarder::default().forward(&printed));
         }
     }
 

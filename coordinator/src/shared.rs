@@ -15,6 +15,7 @@ use worker::private::Kept;
 use worker::private::home::Home;
 
 use crate::condition::Condition;
+use crate::courier::Courier;
 use crate::data::{By, Inputs, Job, Payload, Trace, Values};
 use crate::error::{Death, PoolError};
 use crate::launch::Launcher;
@@ -59,6 +60,8 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    /// No code of the host runs while it is held: no waker's clone, wake or drop, no logger, no encoder or
+    /// decoder of values. Such code may use the pool, and would wait for itself.
     state: Mutex<State>,
     /// Each slot waits at its own for calls.
     work: Vec<Condition>,
@@ -76,6 +79,11 @@ pub(crate) struct Shared {
     pub(crate) wake: Bell,
     /// Readable once the pool needs no more workers.
     pub(crate) stop: PipeReader,
+    /// Wakes tasks of the host's async runtimes.
+    wakers: Courier,
+    /// Forwards what calls printed that nobody waits for. Not the same as the one above: it may wait for the
+    /// host's stdout for ever.
+    pub(crate) printer: Courier,
 }
 
 #[derive(Debug)]
@@ -292,6 +300,8 @@ impl Shared {
             home: Home::here(),
             wake,
             stop,
+            wakers: Courier::new("waker"),
+            printer: Courier::new("printer"),
         })
     }
 
@@ -327,8 +337,11 @@ impl Shared {
     pub(crate) fn release(&self, mut state: MutexGuard<'_, State>) {
         let wakers = self.carry_out(&mut state);
         drop(state);
-        // A waker may run anything, this pool's own methods included.
-        wakers.into_iter().for_each(Waker::wake);
+        // A waker may run anything: it may end this pool, which waits for its slots, or it may panic. So no
+        // thread of the pool runs it.
+        for waker in wakers {
+            self.wakers.send(|| waker.wake());
+        }
     }
 
     /// Does it while the state is held; the wakers are for when it is not.
@@ -575,9 +588,13 @@ impl Watcher {
         self.changed.notify_all();
     }
 
-    /// Whom to wake at the next change.
+    /// Whom to wake at the next change. The caller must not hold the state: cloning a waker and dropping
+    /// one run the host's code, and that code may use the pool.
     pub(crate) fn set_waker(&self, waker: &Waker) {
-        *self.waker() = Some(waker.clone());
+        let waker = waker.clone();
+        // The lock is gone at the end of this statement; the old waker is dropped after it.
+        let replaced = self.waker().replace(waker);
+        drop(replaced);
     }
 
     fn waker(&self) -> MutexGuard<'_, Option<Waker>> {

@@ -43,7 +43,7 @@ pub(crate) fn run(shared: &Shared) {
         if readable[0] {
             shared.wake.silence();
         }
-        shared.act(|state| {
+        let overslept = shared.act(|state| {
             let rearmed = state.rearmed.take();
             let overslept = match limit {
                 Some(limit) => slept.saturating_sub(limit),
@@ -51,14 +51,18 @@ pub(crate) fn run(shared: &Shared) {
                 None => rearmed.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
             };
             if overslept > TICK {
-                log::debug!("{overslept:.1?} that this program was stopped for do not count");
                 state.jobs.postpone(overslept);
             }
             look_at_memory(state, now);
             // A hair later than the deadline, so that it has passed when we look.
             let (jobs, sight) = state.jobs_and_sight();
             jobs.overdue(now + Duration::from_micros(50), &sight);
+            overslept
         });
+        if overslept > TICK {
+            // Not under the lock: the logger is the host's, and may use the pool.
+            log::debug!("{overslept:.1?} that this program was stopped for do not count");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod brief;
 pub mod builds;
 pub mod ends;
+pub mod foreign;
 pub mod hogs;
 pub mod large;
 pub mod processes;

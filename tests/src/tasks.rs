@@ -38,6 +38,11 @@ pub fn echo(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[task]
+pub fn count_bytes(bytes: serde_bytes::ByteBuf) -> u64 {
+    bytes.len() as u64
+}
+
+#[task]
 pub fn sleep_ms(ms: u64) -> u64 {
     std::thread::sleep(Duration::from_millis(ms));
     ms
@@ -58,6 +63,14 @@ pub fn begin_and_fail_or_sleep(file: Option<PathBuf>, ms: i64) -> Result<(), Str
         std::fs::write(file, "").map_err(|error| error.to_string())?;
     }
     fail_or_sleep(ms)
+}
+
+/// Waits for a file to be there.
+#[task]
+pub fn wait_for_file(file: Option<PathBuf>) {
+    while file.as_ref().is_some_and(|file| !file.exists()) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[task]

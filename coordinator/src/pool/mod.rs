@@ -12,7 +12,9 @@ use std::time::Duration;
 
 pub use builder::Builder;
 pub(crate) use builder::most_workers;
-pub use calls::{Inputs, NotYet, Refused, Report, Reports, Stream, StreamUnordered};
+pub use calls::{
+    Inputs, NotYet, Refused, Report, Reports, Stream, StreamUnordered, ThreadedStream,
+};
 pub use codec::{Text, Typed};
 pub use pending::Pending;
 pub use with::{Order, With};
@@ -61,6 +63,9 @@ pub struct Stats {
     /// than so many looks at the sum.
     pub waiting: usize,
 }
+
+/// How long the pool's end waits for the host's stdout, for what calls printed that nobody waited for.
+const TO_PRINT: Duration = Duration::from_secs(1);
 
 /// A worker of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,6 +214,11 @@ impl Pool {
     /// Runs the task on each input, lazily: results come in input order, inputs are read as results
     /// are taken, and only a window of both is in memory. Dropping the iterator cancels the rest.
     ///
+    /// The inputs are read on the caller's thread, while it asks for a result. A result that is ready is handed
+    /// out before another input is asked for; if none is ready, the stream waits for the next input. Take
+    /// [`stream_threaded`](Self::stream_threaded) for inputs that arrive over time, as from a socket or a
+    /// channel, and for those that wait for an earlier result.
+    ///
     /// If reading an input panics, the results before it come first, and then the panic.
     pub fn stream<T: Task, I: IntoIterator<Item = T::Input>>(
         &self,
@@ -216,6 +226,34 @@ impl Pool {
         inputs: I,
     ) -> Stream<T, I::IntoIter> {
         self.with().stream(task, inputs)
+    }
+
+    /// As [`stream`](Self::stream), with the inputs read on a thread of their own: each call begins as soon as its
+    /// input has come, and each result is handed out as soon as it is there, however long the next input
+    /// takes. Costs more for each call than [`stream`](Self::stream).
+    ///
+    /// The thread reads on while nobody takes results, until the window is full. After the stream was dropped,
+    /// it ends when the next input comes.
+    ///
+    /// ```no_run
+    /// # use worker::task;
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # let pool = coordinator::Pool::new(4)?;
+    /// use std::io::BufRead as _;
+    ///
+    /// let lines = std::io::BufReader::new(std::io::stdin()).lines();
+    /// let numbers = lines.map_while(|line| line.ok()?.parse().ok());
+    /// for result in pool.stream_threaded(square, numbers) {
+    ///     println!("{result:?}");
+    /// }
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
+    pub fn stream_threaded<T, I>(&self, task: T, inputs: I) -> ThreadedStream<T>
+    where
+        T: Task,
+        I: IntoIterator<Item = T::Input> + Send + 'static,
+    {
+        self.with().stream_threaded(task, inputs)
     }
 
     /// As [`stream`](Self::stream), with results as they come, each with its index.
@@ -314,6 +352,7 @@ impl Pool {
                 log::error!("a thread of the pool panicked: this is a bug");
             }
         }
+        self.shared.printer.wait(TO_PRINT);
         true
     }
 
@@ -355,6 +394,9 @@ impl Pool {
 
     /// Ends the pool now: calls that wait are cancelled, workers get SIGTERM and, after the grace,
     /// SIGKILL, with all that they have started. Returns when they are gone.
+    ///
+    /// It may be called, and the pool be dropped, by a waker. If the host's stdout takes nothing, it waits a
+    /// second for it; what calls printed that nobody waits for is then written when stdout takes it.
     pub fn terminate(&self) {
         if self.shared.is_copied() {
             return;

@@ -14,7 +14,7 @@ use crate::error::CallError;
 
 /// A call that was submitted; made by [`Pool::submit`](super::Pool::submit).
 ///
-/// It is also a [`Future`], for any async runtime. Dropping it does not cancel the call: it runs, and
+/// It is also a [`Future`], for any async runtime. Polling it after its result was taken panics. Dropping it does not cancel the call: it runs, and
 /// its result is forgotten.
 #[must_use = "the result of the call would be lost; drop it if you don't want it"]
 pub struct Pending<O> {
@@ -41,8 +41,13 @@ impl<T: Task> Waits<T::Output> for Reports<Typed<T>> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<T::Output, CallError>> {
         match Reports::poll(self, Some(context)) {
             Poll::Ready(Some(report)) => Poll::Ready(report.result),
-            // A map of one call has one report; who polls again after it has broken the contract.
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            // A map of one call has one report.
+            Poll::Ready(None) => {
+                panic!(
+                    "a `Pending` was polled after its result was taken: poll it no more after that"
+                )
+            }
+            Poll::Pending => Poll::Pending,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use worker::Task;
 
 use super::Pool;
-use super::calls::{self, Feed, Inputs, Reports, Stream, StreamUnordered};
+use super::calls::{self, Feed, Inputs, Reports, Stream, StreamUnordered, ThreadedStream};
 use super::codec::{Codec, Text, Typed};
 use super::pending::Pending;
 use crate::data::Job;
@@ -173,7 +173,16 @@ impl<'p> With<'p> {
         inputs: I,
     ) -> Stream<T, I::IntoIter> {
         let opened = self.start(Typed::<T>::new(), lazily);
-        Stream(Feed::new(inputs.into_iter(), opened))
+        Stream(Feed::new(inputs.into_iter(), opened).results_first())
+    }
+
+    /// As [`Pool::stream_threaded`].
+    pub fn stream_threaded<T, I>(self, _task: T, inputs: I) -> ThreadedStream<T>
+    where
+        T: Task,
+        I: IntoIterator<Item = T::Input> + Send + 'static,
+    {
+        ThreadedStream::new(inputs, self.start(Typed::<T>::new(), lazily))
     }
 
     /// As [`Pool::stream_unordered`].
@@ -186,7 +195,7 @@ impl<'p> With<'p> {
             order: scheduler::Order::Completion,
             ..lazily(spec)
         });
-        StreamUnordered(Feed::new(inputs.into_iter(), opened))
+        StreamUnordered(Feed::new(inputs.into_iter(), opened).results_first())
     }
 
     /// As [`Pool::call`].

@@ -18,8 +18,6 @@ use crate::pool::codec::{Codec, Typed};
 const STEP: usize = 8;
 /// How many are read at most, if reading them takes next to no time.
 const LARGE_STEP: usize = 4096;
-/// After how many one looks how long they have taken.
-const OFTEN: usize = 64;
 /// What reading some inputs may take for more to be read the next time.
 const QUICK: Duration = Duration::from_micros(100);
 
@@ -35,6 +33,9 @@ pub(in crate::pool) struct Feed<C, I> {
     chunk: Chunk,
     /// How many inputs to read before looking for a result.
     step: usize,
+    /// What is ready is handed out before another input is asked for: reading that may take long, or depend on
+    /// what is done with the result.
+    results_first: bool,
 }
 
 impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
@@ -48,6 +49,15 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
             taken: 0,
             chunk: Chunk::default(),
             step: STEP,
+            results_first: false,
+        }
+    }
+
+    /// For a caller who has the results one by one, and not all at the end.
+    pub(in crate::pool) fn results_first(self) -> Self {
+        Feed {
+            results_first: true,
+            ..self
         }
     }
 
@@ -67,16 +77,17 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
     }
 
     fn next_report(&mut self) -> Option<Report<C::Output>> {
+        let mut fed = self.results_first || self.feed();
         loop {
-            let fed = self.feed();
             let limit = fed.then_some(Duration::ZERO);
             match self.reports.wait_unless(limit, self.inputs.is_some()) {
                 Waited::Report(report) => {
                     self.taken += 1;
                     return Some(report);
                 }
-                Waited::NotYet => {}
+                Waited::NotYet => fed = self.feed(),
                 Waited::Exhausted => {
+                    self.stop_reading();
                     if let Some(panic) = self.panic.take() {
                         panic::resume_unwind(panic);
                     }
@@ -134,11 +145,14 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         // in coming, and those before it are not to wait for it.
         let most = most.min(inputs.size_hint().0.max(1));
         let (chunk, mut refused) = (&mut self.chunk, None);
-        let began = Instant::now();
         let board = sender.under.shared.board();
+        let began = Instant::now();
         let read = panic::catch_unwind(AssertUnwindSafe(|| {
             for number in 0..most {
-                if number > 0 && number % OFTEN == 0 && began.elapsed() >= QUICK {
+                // Neither results nor the inputs before it are to wait for one that is slow to come. Reading
+                // the clock costs as much as a short call, so it is not read for each of many.
+                let looks = number > 0 && (most <= STEP || number % STEP == 0);
+                if looks && began.elapsed() > QUICK {
                     break;
                 }
                 let Some(input) = inputs.next() else {

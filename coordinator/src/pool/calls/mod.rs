@@ -2,6 +2,7 @@
 
 mod feed;
 mod inputs;
+mod threaded;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,6 +20,7 @@ use crate::shared::{Shared, State, Watcher};
 pub(super) use feed::Feed;
 pub use feed::{Stream, StreamUnordered};
 pub use inputs::{Inputs, Refused};
+pub use threaded::ThreadedStream;
 
 /// How long to wait for a result that may stand in a black box before looking there.
 const GLANCE: Duration = Duration::from_millis(5);
@@ -270,27 +272,26 @@ impl<C: Codec> Reports<C> {
                 return Poll::Ready(refused.map(|why| self.report(0, cancelled(why))));
             }
         };
-        let mut state = under.shared.state();
-        match state.jobs.take(under.id) {
+        let take = || under.shared.state().jobs.take(under.id);
+        let mut taken = take();
+        if let (Take::Pending, Some(context)) = (&taken, context) {
+            under.watcher.set_waker(context.waker());
+            // The result may have come before the waker was there.
+            taken = take();
+        }
+        match taken {
             Take::Ready(index, 1, ended) => {
-                drop(state);
                 // Whoever waits for room has some now.
                 under.watcher.notify();
                 Poll::Ready(Some(self.report(index, ended)))
             }
             Take::Ready(index, left, ended) => {
-                drop(state);
                 under.watcher.notify();
                 self.run = Some(Run { index, left, ended });
                 Poll::Ready(self.next_of_run())
             }
             Take::Exhausted => Poll::Ready(None),
-            Take::Pending => {
-                if let Some(context) = context {
-                    under.watcher.set_waker(context.waker());
-                }
-                Poll::Pending
-            }
+            Take::Pending => Poll::Pending,
         }
     }
 

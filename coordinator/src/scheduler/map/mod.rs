@@ -28,8 +28,8 @@ pub(crate) enum Order {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     pub(crate) calls: usize,
-    /// The inputs of calls that have not ended and, in a lazy map, the outputs of those that have. Others
-    /// keep their outputs in any case.
+    /// The inputs of calls that have not ended and, in a lazy map, the inputs or the outputs of those that
+    /// have, whichever are larger. Others keep their outputs in any case.
     pub(crate) bytes: usize,
     /// For so many calls there is room however large they are.
     pub(crate) least: usize,
@@ -303,10 +303,11 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         !self.is_sealed() && (fits || self.untaken == 0)
     }
 
-    /// What an output that waits to be taken counts.
-    fn held(&self, bytes: usize) -> usize {
+    /// What outputs that wait to be taken count: no less than their inputs did, or small outputs would let any
+    /// number of large inputs be read ahead.
+    fn held(&self, bytes: usize, read: usize) -> usize {
         match self.spec.lazy {
-            true => bytes,
+            true => bytes.max(read),
             false => 0,
         }
     }

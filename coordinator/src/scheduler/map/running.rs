@@ -159,8 +159,10 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
     ) -> Settled {
         let mut attempts = 0;
         let mut ended = 0;
+        let mut read = 0;
         for at in self.within(first, first + u64::from(count)) {
-            if let Some((calls, made)) = self.end_running(at) {
+            if let Some((calls, made, bytes)) = self.end_running(at) {
+                read += bytes;
                 attempts = made + 1;
                 ended += calls;
             }
@@ -173,7 +175,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             note: None,
             again: false,
         };
-        let bytes = self.held(bytes);
+        let bytes = self.held(bytes, read);
         self.bytes += bytes;
         self.insert(first, count, Fate::Ended { ended, bytes });
         Settled::Ended {
@@ -181,8 +183,9 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         }
     }
 
-    /// Takes a running stretch out: how many calls, and how many attempts they had before.
-    pub(super) fn end_running(&mut self, at: u64) -> Option<(u32, u32)> {
+    /// Takes a running stretch out: how many calls, how many attempts they had before, and how
+    /// many bytes of inputs.
+    pub(super) fn end_running(&mut self, at: u64) -> Option<(u32, u32, usize)> {
         let stretch = self.stretches.remove(&at)?;
         match stretch.fate {
             Fate::Running {
@@ -190,10 +193,11 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
                 at: place,
                 attempts,
             } => {
-                self.bytes -= inputs.bytes(place, stretch.count);
+                let bytes = inputs.bytes(place, stretch.count);
+                self.bytes -= bytes;
                 self.running -= stretch.count as usize;
                 self.unfinished -= stretch.count as usize;
-                Some((stretch.count, attempts))
+                Some((stretch.count, attempts, bytes))
             }
             fate => {
                 self.insert(at, stretch.count, fate);
@@ -252,8 +256,8 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             note,
             again: false,
         };
-        self.end_running(index);
-        let bytes = self.held(bytes);
+        let read = self.end_running(index).map_or(0, |(.., read)| read);
+        let bytes = self.held(bytes, read);
         self.bytes += bytes;
         self.insert(index, 1, Fate::Ended { ended, bytes });
         let visible = self.completed_now(index);
