@@ -44,12 +44,13 @@ fn what_is_ready_comes_before_another_input_is_asked_for() {
             let directory = tempfile::tempdir().unwrap();
             let file = directory.path().join("go");
             let (tell, told) = mpsc::channel();
-            let go = file.clone();
-            // A filter promises no inputs, so that each is read by itself. The first call lasts until the second
-            // input has been read.
+            let (go, theirs) = (file.clone(), Arc::clone(&pool));
+            // A filter promises no inputs, so that each is read by itself. The first call ends while the
+            // second input is being read.
             let inputs = three(told).filter(move |number| {
                 if *number == 1 {
                     std::fs::write(&go, "").unwrap();
+                    eventually("the first call ends", || theirs.stats().succeeded == 1);
                 }
                 true
             });
