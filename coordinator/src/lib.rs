@@ -40,6 +40,7 @@ mod shared;
 mod slot;
 mod socket;
 mod start;
+mod stray;
 mod supervisor;
 mod talk;
 
@@ -52,6 +53,7 @@ pub use pool::{
 };
 pub use process::{Child, Process};
 pub use protocol::message::TaskInfo;
+pub use stray::{Stray, StraySource};
 pub use worker::Shared;
 
 /// How many workers a pool has by default: as many as there are processors that this process may use, by its

@@ -41,7 +41,17 @@ pub(crate) fn find(asked: Option<&Path>) -> Result<Program, PoolError> {
         is_this,
         depth,
     };
+    let is_running = |path: &&Path| env::current_exe().is_ok_and(|this| this == **path);
     let named = match asked {
+        // Its own path leads to this program, whatever stands there by now.
+        Some(_) if asked.as_ref().is_some_and(is_running) && worker::is_initialized() => {
+            let (file, path) = this().map_err(no_file)?;
+            return Ok(program(
+                path,
+                Image::File(above_stdio(file).map_err(no_file)?),
+                true,
+            ));
+        }
         Some(path) => Some(existing(path.to_owned(), ".worker(…)")?),
         None => named_program()
             .map(|path| existing(path, WORKER_VARIABLE))

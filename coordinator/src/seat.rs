@@ -17,6 +17,7 @@ use crate::output::{Forwarder, Output, Printed, TAIL};
 use crate::scheduler::{Batch, Idle, Loss, MOST_CALLS, Next, Running, SlotId};
 use crate::shared::{Config, Post, Shared};
 use crate::start;
+use crate::stray::StraySource;
 use crate::talk::{self, LINGER};
 
 /// How long a worker has at least to leave when it is asked to.
@@ -308,6 +309,10 @@ impl Seat {
             self.worker.pid
         );
         let printed = self.last_words();
+        if shared.config.single.is_none() {
+            let pid = self.worker.pid;
+            shared.strayed(StraySource::Exit, self.slot, pid, printed.clone());
+        }
         let trace = self.trace(Duration::ZERO, printed);
         let now = shared.now();
         shared.act(|state| {
@@ -503,6 +508,8 @@ impl Seat {
             self.kill();
         }
         self.bury(shared);
+        let (pid, last) = (self.worker.pid, self.last_words());
+        shared.strayed(StraySource::Exit, self.slot, pid, last);
     }
 
     fn kill(&self) {

@@ -1,6 +1,6 @@
 //! What the threads of a pool share: the scheduler under its lock, and whom to wake.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, PipeReader, PipeWriter};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -26,6 +26,7 @@ use crate::processors;
 use crate::scheduler::{Effects, Idle, Limits, MapId, Scheduler, Seen, Sight, SlotId, Stage, Time};
 use crate::seat::Seat;
 use crate::socket::SharedSocket;
+use crate::stray::Stray;
 
 /// How often to look whether another worker would be of use.
 const LOOK_FOR_USE: Duration = Duration::from_millis(5);
@@ -92,6 +93,8 @@ pub(crate) struct State {
     /// What each slot's worker is, for those outside of its thread.
     pub(crate) posts: Vec<Post>,
     watchers: HashMap<MapId, Arc<Watcher>>,
+    /// What workers printed outside of calls, and nobody has taken.
+    pub(crate) strays: VecDeque<Stray>,
     /// Slots whose threads have not ended.
     pub(crate) slots_left: usize,
     /// Slots whose workers are being started.
@@ -274,6 +277,7 @@ impl Shared {
             jobs,
             posts: (0..config.slots).map(|_| Post::default()).collect(),
             watchers: HashMap::new(),
+            strays: VecDeque::new(),
             slots_left: config.slots,
             starting: 0,
             is_next_to_start: false,

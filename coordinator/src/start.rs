@@ -17,6 +17,7 @@ use crate::output::TAIL;
 use crate::scheduler::{Part, SlotId};
 use crate::shared::{Initializer, Post, Shared};
 use crate::socket::Impatient;
+use crate::stray::StraySource;
 use crate::talk;
 
 /// A worker that is ready for calls.
@@ -51,6 +52,12 @@ pub(crate) fn start(
             Some(initializer) => initialize(shared, worker, initializer),
             None => Ok(worker),
         });
+    if let Ok(worker) = &started
+        && let Some(files) = &worker.files
+    {
+        // What is printed from here on is its first call's.
+        shared.strayed(StraySource::Initializer, slot, worker.pid, files.rest());
+    }
     started.inspect_err(|_| shared.state().posts[slot.0] = Post::default())
 }
 
@@ -99,12 +106,12 @@ fn initialize(
         Ok((Reply::Call(reply), _)) if reply.serial == worker.serial => {
             match talk::why(reply.verdict) {
                 None => return Ok(worker),
-                Some(why) => PoolError::Initializer(why.to_string()),
+                Some(why) => PoolError::Initializer(with_words(why.to_string(), &worker)),
             }
         }
         Ok((other, _)) => cannot_start(shared, format!("it answered with {other:?}")),
         Err(error) => {
-            let why = lost(shared, &mut worker, &error);
+            let why = lost(shared, &worker, &error);
             cannot_start(shared, format!("its initializer {why}"))
         }
     };
@@ -127,20 +134,25 @@ fn cannot_start(shared: &Shared, cause: String) -> PoolError {
 }
 
 /// What there is to say of a worker that did not answer for its initializer.
-fn lost(shared: &Shared, worker: &mut Worker, error: &LinkError) -> String {
-    let mut why = match &worker.process {
+fn lost(shared: &Shared, worker: &Worker, error: &LinkError) -> String {
+    let why = match &worker.process {
         Some(process) if process.wait(Some(talk::LINGER)) => {
             format!("ended its worker, which {}", process.reap())
         }
         _ if !shared.state().jobs.wants_worker() => "did not end before the pool did".to_owned(),
         _ => format!("lost its worker: {error}"),
     };
+    with_words(why, worker)
+}
+
+/// With what the worker has last written to stderr.
+fn with_words(why: String, worker: &Worker) -> String {
     let words = worker
         .files
-        .as_mut()
+        .as_ref()
         .map(|files| files.rest().stderr.tail(TAIL));
-    if let Some(words) = words.filter(|words| !words.trim().is_empty()) {
-        why = format!("{why}: {}", words.trim());
+    match words.as_deref().map(str::trim) {
+        None | Some("") => why,
+        Some(words) => format!("{why}: {words}"),
     }
-    why
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use coordinator::{Builder, Output, Pool, Process, Why};
+use coordinator::{Builder, Output, Pool, Process, StraySource, Why};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tests::ends::{self, COUNTED, Counted};
@@ -346,17 +346,33 @@ fn the_end_of_a_pool_does_not_wait_for_an_initializer() {
 }
 
 #[test]
-fn what_an_initializer_prints_comes_before_the_first_call() {
+fn what_an_initializer_prints_is_its_own_and_no_calls() {
     let builder = builder(1).output(Output::Capture);
     let builder = builder.initializer(tasks::print_part, "ready ".to_owned());
     let pool = builder.build().unwrap();
     let (inputs, mut reports) = pool.with().open(tasks::print_part);
     let inputs = inputs.unwrap();
-    for expected in ["ready call", "call"] {
+    for _ in 0..2 {
         inputs.send("call".to_owned()).unwrap();
         let report = reports.next().unwrap();
-        assert_eq!(report.stdout.read().unwrap(), expected.as_bytes());
+        assert_eq!(report.stdout.read().unwrap(), b"call");
     }
+    let strays = pool.take_strays();
+    assert_eq!(strays.len(), 1);
+    assert_eq!(strays[0].source, StraySource::Initializer);
+    assert_eq!(strays[0].stdout.read().unwrap(), b"ready ");
+    assert_eq!(strays[0].worker, pool.workers()[0].pid);
+    assert!(pool.take_strays().is_empty());
+}
+
+/// Also if no call prints anything.
+#[test]
+fn what_an_initializer_prints_is_forwarded() {
+    let output = Command::new(env!("CARGO_BIN_EXE_misbehave"))
+        .arg("initialize")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ready \n9\n");
 }
 
 #[test]

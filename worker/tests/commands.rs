@@ -227,7 +227,7 @@ fn a_pipe_answers_line_by_line() {
 #[test]
 fn a_pipe_must_answer_with_one_line() {
     let mut worker = piping("while read -r x; do printf \"$x\"; done");
-    let too_many = "the process answered \"a\\\\nb\\\\n\" with more than one line: it has to answer \
+    let too_many = "out of step: the process answered \"a\\\\nb\\\\n\" with more than one line: it has to answer \
                     each line with one line";
     complains(&mut worker, "a\\nb\\n", too_many);
     assert_eq!(ask(&mut worker, "c\\n").as_deref(), Ok("c"));
@@ -250,7 +250,7 @@ fn a_second_line_that_comes_late_is_found_by_the_next_call() {
     assert_eq!(ask(&mut worker, "two").as_deref(), Ok("two"));
     fs::write(&fifo, "go\n").unwrap();
     fs::read(&fifo).unwrap();
-    let wanted = "before it was given \"three\" the process wrote another line after its answer to \
+    let wanted = "out of step: before it was given \"three\" the process wrote another line after its answer to \
                   \"two\": it has to answer each line with one line";
     complains(&mut worker, "three", wanted);
     assert_eq!(ask(&mut worker, "four").as_deref(), Ok("four"));

@@ -115,11 +115,16 @@ pub(super) struct Exec {
 /// Ask a warm process about each input: it reads a line and answers with a line.
 ///
 /// Each worker keeps one such process. It has to flush its output after each answer. If it dies, the
-/// input it was working on is charged, and another takes its place.
+/// input it was working on is charged, and another takes its place. If it writes a line too many, what it has answered
+/// until then may belong to other inputs: those are named, and do not count as done.
 #[derive(Debug, Args)]
 pub(super) struct Pipe {
     #[command(flatten)]
     pub(super) options: Options,
+    /// Give each input its number and a tab before it, which have to come back before the answer: so no answer can be
+    /// taken for another input's
+    #[arg(long)]
+    pub(super) numbered: bool,
     /// The command and its words
     #[arg(value_name = "COMMAND", last = true)]
     pub(super) command: Vec<OsString>,

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::outcome::{self, Outcome};
+use super::suspects::Range;
 use super::{Trouble, complain};
 
 /// How each line begins.
@@ -48,7 +49,13 @@ struct Line {
     worker: Option<usize>,
     pid: Option<u32>,
     error: Option<String>,
+    /// Inputs of this run, by number, that were logged as done and may have others' answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    suspects: Vec<Range>,
 }
+
+/// What stands in a line of the log that names suspects, and in no other.
+const SUSPECTS: &[u8] = b"\"suspects\":[[";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Input {
@@ -120,7 +127,13 @@ fn read_from(
     resumes: bool,
 ) -> Result<Succeeded, Trouble> {
     let mut reader = BufReader::new(file);
-    let mut runs: Runs = Runs::default();
+    let mut runs = Runs {
+        suspects: match resumes {
+            true => read_suspects(file).map_err(|error| unreadable(path, &error))?,
+            false => HashMap::new(),
+        },
+        ..Runs::default()
+    };
     let (mut text, mut number, mut torn) = (Vec::new(), 0_u64, None::<(u64, u64)>);
     // Until a line is whole: whether each could be the beginning of one.
     let mut is_log = true;
@@ -173,9 +186,26 @@ fn read_from(
     Ok(runs.finish())
 }
 
+/// What was taken back later, by run.
+fn read_suspects(mut file: &File) -> io::Result<HashMap<String, Vec<Range>>> {
+    let mut suspects: HashMap<String, Vec<Range>> = HashMap::new();
+    let mut reader = BufReader::new(file);
+    let mut text = Vec::new();
+    while reader.read_until(b'\n', &mut text)? > 0 {
+        let names_some = text.windows(SUSPECTS.len()).any(|part| part == SUSPECTS);
+        if let (true, Ok(line)) = (names_some, serde_json::from_slice::<Line>(&text)) {
+            suspects.entry(line.run).or_default().extend(line.suspects);
+        }
+        text.clear();
+    }
+    file.seek(SeekFrom::Start(0))?;
+    Ok(suspects)
+}
+
 /// Adds runs up, one after another.
 #[derive(Default)]
 struct Runs {
+    suspects: HashMap<String, Vec<Range>>,
     before: HashMap<Vec<u8>, u32>,
     run: String,
     resumed: bool,
@@ -189,7 +219,10 @@ impl Runs {
             self.run = line.run;
             self.resumed = line.resumed;
         }
+        let is_in = |(first, last): &Range| (*first..=*last).contains(&line.seq);
+        let suspects = self.suspects.get(&self.run);
         if line.status == "ok"
+            && !suspects.is_some_and(|ranges| ranges.iter().any(is_in))
             && let Some(input) = line.input.bytes()
         {
             *self.now.entry(input).or_default() += 1;
@@ -280,12 +313,44 @@ impl Log {
             worker: outcome.slot,
             pid: outcome.pid,
             error: outcome.error.clone(),
+            suspects: Vec::new(),
         };
-        let mut text = serde_json::to_vec(&line).unwrap_or_default();
-        text.push(b'\n');
-        self.file.write_all(&text).map_err(|error| {
+        self.append(&line).map_err(|error| {
             Trouble::Pool(format!("the log can't be written any further: {error}"))
         })
+    }
+
+    /// Takes back what was written of some inputs: they are to be run again.
+    pub(super) fn suspect(&mut self, ranges: &[Range]) -> io::Result<()> {
+        let first = ranges.first().map_or(0, |(first, _)| *first);
+        self.append(&Line {
+            v: 1,
+            run: self.run.clone(),
+            resumed: self.resumed,
+            template: self.template.clone(),
+            seq: first,
+            input: Input {
+                input: None,
+                input_b64: None,
+            },
+            attempt: 0,
+            again: false,
+            status: "suspect".to_owned(),
+            exit: None,
+            signal: None,
+            start: since_1970(),
+            ms: 0.0,
+            worker: None,
+            pid: None,
+            error: Some("these answers may be those of other inputs".to_owned()),
+            suspects: ranges.to_vec(),
+        })
+    }
+
+    fn append(&mut self, line: &Line) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line).unwrap_or_default();
+        text.push(b'\n');
+        self.file.write_all(&text)
     }
 }
 

@@ -15,6 +15,7 @@ mod run;
 mod signals;
 mod status;
 mod summary;
+mod suspects;
 mod tasks;
 mod template;
 mod units;

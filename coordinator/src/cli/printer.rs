@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Seek, SeekFrom, Stdout, Write};
 
-use coordinator::{Captured, RunningCall};
+use coordinator::{Captured, RunningCall, Stray, StraySource};
+use serde_json::json;
 
 use super::args::Options;
 use super::feed::Feed;
@@ -309,6 +310,30 @@ impl Printer {
             let _ = Progress::aside(|| io::stderr().write_all(&error));
         }
         Ok(())
+    }
+
+    /// What a worker has printed outside of calls.
+    pub(super) fn stray(&mut self, stray: &Stray) -> io::Result<()> {
+        if self.json {
+            let text = |captured: &Captured| -> io::Result<String> {
+                Ok(String::from_utf8_lossy(&captured.read()?).into_owned())
+            };
+            let source = match stray.source {
+                StraySource::Initializer => "initializer",
+                _ => "exit",
+            };
+            let object = json!({
+                "v": 1, "outside": source, "worker": stray.slot, "pid": stray.worker,
+                "stdout": text(&stray.stdout)?, "stderr": text(&stray.stderr)?,
+            });
+            return self.line(&object.to_string());
+        }
+        let mut streamed = Streamed::default();
+        self.pass_on(&stray.stdout, &stray.stderr, &mut streamed, None, Part::All)?;
+        match streamed.torn {
+            true => self.stdout.write_all(b"\n"),
+            false => Ok(()),
+        }
     }
 
     /// A line of its own.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coordinator::{CallError, Order, Output, Pool, Report, Reports, TaskInfo, Text, Why};
+use serde_json::json;
 
 use super::args::{Options, When};
 use super::feed::{self, Brake, Feed, Gathered};
@@ -19,6 +20,7 @@ use super::progress::Progress;
 use super::signals::Interruption;
 use super::status::Status;
 use super::summary::Summary;
+use super::suspects::{self, Suspects};
 use super::work::{self, Work};
 use super::{Exit, Trouble, cannot_write, complain};
 
@@ -87,6 +89,7 @@ pub(super) fn run(
         log,
         progress: Progress::new(options, colour),
         summary: Summary::new(work.many(), colour),
+        suspects: Suspects::default(),
         known,
         jobs,
         colour,
@@ -215,6 +218,7 @@ struct Run<'r> {
     printer: Printer,
     log: Option<Log>,
     summary: Summary,
+    suspects: Suspects,
     /// How many inputs there are, if that is known from the start.
     known: Option<u64>,
     jobs: usize,
@@ -258,13 +262,41 @@ impl Run<'_> {
         if !self.take_all(&mut reports)? {
             return Ok(NOBODY_READS);
         }
-        let exit = self.finish()?;
-        if let Exit::Interrupted(_) = exit {
-            return Ok(exit);
+        if self.interruption.code().is_none() {
+            self.pool.close();
+            self.pool.join()?;
         }
-        self.pool.close();
-        self.pool.join()?;
-        Ok(exit)
+        if !seen_enough(self.take_strays())? {
+            return Ok(NOBODY_READS);
+        }
+        self.finish()
+    }
+
+    /// Prints what workers have printed outside of calls.
+    fn take_strays(&mut self) -> io::Result<()> {
+        for stray in self.pool.take_strays() {
+            let said = String::from_utf8_lossy(&stray.stderr.read()?).into_owned();
+            let suspect = self.suspects.note_end(stray.worker, &said);
+            self.suspect(&suspect)?;
+            self.printer.stray(&stray)?;
+        }
+        Ok(())
+    }
+
+    /// Answers may be those of other inputs.
+    fn suspect(&mut self, ranges: &[suspects::Range]) -> io::Result<()> {
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        self.summary.suspect(ranges);
+        if let Some(log) = &mut self.log {
+            log.suspect(ranges)?;
+        }
+        if self.options.json {
+            let object = json!({"v": 1, "suspects": ranges});
+            self.printer.line(&object.to_string())?;
+        }
+        Ok(())
     }
 
     /// Takes what comes until there is nothing more; `false` if nobody reads it.
@@ -310,6 +342,12 @@ impl Run<'_> {
                 log.write(&outcome)?;
             }
             self.summary.count(&outcome);
+            if self.work.may_shift() {
+                let suspect = self.suspects.note(&outcome);
+                if !seen_enough(self.suspect(&suspect))? {
+                    return Ok(false);
+                }
+            }
         } else {
             self.summary.not_run += 1;
         }
@@ -327,6 +365,9 @@ impl Run<'_> {
         self.show();
         if self.interruption.asked() {
             self.list();
+        }
+        if !seen_enough(self.take_strays())? {
+            return Ok(false);
         }
         if self.printer.streams() {
             let running = self.pool.running();
@@ -387,9 +428,7 @@ impl Run<'_> {
             .say(self.options, interrupted.is_some() || !all_read || broken);
         Ok(match interrupted {
             Some(code) => Exit::Interrupted(code),
-            None if self.summary.failed > 0 || self.summary.not_run > 0 || broken => {
-                Exit::SomeFailed
-            }
+            None if !self.summary.is_well() || broken => Exit::SomeFailed,
             None => Exit::AllOk,
         })
     }

@@ -13,6 +13,7 @@ use super::args::{self, Options};
 use super::complain;
 use super::outcome::{Outcome, millis, shown};
 use super::status::Status;
+use super::suspects::{self, Range};
 use super::template::quoted;
 use super::units::MaxFail;
 
@@ -32,6 +33,8 @@ pub(super) struct Summary {
     /// How many calls succeeded, but not at once.
     mended: u64,
     pub(super) skipped: u64,
+    /// Inputs whose answers may be those of others.
+    suspects: Vec<Range>,
     /// How many calls never began, because the run was stopped.
     pub(super) not_run: u64,
     /// The failures that stand first in the inputs: their input and reason, by its number. They come as they
@@ -55,6 +58,7 @@ impl Summary {
             again: 0,
             mended: 0,
             skipped: 0,
+            suspects: Vec::new(),
             not_run: 0,
             named: BTreeMap::new(),
             rest: BTreeMap::new(),
@@ -80,6 +84,17 @@ impl Summary {
         }
     }
 
+    /// What counted as done may not be.
+    pub(super) fn suspect(&mut self, ranges: &[Range]) {
+        self.ok = self.ok.saturating_sub(suspects::count(ranges));
+        self.suspects.extend(ranges);
+    }
+
+    /// Whether all that was to be done is.
+    pub(super) fn is_well(&self) -> bool {
+        self.failed == 0 && self.not_run == 0 && self.suspects.is_empty()
+    }
+
     fn name(&mut self, outcome: &Outcome) {
         let last = self.named.last_key_value().map(|(&seq, _)| seq);
         if self.named.len() == NAMED && last.is_some_and(|last| last < outcome.seq) {
@@ -96,7 +111,7 @@ impl Summary {
     }
 
     pub(super) fn done(&self) -> u64 {
-        self.ok + self.failed
+        self.ok + self.failed + suspects::count(&self.suspects)
     }
 
     /// Whether the run was to stop after so many failures.
@@ -108,14 +123,15 @@ impl Summary {
     pub(super) fn json(&self, interrupted: bool) -> Value {
         json!({
             "v": 1, "summary": true, "ok": self.ok, "failed": self.failed, "retried": self.again,
-            "skipped": self.skipped, "not_run": self.not_run, "interrupted": interrupted,
+            "skipped": self.skipped, "not_run": self.not_run, "suspect": suspects::count(&self.suspects),
+            "interrupted": interrupted,
             "ms": millis(self.began.elapsed()),
         })
     }
 
     /// Says it, if there is anything to say: that all went well is news only to a person.
     pub(super) fn say(&self, options: &Options, stopped: bool) {
-        let went_well = self.failed == 0 && self.not_run == 0 && !stopped;
+        let went_well = self.is_well() && !stopped;
         let is_news =
             !went_well || self.again > 0 || self.skipped > 0 || io::stderr().is_terminal();
         if !is_news || (went_well && options.quiet) {
@@ -127,6 +143,13 @@ impl Summary {
         let more = self.failed.saturating_sub(self.named.len() as u64);
         if more > 0 {
             complain(&format!("and {more} more that did not succeed"));
+        }
+        if !self.suspects.is_empty() {
+            complain(&self.red(&format!(
+                "what was answered to inputs {} may belong to other inputs, because the process wrote a line too \
+                 many: these do not count as done (with --numbered, no answer can be taken for another's)",
+                suspects::shown(&self.suspects)
+            )));
         }
         complain(&self.line(stopped));
         if !went_well {
@@ -149,6 +172,9 @@ impl Summary {
         } else {
             let were = if self.done() == 1 { "was" } else { "were" };
             parts.push(format!("{} {were} done", calls(self.done())));
+        }
+        if !self.suspects.is_empty() {
+            parts.push(format!("{} suspect", suspects::count(&self.suspects)));
         }
         if self.again > 0 {
             parts.push(format!(
@@ -191,7 +217,10 @@ impl Summary {
             };
             return format!("to run the rest{same}: {}", line(&words));
         }
-        let all_known = self.rest.len() as u64 == self.failed && self.not_run == 0 && !stopped;
+        let all_known = self.rest.len() as u64 == self.failed
+            && self.not_run == 0
+            && self.suspects.is_empty()
+            && !stopped;
         let words = all_known.then(|| args::with_inputs(words, &self.rest_inputs()?));
         match words.flatten().map(|words| line(&words)) {
             Some(line) if line.len() <= REPEATABLE => format!("to run the rest: {line}"),

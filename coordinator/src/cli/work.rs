@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use coordinator::{Builder, ByHand, Pool};
-use worker::builtin::pipe::pipe_open;
+use worker::builtin::pipe::{NUMBERED, pipe_open};
 use worker::builtin::{Bytes, Command};
 
 use super::args::{Exec, Map, Pipe};
@@ -26,8 +26,11 @@ pub(super) enum Work {
         many: usize,
         key: String,
     },
-    /// A line for a warm process.
-    Pipe { words: Vec<OsString> },
+    /// A line for a warm process, perhaps with its number.
+    Pipe {
+        words: Vec<OsString>,
+        numbered: bool,
+    },
 }
 
 impl Work {
@@ -78,6 +81,7 @@ impl Work {
         check_program(program.ok_or_else(|| no_command("pipe", "python3 -u script.py"))?)?;
         Ok(Work::Pipe {
             words: pipe.command.clone(),
+            numbered: pipe.numbered,
         })
     }
 
@@ -86,11 +90,10 @@ impl Work {
         match self {
             Work::Map { task } => format!("map {task}"),
             Work::Exec { key, .. } => key.clone(),
-            Work::Pipe { words } => {
-                format!(
-                    "pipe -- {}",
-                    quoted(words.iter().map(|word| word.as_bytes()))
-                )
+            Work::Pipe { words, numbered } => {
+                let option = if *numbered { "--numbered " } else { "" };
+                let words = quoted(words.iter().map(|word| word.as_bytes()));
+                format!("pipe {option}-- {words}")
             }
         }
     }
@@ -121,6 +124,9 @@ impl Work {
                 let argv = template.fill(inputs, seq).into_iter().map(Bytes).collect();
                 serde_json::to_vec(&Command { argv, seq })
             }
+            Work::Pipe { numbered: true, .. } => {
+                serde_json::to_vec(&Bytes([format!("{seq}\t").as_bytes(), input].concat()))
+            }
             // As `Bytes` are written, without taking them.
             Work::Pipe { .. } => match std::str::from_utf8(input) {
                 Ok(text) => serde_json::to_vec(text),
@@ -143,6 +149,17 @@ impl Work {
                 format!("{} ::: {inputs}", self.key())
             }
         }
+    }
+
+    /// Whether an answer may turn out to be another input's.
+    pub(super) fn may_shift(&self) -> bool {
+        matches!(
+            self,
+            Work::Pipe {
+                numbered: false,
+                ..
+            }
+        )
     }
 
     /// The line that a result is on stdout, if it is one.
@@ -173,9 +190,11 @@ impl Work {
         })?;
         let builder = Pool::builder().worker(program);
         Ok(match self {
-            Work::Pipe { words } => {
-                let words = words.iter().map(|word| Bytes(word.as_bytes().to_vec()));
-                builder.initializer(pipe_open, words.collect())
+            Work::Pipe { words, numbered } => {
+                let mark = numbered.then(|| NUMBERED.to_vec());
+                let words = words.iter().map(|word| word.as_bytes().to_vec());
+                let argv = mark.into_iter().chain(words).map(Bytes).collect();
+                builder.initializer(pipe_open, argv)
             }
             _ => builder,
         })

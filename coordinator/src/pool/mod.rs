@@ -28,6 +28,7 @@ use crate::error::{CallError, PoolError};
 use crate::output::Captured;
 use crate::scheduler::{RestartLimit, Scheduler, SlotId};
 use crate::shared::{Config, Shared};
+use crate::stray::Stray;
 use crate::{processors, slot, supervisor};
 
 /// A fixed number of worker processes that run calls.
@@ -444,6 +445,19 @@ impl Pool {
                 .filter_map(|slot| state.running_on(slot, now))
                 .collect()
         })
+    }
+
+    /// Takes what workers have printed outside of calls since the last time: before their first, as an
+    /// [initializer](Builder::initializer) does, or after their last. With [`Output::Forward`](crate::Output::Forward)
+    /// there is none, because it is forwarded as it comes.
+    ///
+    /// The last 1,024 are kept.
+    #[must_use]
+    pub fn take_strays(&self) -> Vec<Stray> {
+        if self.shared.is_copied() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.shared.state().strays).into()
     }
 
     /// The workers that live now.

@@ -34,11 +34,25 @@ fn main() -> Anything {
         "freed" => freed(),
         "flow" => flow(&rest),
         "idle" => idle(),
+        "initialize" => initialize(),
         "sigpipe" => sigpipe(),
         "print-some" => print_some(),
         "end-while-decoding" => end_while_decoding(&rest),
         other => Err(format!("unknown: {other}").into()),
     }
+}
+
+/// Has an initializer that prints, and a call that does not.
+fn initialize() -> Anything {
+    let builder = Pool::builder().workers(1);
+    let pool = builder
+        .initializer(tasks::print_part, "ready \n".to_owned())
+        .build()?;
+    let value = pool.call(tasks::square, 3)?;
+    pool.close();
+    pool.join()?;
+    println!("{value}");
+    Ok(())
 }
 
 fn every_way() -> Anything {

@@ -20,6 +20,7 @@ use crate::registry::{self, Entry};
 use crate::task;
 
 pub use exec::{Command, Ending};
+pub use pipe::{is_harmless, is_out_of_step};
 
 /// Makes the built-in tasks known to this process. Call it before [`init`](crate::init) or
 /// [`main`](crate::main).

@@ -21,12 +21,17 @@ const TO_DIE: Duration = Duration::from_secs(1);
 /// A wait for an answer that is longer than two switches on one processor, and shorter than any real work, is
 /// mostly for a processor to be woken: worker and process have one each. So the next is spent awake.
 const WOKEN: Range<Duration> = Duration::from_micros(8)..Duration::from_micros(100);
+/// How long to wait at the end for a line too many.
+const PATIENCE: Range<Duration> = Duration::from_millis(2)..Duration::from_millis(100);
 /// As much as a pipe holds.
 const CHUNK: usize = 64 << 10;
 /// How much of the buffer for answers is kept from one call to the next, in bytes.
 const KEEP: usize = 1 << 20;
 /// How many characters of an input an error shows.
 const SHOWN: usize = 60;
+const ONE_LINE: &str = "a pipe's input is one line";
+/// How an error begins that shows that earlier answers of the same process may belong to other inputs.
+const OUT_OF_STEP: &str = "out of step: ";
 const RULE: &str = "it has to answer each line with a line, and flush its output";
 
 static WARM: Mutex<Option<Warm>> = Mutex::new(None);
@@ -34,6 +39,10 @@ static WARM: Mutex<Option<Warm>> = Mutex::new(None);
 fn warm() -> MutexGuard<'static, Option<Warm>> {
     WARM.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Before a command's words: each line begins with a number and a tab, and its answer has to do so, too. No word can
+/// be this.
+pub const NUMBERED: &[u8] = b"\0numbered";
 
 /// Starts the process that `pipe` asks: for the command line, as its pool's initializer.
 #[task(register = false)]
@@ -51,22 +60,53 @@ pub fn pipe_open(argv: Vec<Bytes>) -> Result<(), String> {
 #[task(register = false)]
 pub fn pipe(line: Bytes) -> Result<Bytes, String> {
     match warm().as_mut() {
+        Some(warm) if warm.numbered => warm.call_numbered(line.0).map(Bytes),
         Some(warm) => warm.call(line.0).map(Bytes),
         None => Err("there is no process to ask: `pipe_open` starts it".to_owned()),
     }
 }
 
+/// Whether an error of [`pipe`], or what its worker has said on stderr at its end, shows that earlier answers of the
+/// same process may belong to other inputs.
+#[must_use]
+pub fn is_out_of_step(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with(OUT_OF_STEP))
+}
+
+/// Whether an error of [`pipe`] has left the process as it was.
+#[must_use]
+pub fn is_harmless(text: &str) -> bool {
+    text.ends_with(ONE_LINE)
+}
+
 /// Lets the process end.
 pub(super) fn close() {
     let closed = warm().take();
-    if let Some(process) = closed.and_then(|warm| warm.process) {
-        process.close();
+    if let Some(warm) = closed
+        && let Some(process) = warm.process
+        && process.close()
+        && let Some(previous) = warm.previous
+    {
+        complain_of_more(&previous);
     }
+}
+
+/// Says on stderr that the process has said too much, which nobody can be told in an answer any more.
+fn complain_of_more(previous: &[u8]) {
+    use std::io::Write as _;
+    let previous = quoted(previous);
+    // Without stderr there is nobody to be told.
+    let _ = writeln!(
+        std::io::stderr(),
+        "{OUT_OF_STEP}the process wrote another line after its last answer, to {previous}: {RULE}"
+    );
 }
 
 /// A process that is kept running between calls.
 struct Warm {
     argv: Vec<Bytes>,
+    /// Lines and answers begin with a number.
+    numbered: bool,
     process: Option<Process>,
     /// What the process has written of the answer, and maybe more.
     heard: Heard,
@@ -81,6 +121,8 @@ struct Process {
     group: Group,
     /// The last wait was one of [`WOKEN`].
     awake: Cell<bool>,
+    /// The longest wait for an answer.
+    longest: Cell<Duration>,
 }
 
 /// What a process has written.
@@ -104,9 +146,12 @@ enum Asked {
 }
 
 impl Warm {
-    fn new(argv: Vec<Bytes>) -> Self {
+    fn new(mut argv: Vec<Bytes>) -> Self {
+        let numbered = argv.first().is_some_and(|word| word.0 == NUMBERED);
+        argv.drain(..usize::from(numbered));
         Warm {
             argv,
+            numbered,
             process: None,
             heard: Heard {
                 bytes: Vec::new(),
@@ -126,10 +171,7 @@ impl Warm {
 
     fn call(&mut self, mut line: Vec<u8>) -> Result<Vec<u8>, String> {
         if line.contains(&b'\n') {
-            return Err(format!(
-                "{} has a newline in it: a pipe's input is one line",
-                quoted(&line)
-            ));
+            return Err(format!("{} has a newline in it: {ONE_LINE}", quoted(&line)));
         }
         line.push(b'\n');
         let hold = Hold::new();
@@ -157,7 +199,7 @@ impl Warm {
                 Asked::Line(_) => {
                     self.put_down(&hold, Duration::ZERO);
                     return Err(format!(
-                        "the process answered {} with more than one line: it has to answer each \
+                        "{OUT_OF_STEP}the process answered {} with more than one line: it has to answer each \
                          line with one line",
                         quoted(input)
                     ));
@@ -179,6 +221,25 @@ impl Warm {
                 }
             }
         }
+    }
+
+    /// Asks with a number, which has to come back before the answer.
+    fn call_numbered(&mut self, line: Vec<u8>) -> Result<Vec<u8>, String> {
+        let tab = line.iter().position(|byte| *byte == b'\t');
+        let (number, input) = line.split_at(tab.map_or(0, |tab| tab + 1));
+        let (number, input) = (number.to_vec(), quoted(input));
+        let mut answer = self.call(line)?;
+        if answer.starts_with(&number) {
+            answer.drain(..number.len());
+            return Ok(answer);
+        }
+        // Who knows what it will answer next.
+        self.put_down(&Hold::new(), Duration::ZERO);
+        Err(format!(
+            "the process answered {input} with {}, which does not begin with the number {} and a tab",
+            quoted(&answer),
+            String::from_utf8_lossy(number.trim_ascii_end())
+        ))
     }
 
     /// What a process that has ended leaves as an answer.
@@ -221,6 +282,7 @@ impl Process {
             stdin: Some(stdin),
             group,
             awake: Cell::new(false),
+            longest: Cell::new(Duration::ZERO),
         })
     }
 
@@ -286,7 +348,9 @@ impl Process {
             thread::yield_now();
         }
         let moved = self.answers.read(&mut heard.room);
-        self.awake.set(WOKEN.contains(&began.elapsed()));
+        let waited = began.elapsed();
+        self.awake.set(WOKEN.contains(&waited));
+        self.longest.set(self.longest.get().max(waited));
         if let Moved::Some(count) = moved {
             heard.bytes.extend_from_slice(&heard.room[..count]);
         }
@@ -307,11 +371,16 @@ impl Process {
         }
     }
 
-    /// Lets it end: it has nothing more to read. What is left of it after a while is killed.
-    fn close(mut self) {
-        // Its stdout stays open: whatever it says now answers nothing, but must not kill it.
+    /// Lets it end: it has nothing more to read. What is left of it after a while is killed. Says whether it has
+    /// written anything that nobody had asked for. If an earlier line was one too many, the answer to the last input
+    /// comes about when answers have come.
+    fn close(mut self) -> bool {
+        let patience = (2 * self.longest.get()).clamp(PATIENCE.start, PATIENCE.end);
+        let unasked = self.answers.has_more_within(patience);
+        // What it says now is no answer to anything, but must not kill it.
         self.stdin = None;
         self.ends_within(TO_END);
+        unasked
     }
 }
 
@@ -330,12 +399,15 @@ fn quoted(input: &[u8]) -> String {
 }
 
 fn unasked(input: &[u8], previous: Option<&[u8]>) -> String {
-    let what = match previous {
-        Some(previous) => format!("another line after its answer to {}", quoted(previous)),
-        None => "something that nobody had asked for".to_owned(),
+    let (sign, what) = match previous {
+        Some(previous) => (
+            OUT_OF_STEP,
+            format!("another line after its answer to {}", quoted(previous)),
+        ),
+        None => ("", "something that nobody had asked for".to_owned()),
     };
     format!(
-        "before it was given {} the process wrote {what}: it has to answer each line with one line",
+        "{sign}before it was given {} the process wrote {what}: it has to answer each line with one line",
         quoted(input)
     )
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 
-use super::group::{Moved, moved};
+use super::group::{Moved, moved, unread};
 
 /// The descriptor that is not to block any more when a child has died.
 static READ: AtomicI32 = AtomicI32::new(NONE);
@@ -56,6 +56,12 @@ impl Answers {
     /// Whether there is something to read, or never will be.
     pub(crate) fn is_readable(&self) -> bool {
         is_readable(self.stdout.as_fd(), Duration::ZERO)
+    }
+
+    /// Whether something comes to be read within a limit.
+    pub(crate) fn has_more_within(&self, limit: Duration) -> bool {
+        is_readable(self.stdout.as_fd(), limit)
+            && unread(&self.stdout).is_some_and(|bytes| bytes > 0)
     }
 
     /// Waits until there is something to read, or never will be, or there is room to write: for what the
