@@ -115,14 +115,12 @@ pub(super) struct Exec {
 /// Ask a warm process about each input: it reads a line and answers with a line.
 ///
 /// Each worker keeps one such process. It has to flush its output after each answer. If it dies, the
-/// input it was working on is charged, and another takes its place. If it writes a line too many, what it has answered
-/// until then may belong to other inputs: those are named, and do not count as done.
+/// input it was working on is charged, and another takes its place.
 #[derive(Debug, Args)]
 pub(super) struct Pipe {
     #[command(flatten)]
     pub(super) options: Options,
-    /// Give each input its number and a tab before it, which have to come back before the answer: so no answer can be
-    /// taken for another input's
+    /// Put each input's number and a tab before it; both have to come back before the answer
     #[arg(long)]
     pub(super) numbered: bool,
     /// The command and its words

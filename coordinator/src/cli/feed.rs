@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A call that was made of some inputs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Item {
-    /// The number of its input, from 1.
+    /// The number of its input, from 1; of a call with several, its own.
     pub(super) seq: u64,
     /// Its input; several stand with NUL between them.
     pub(super) input: Vec<u8>,
@@ -153,7 +153,9 @@ pub(super) struct Gathered {
     pub(super) inputs: Inputs,
     pub(super) succeeded: Succeeded,
     pub(super) many: usize,
-    pub(super) seq: u64,
+    /// How many inputs were read, and how many calls made of them.
+    pub(super) read: u64,
+    pub(super) calls: u64,
 }
 
 impl Gathered {
@@ -164,24 +166,35 @@ impl Gathered {
 
     /// The next call; how many were skipped before it is added to `skipped`.
     pub(super) fn next(&mut self, skipped: &AtomicU64) -> Option<Call> {
-        loop {
-            let first = self.inputs.next()?;
-            let (input, several) = match self.many {
-                1 => (first, None),
-                many => {
-                    let rest = self.inputs.by_ref().take(many - 1);
-                    let inputs: Vec<_> = iter::once(first).chain(rest).collect();
-                    (inputs.join(&0), Some(inputs))
-                }
-            };
-            self.seq += 1;
-            if self.succeeded.skips(&input) {
-                skipped.fetch_add(1, Ordering::Relaxed);
-                continue;
+        let first = self.wanted(skipped)?;
+        let (input, several) = match self.many {
+            1 => (first, None),
+            many => {
+                let rest = iter::from_fn(|| self.wanted(skipped)).take(many - 1);
+                let inputs: Vec<_> = iter::once(first).chain(rest).collect();
+                (inputs.join(&0), Some(inputs))
             }
-            let seq = self.seq;
-            let item = Item { seq, input };
-            return Some(Call { item, several });
+        };
+        let seq = match self.many {
+            1 => self.read,
+            _ => {
+                self.calls += 1;
+                self.calls
+            }
+        };
+        let item = Item { seq, input };
+        Some(Call { item, several })
+    }
+
+    /// The next input that is to be run.
+    fn wanted(&mut self, skipped: &AtomicU64) -> Option<Vec<u8>> {
+        loop {
+            let input = self.inputs.next()?;
+            self.read += 1;
+            if !self.succeeded.skips(&input) {
+                return Some(input);
+            }
+            skipped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

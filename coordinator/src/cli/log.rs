@@ -225,7 +225,10 @@ impl Runs {
             && !suspects.is_some_and(|ranges| ranges.iter().any(is_in))
             && let Some(input) = line.input.bytes()
         {
-            *self.now.entry(input).or_default() += 1;
+            // Several of one command stand with zero bytes between them, and no command can be given one.
+            for input in input.split(|byte| *byte == 0) {
+                *self.now.entry(input.to_vec()).or_default() += 1;
+            }
         }
     }
 

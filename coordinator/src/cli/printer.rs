@@ -260,9 +260,10 @@ impl Printer {
             tag,
             Part::All,
         )?;
-        // A command's output is its result, as it is; what a task prints is lines before its result.
+        // A command's output is its result, as it is, unless a tag makes lines of it; what a task prints is lines before
+        // its result.
         let is_command = matches!(self.work, Work::Exec { .. });
-        if streamed.torn && (!is_command || self.whole_lines()) {
+        if streamed.torn && (!is_command || self.tag) {
             self.stdout.write_all(b"\n")?;
         }
         if outcome.status == Status::Ok

@@ -63,7 +63,8 @@ pub(super) fn run(
         inputs,
         succeeded,
         many: work.many(),
-        seq: 0,
+        read: 0,
+        calls: 0,
     };
     if options.dry_run {
         if let Work::Map { task } = work {
@@ -329,14 +330,12 @@ impl Run<'_> {
             false => self.feed.take(index),
         };
         let outcome = Outcome::new(self.work, item.seq, item.input, report);
-        // A call that never began is not an outcome, but what is left to do.
-        let began = outcome.attempts > 0 || outcome.status != Status::Cancelled;
-        let stopped =
-            self.interruption.code().is_some() || self.summary.gave_up(self.options.max_fail);
+        // A call that never began, or only waited to be tried again, is not an outcome but what is left to do. One that
+        // was cut off has done something, and may have left half of it.
+        let began = outcome.slot.is_some() || outcome.status != Status::Cancelled;
         if !(outcome.stdout.is_empty() && outcome.stderr.is_empty()) {
             check_disk()?;
         }
-        let began = began && !(outcome.status == Status::Cancelled && stopped);
         if began {
             if let Some(log) = &mut self.log {
                 log.write(&outcome)?;
@@ -382,7 +381,8 @@ impl Run<'_> {
             true => Some(calls),
             false => {
                 let skipped = self.feed.skipped.load(Ordering::Relaxed);
-                self.known.map(|known| known.saturating_sub(skipped))
+                let calls = skipped / self.work.many() as u64;
+                self.known.map(|known| known.saturating_sub(calls))
             }
         };
         let done = self.summary.done();

@@ -15,7 +15,6 @@ use super::outcome::{Outcome, millis, shown};
 use super::status::Status;
 use super::suspects::{self, Range};
 use super::template::quoted;
-use super::units::MaxFail;
 
 /// How long a command line may be that is shown to be repeated, in bytes.
 const REPEATABLE: usize = 4096;
@@ -112,11 +111,6 @@ impl Summary {
 
     pub(super) fn done(&self) -> u64 {
         self.ok + self.failed + suspects::count(&self.suspects)
-    }
-
-    /// Whether the run was to stop after so many failures.
-    pub(super) fn gave_up(&self, most: Option<MaxFail>) -> bool {
-        most.is_some_and(|most| self.failed >= most.failures)
     }
 
     /// The object that `--json` prints last.
