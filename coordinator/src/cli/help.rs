@@ -78,9 +78,11 @@ pub(super) fn exec() -> String {
 }
 
 pub(super) fn pipe() -> String {
+    let own =
+        "      --numbered         lines and answers begin with the input's number and a tab\n";
     format!(
         "Ask a warm process about each input: it reads a line and answers with a line.\n\n\
-         Usage: {PIPE_USAGE}\n{OPTIONS}\n\
+         Usage: {PIPE_USAGE}\n{OPTIONS}{own}\n\
          Each worker keeps one such process; one that dies is charged and replaced.\n\
          It has to flush after each answer (python3 -u).\n\n{PIPE_EXAMPLES}\n"
     )
