@@ -16,6 +16,8 @@ use crate::spin::ReadAtOnce;
 
 /// How many descriptors may travel with one message: as many as Linux allows.
 pub const MOST: usize = 253;
+/// How many buffers the system takes at once: `UIO_MAXIOV`.
+const MOST_BUFFERS: usize = 1024;
 /// How much room the system needs for that many.
 const ROOM: usize = rustix::cmsg_space!(ScmRights(MOST));
 
@@ -36,6 +38,8 @@ pub fn send(
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other("too many descriptors for one message"));
     }
+    // The system takes no more at once, and refuses all if there are more. What is left is sent the next time.
+    let buffers = &buffers[..buffers.len().min(MOST_BUFFERS)];
     Ok(sendmsg(socket, buffers, &mut control, SendFlags::NOSIGNAL)?)
 }
 
@@ -159,6 +163,10 @@ mod tests {
             std::fs::File::from(reader).read_exact(&mut byte).unwrap();
             assert_eq!(byte, [number as u8]);
         }
+        // More buffers than the system takes are sent in part.
+        let many = vec![IoSlice::new(b"x"); 3 * MOST_BUFFERS];
+        assert_eq!(send(&here, &many, &[]).unwrap(), MOST_BUFFERS);
+        there.read_exact(&mut [0; MOST_BUFFERS]).unwrap();
         let too_many = vec![rustix::stdio::stdin(); MOST + 1];
         assert!(send(&here, &[IoSlice::new(b"x")], &too_many).is_err());
         drop(here);

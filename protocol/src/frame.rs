@@ -91,6 +91,9 @@ pub fn write(stream: &mut impl Write, header: &[u8], payload: &[&[u8]]) -> io::R
 }
 
 /// Writes one frame. If there is an outbox, a large payload is put there.
+/// How many pieces of a payload are left to the system to gather.
+const GATHERED: usize = 16;
+
 pub(crate) fn write_with(
     stream: &mut impl Write,
     header: &[u8],
@@ -126,10 +129,17 @@ fn write_parts(
     let mut prefix = [0; PREFIX];
     prefix[..4].copy_from_slice(&header_len.to_le_bytes());
     prefix[4..].copy_from_slice(&payload_len.to_le_bytes());
-    let mut slices = Vec::with_capacity(2 + payload.len());
+    // To have the system gather many small pieces takes longer than to copy them.
+    let joined = (payload.len() > GATHERED).then(|| payload.concat());
+    let joined = joined.as_deref().into_iter();
+    let apart = payload
+        .iter()
+        .copied()
+        .filter(|_| payload.len() <= GATHERED);
+    let mut slices = Vec::with_capacity(3 + payload.len().min(GATHERED));
     slices.push(IoSlice::new(&prefix));
     slices.push(IoSlice::new(header));
-    slices.extend(payload.iter().map(|piece| IoSlice::new(piece)));
+    slices.extend(joined.chain(apart).map(IoSlice::new));
     write_all_vectored(stream, &mut slices)?;
     stream.flush()
 }

@@ -169,6 +169,16 @@ fn nothing_takes_the_place_of_a_closed_stream() {
 }
 
 #[test]
+fn workers_leave_in_peace_however_often_a_signal_comes() {
+    let directory = TempDir::new().unwrap();
+    is_well(
+        Command::new(host())
+            .arg("alarms")
+            .env("TMPDIR", directory.path()),
+    );
+}
+
+#[test]
 fn a_host_that_may_write_no_files_is_told_so() {
     is_well_as("no-files");
 }

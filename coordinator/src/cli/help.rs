@@ -78,8 +78,7 @@ pub(super) fn exec() -> String {
 }
 
 pub(super) fn pipe() -> String {
-    let own =
-        "      --numbered         lines and answers begin with the input's number and a tab\n";
+    let own = "      --numbered         lines and answers begin with a number and a tab\n";
     format!(
         "Ask a warm process about each input: it reads a line and answers with a line.\n\n\
          Usage: {PIPE_USAGE}\n{OPTIONS}{own}\n\

@@ -5,13 +5,14 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use interprocess::local_socket::traits::Listener as _;
 use interprocess::local_socket::{Listener, Stream};
 use protocol::link;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, OFlags, SealFlags};
+use rustix::io::Errno;
 use rustix::process::Resource;
 use worker::private::spawn::above_stdio;
 
@@ -27,16 +28,22 @@ pub(crate) const ABORTED: i32 = libc::SIGABRT;
 /// Waits until one of the descriptors is readable, or has been closed from the other side, or the
 /// limit has passed; says of each whether it is.
 pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> Vec<bool> {
-    let timeout = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    let began = Instant::now();
     let mut polled: Vec<_> = fds
         .iter()
         .map(|fd| PollFd::new(fd, PollFlags::IN))
         .collect();
-    // An interrupted wait reads as nothing readable: callers look again.
-    if rustix::event::poll(&mut polled, timeout.as_ref()).is_err() {
-        return vec![false; fds.len()];
+    loop {
+        let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
+        // A limit beyond what the system can hold is none.
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Ok(_) => return polled.iter().map(|fd| !fd.revents().is_empty()).collect(),
+            // A signal to this thread, as a profiler's, says nothing of the descriptors.
+            Err(Errno::INTR) => {}
+            Err(_) => return vec![false; fds.len()],
+        }
     }
-    polled.iter().map(|fd| !fd.revents().is_empty()).collect()
 }
 
 /// A pipe. As with all files that a pool opens, neither end takes the place of a standard stream that this program

@@ -66,6 +66,7 @@ fn main() {
         "leaks" => leaks(),
         "closed-streams" => closed_streams(),
         "no-files" => no_files(),
+        "alarms" => alarms(),
         other => panic!("{other}"),
     }
     println!("all is well");
@@ -265,6 +266,62 @@ fn closed_streams() {
     // SAFETY: as above.
     unsafe { libc::dup2(saved, 1) };
     assert!(still && after);
+}
+
+static LEDGER: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+
+/// Has its worker take its time to leave, and note that it has left.
+#[task]
+fn leave_slowly(ledger: PathBuf) {
+    extern "C" fn leave() {
+        std::thread::sleep(Duration::from_millis(100));
+        let ledger = LEDGER.get().unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(ledger)
+            .unwrap()
+            .write_all(b"left\n")
+            .unwrap();
+    }
+    LEDGER.get_or_init(|| ledger);
+    // SAFETY: the handler may do what any code at a program's end may.
+    unsafe { libc::atexit(leave) };
+}
+
+/// A timer's signals interrupt the pool's threads all the time.
+fn alarms() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: the handler does nothing; what is set is this process's own.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+    }
+    let ledger = std::env::temp_dir().join("ledger");
+    std::fs::write(&ledger, "").unwrap();
+    let builder = Pool::builder()
+        .workers(2)
+        .recycle_after(1)
+        .grace(Duration::from_millis(1));
+    let pool = builder.build().unwrap();
+    // SAFETY: this thread hears no alarms, so that the pool's do.
+    unsafe {
+        let mut alarm: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut alarm, libc::SIGALRM);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const alarm, std::ptr::null_mut());
+        let often = libc::timeval {
+            tv_sec: 0,
+            tv_usec: 500,
+        };
+        let timer = libc::itimerval {
+            it_interval: often,
+            it_value: often,
+        };
+        libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
+    }
+    pool.map(leave_slowly, vec![ledger.clone(); 6]).unwrap();
+    drop(pool);
+    assert_eq!(std::fs::read_to_string(&ledger).unwrap().lines().count(), 6);
 }
 
 fn no_files() {

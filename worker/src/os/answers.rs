@@ -11,10 +11,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::group::{Moved, moved, unread};
 
@@ -102,12 +103,18 @@ impl Drop for Answers {
     }
 }
 
-/// Whether a descriptor can be read, or is closed, within the limit. An interrupted wait reads as no.
+/// Whether a descriptor can be read, or is closed, within the limit.
 fn is_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
-    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    // A limit beyond what the system can hold is none.
-    let limit = Timespec::try_from(limit).ok();
-    rustix::event::poll(&mut polled, limit.as_ref()).is_ok_and(|ready| ready > 0)
+    let began = Instant::now();
+    loop {
+        let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        // A limit beyond what the system can hold is none.
+        let left = Timespec::try_from(limit.saturating_sub(began.elapsed())).ok();
+        match rustix::event::poll(&mut polled, left.as_ref()) {
+            Err(Errno::INTR) => {}
+            polled => return polled.is_ok_and(|ready| ready > 0),
+        }
+    }
 }
 
 /// Of a pipe's reading end: it has no other flags that could be set.

@@ -6,6 +6,7 @@
 
 use std::fs;
 
+use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitOptions, getpgid, getpgrp, getpid, kill_process, kill_process_group,
 };
@@ -32,7 +33,9 @@ pub(super) fn end() {
                 Ok(group) if group != getpgrp() => kill_process_group(group, Signal::KILL),
                 _ => kill_process(child, Signal::KILL),
             };
-            let _ = rustix::process::waitpid(Some(child), WaitOptions::empty());
+            while let Err(Errno::INTR) = rustix::process::waitpid(Some(child), WaitOptions::empty())
+            {
+            }
         }
     }
 }
