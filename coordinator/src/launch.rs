@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use interprocess::local_socket::Listener;
 use interprocess::local_socket::traits::{Stream as _, StreamCommon as _};
@@ -25,7 +25,7 @@ use crate::error::PoolError;
 use crate::os::{self, Beginning, WorkerProcess};
 use crate::output::{Output, OutputFiles, TAIL};
 use crate::program::{DEPTH_VARIABLE, Program};
-use crate::socket::{Giving, Impatient, SharedSocket};
+use crate::socket::{Giving, Impatient, Patience, SharedSocket};
 use crate::talk::LINGER;
 
 /// How long a worker that was started has until it connects.
@@ -249,10 +249,10 @@ impl Launcher {
         process: Option<Arc<WorkerProcess>>,
         files: Option<OutputFiles>,
     ) -> Result<Worker, PoolError> {
-        let deadline = process.as_ref().map(|_| Instant::now() + CONNECT_LIMIT);
+        let mut patience = process.as_ref().map(|_| Patience::new(CONNECT_LIMIT));
         loop {
             let last_words = || files.as_ref().map(|files| files.rest().stderr.tail(TAIL));
-            match self.wait_for_knock(place, stop, process.as_deref(), deadline) {
+            match self.wait_for_knock(place, stop, process.as_deref(), patience.as_mut()) {
                 Ok(()) => {}
                 Err(cause) => {
                     if let Some(process) = &process {
@@ -329,7 +329,7 @@ impl Launcher {
         let mut link = Link::new(Impatient {
             socket: socket.clone(),
             stop: stop.as_fd(),
-            deadline: Some(Instant::now() + GREETING_LIMIT),
+            patience: Some(Patience::new(GREETING_LIMIT)),
         });
         let known = handshake::receive(&mut link, &place.token).and_then(|hello| {
             match self.build.get_or_init(|| hello.build.clone()) == &hello.build {
@@ -372,27 +372,25 @@ impl Launcher {
         place: &MeetingPlace,
         stop: &impl AsFd,
         process: Option<&WorkerProcess>,
-        deadline: Option<Instant>,
+        patience: Option<&mut Patience>,
     ) -> Result<(), String> {
         let mut fds = vec![os::listener_fd(&place.listener), stop.as_fd()];
         fds.extend(process.map(AsFd::as_fd));
-        loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let readable = os::wait_readable(&fds, left);
-            if readable[0] {
-                return Ok(());
+        let readable = match patience {
+            Some(patience) => patience.wait(&fds),
+            None => Some(os::wait_readable(&fds, None)),
+        };
+        let Some(readable) = readable else {
+            return Err(format!(
+                "it did not connect within {CONNECT_LIMIT:?}; is it a worker?"
+            ));
+        };
+        match (readable[0], readable[1], process) {
+            (true, ..) => Ok(()),
+            (false, false, Some(process)) => {
+                Err(format!("it {} before it was ready", process.reap()))
             }
-            if readable[1] {
-                return Err("the pool ended before it was ready".to_owned());
-            }
-            if let (Some(true), Some(process)) = (readable.get(2), process) {
-                return Err(format!("it {} before it was ready", process.reap()));
-            }
-            if left.is_some_and(|left| left.is_zero()) {
-                return Err(format!(
-                    "it did not connect within {CONNECT_LIMIT:?}; is it a worker?"
-                ));
-            }
+            _ => Err("the pool ended before it was ready".to_owned()),
         }
     }
 

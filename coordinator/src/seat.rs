@@ -391,8 +391,10 @@ impl Seat {
         self.forward_if_detached(shared, &running, &trace);
         let why = self.why_it_died(death, &trace);
         let loss = self.died(shared, running, started, why, trace);
-        if loss == Loss::default() && self.answered == 0 {
-            // It never did anything: that is as bad as a start that failed.
+        let by_itself = !matches!(death, Death::Signal(_));
+        if loss == Loss::default() && self.answered == 0 && by_itself {
+            // It never did anything, and left: that is as bad as a start that failed. One that was killed says nothing of
+            // the next.
             let error = PoolError::CannotStart {
                 program: shared.config.launcher.program.path.clone(),
                 cause: format!("it {death} before its first call"),

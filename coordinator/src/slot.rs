@@ -13,8 +13,10 @@ use crate::seat::Seat;
 use crate::shared::{Parked, Post, Shared};
 use crate::start;
 
-/// How long to wait before a start is tried again that has failed.
+/// How long to wait before a start is tried again that has failed; doubled each time.
 const START_AGAIN: Duration = Duration::from_millis(50);
+/// How often it is doubled.
+const DOUBLED: u32 = 4;
 
 /// What is to follow a worker.
 enum After {
@@ -29,18 +31,24 @@ pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
     // The slot leaves however this thread ends, or whoever joins the pool would wait for ever.
     let _leaving = Leaving { shared, slot };
     let mut place = None;
+    let mut failures = 0;
     while shared.state().jobs.wants_worker() {
         match start::start(shared, slot, &mut place) {
-            Ok(worker) => match work(shared, Box::new(Seat::new(slot, worker))) {
-                // The process is the call: no other process takes its place.
-                After::Another if shared.config.single.is_some() => return,
-                After::Another => {}
-                After::Nothing => return,
-            },
+            Ok(worker) => {
+                failures = 0;
+                match work(shared, Box::new(Seat::new(slot, worker))) {
+                    // The process is the call: no other process takes its place.
+                    After::Another if shared.config.single.is_some() => return,
+                    After::Another => {}
+                    After::Nothing => return,
+                }
+            }
             Err(error) => {
                 log::debug!("slot {}: {error}", slot.0 + 1);
                 start::failed(shared, error);
-                shared.wait_until(Some(START_AGAIN), |state| !state.jobs.wants_worker());
+                let pause = START_AGAIN * (1 << failures.min(DOUBLED));
+                failures += 1;
+                shared.wait_until(Some(pause), |state| !state.jobs.wants_worker());
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use interprocess::local_socket::traits::Stream as _;
 use protocol::descriptors;
@@ -96,24 +96,45 @@ pub(crate) struct Impatient<'s> {
     pub(crate) socket: SharedSocket,
     /// Readable when the pool ends.
     pub(crate) stop: BorrowedFd<'s>,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) patience: Option<Patience>,
+}
+
+/// How long to wait, all in all. Time for which this whole program was stopped does not count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience(Duration);
+
+/// One waits for so long at most before one looks again: a stop counts as much.
+const SLICE: Duration = Duration::from_millis(100);
+
+impl Patience {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Patience(limit)
+    }
+
+    /// Waits until one of some descriptors is readable; `None` if there is no patience left.
+    pub(crate) fn wait(&mut self, fds: &[BorrowedFd<'_>]) -> Option<Vec<bool>> {
+        loop {
+            let slice = self.0.min(SLICE);
+            let readable = os::wait_readable(fds, Some(slice));
+            if readable.contains(&true) {
+                return Some(readable);
+            }
+            self.0 = self.0.checked_sub(slice).filter(|left| !left.is_zero())?;
+        }
+    }
 }
 
 impl Read for Impatient<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let left = self
-                .deadline
-                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let socket = os::socket_fd(&self.socket.0);
-            match os::wait_readable(&[socket, self.stop], left)[..] {
-                [true, ..] => return self.socket.read(buffer),
-                [_, true] => return Err(io::Error::other("the pool ended before it was ready")),
-                _ if left.is_some_and(|left| left.is_zero()) => {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-                _ => {}
-            }
+        let fds = [os::socket_fd(&self.socket.0), self.stop];
+        let readable = match &mut self.patience {
+            Some(patience) => patience.wait(&fds),
+            None => Some(os::wait_readable(&fds, None)),
+        };
+        match readable.as_deref() {
+            Some([true, ..]) => self.socket.read(buffer),
+            Some(_) => Err(io::Error::other("the pool ended before it was ready")),
+            None => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 }

@@ -89,7 +89,7 @@ fn initialize(
     let mut link = Link::new(Impatient {
         socket: worker.socket.clone(),
         stop: shared.stop.as_fd(),
-        deadline: None,
+        patience: None,
     });
     link.share(&worker.black_box, Side::Coordinator);
     let part = Part {

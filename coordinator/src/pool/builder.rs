@@ -174,6 +174,10 @@ impl Builder {
     }
 
     /// How many workers may fail to start within a time before the pool gives up. Default: 3 in 10 s.
+    ///
+    /// As long as any worker lives, the pool goes on with those that do, and tries again, less and less often. It gives
+    /// up when none is left, so many starts have failed in a row, and have done so for a second (or a tenth of `per`, if
+    /// that is less). If the first worker can't be started at all, it gives up at once.
     pub fn restart_limit(mut self, count: u32, per: Duration) -> Self {
         self.restart_limit = RestartLimit { count, per };
         self

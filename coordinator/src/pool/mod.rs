@@ -45,6 +45,9 @@ pub struct Pool {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// The stacks of the pool's threads, in bytes: nothing runs there that needs much, and there may be hundreds.
+const STACK: usize = 256 << 10;
+
 /// What a pool has done and is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -148,7 +151,8 @@ impl Pool {
             threads: Mutex::default(),
         };
         let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
-            thread::Builder::new().name(name).spawn(body)
+            let thread = thread::Builder::new().name(name);
+            thread.stack_size(STACK).spawn(body)
         };
         for number in 0..slots {
             let theirs = Arc::clone(&shared);

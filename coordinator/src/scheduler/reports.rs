@@ -8,10 +8,15 @@ use super::{
 };
 use crate::error::Why;
 
+/// How long starts must fail for the cause to be more than a bad moment.
+const STANDS: Duration = Duration::from_secs(1);
+
 impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     /// A slot's worker is ready for calls.
     pub(crate) fn ready(&mut self, slot: SlotId) -> Idle {
         self.lived = true;
+        // Whatever was in the way is not any more.
+        self.failed_starts.clear();
         self.slots[slot.0] = Slot::Idle;
         Idle::fresh(slot)
     }
@@ -297,14 +302,19 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         self.pass_on();
     }
 
-    /// A worker could not be started. Ends the pool if that happens too often, or before any worker
-    /// ever got ready.
+    /// A worker could not be started. Ends the pool if that happens before any worker ever got ready; or if none is
+    /// left, and it has happened too often and for a while.
     pub(crate) fn start_failed(&mut self, cause: &str, now: Time) {
         let RestartLimit { count, per } = self.restart_limit;
         self.failed_starts
             .retain(|failed| failed.saturating_add(per) > now);
         self.failed_starts.push(now);
-        if !self.lived || self.failed_starts.len() >= count as usize {
+        let lives = |slot: &Slot| !matches!(slot, Slot::Starting);
+        let is_last = !self.slots.iter().any(lives);
+        let first = self.failed_starts.first().copied().unwrap_or(now);
+        let stands = now.saturating_sub(first) >= STANDS.min(per / 10);
+        let is_often = self.failed_starts.len() >= count as usize;
+        if !self.lived || (is_last && is_often && stands) {
             self.give_up(cause);
         }
     }

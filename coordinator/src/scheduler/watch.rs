@@ -20,6 +20,9 @@ const FAN: usize = 2;
 /// A map that was served within this time goes on.
 const RECENT: Duration = Duration::from_millis(10);
 
+/// How many workers for each processor start in any case.
+const FEW: usize = 4;
+
 /// A slot with nothing to do that is going to look again.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -102,8 +105,11 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
 
     /// Whether another worker could do something, where so many live. If nobody has anything to do, it could as soon as
     /// there are calls. In between, one looks at those that there are: while some of them are idle, or there are enough
-    /// for as many slots as are tried, it could only take their processor.
+    /// for as many slots as are tried, it could only take their processor. A few for each of those do no harm.
     pub(crate) fn has_use_for_another(&self, living: usize, now: Time) -> bool {
+        if living < FEW * self.processors {
+            return true;
+        }
         let ready = self
             .ready
             .iter()
