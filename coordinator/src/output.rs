@@ -72,6 +72,19 @@ impl OutputFiles {
         }
     }
 
+    /// What was found the last time belongs to what is found the next time, after all. It must still be held.
+    pub(crate) fn put_back(&self, printed: &Printed) {
+        let mut ranges = self.ranges();
+        for (ranges, captured) in [
+            (&mut ranges.0, &printed.stdout),
+            (&mut ranges.1, &printed.stderr),
+        ] {
+            if let Some(held) = &captured.range {
+                ranges.end = ranges.end.min(held.range.start);
+            }
+        }
+    }
+
     /// What has been printed since the last time by a worker that will say no more.
     pub(crate) fn rest(&self) -> Printed {
         let (stdout, stderr) = (self.stdout.len(), self.stderr.len());

@@ -14,7 +14,7 @@ use crate::error::{Death, PoolError, Why};
 use crate::launch::Worker;
 use crate::os::{self, GroupSignal, WorkerProcess};
 use crate::output::{Forwarder, Output, Printed, TAIL};
-use crate::scheduler::{Batch, Idle, Loss, MOST_CALLS, Next, Running, SlotId};
+use crate::scheduler::{Batch, Idle, Loss, MOST_CALLS, MapId, Next, Running, SlotId};
 use crate::shared::{Config, Post, Shared};
 use crate::start;
 use crate::stray::StraySource;
@@ -278,18 +278,21 @@ impl Seat {
         let bytes = value.len();
         let elapsed = Duration::from_nanos(reply.nanos);
         let printed = printed.unwrap_or_default();
-        let trace = Trace::one(self.by(), elapsed, printed, value);
+        let trace = Trace::one(self.by(), elapsed, printed.clone(), value);
         let result = why.map_or(Ok(()), Err);
         self.answered += 1;
         self.last_failed = result.is_err();
         let now = shared.now();
-        self.forward_if_detached(shared, running, &trace);
-        shared
+        // Before it is told of: whoever waits for it may be gone a moment later, and have forwarded it.
+        let is_detached = self.is_detached(shared, running.map());
+        let mut is_news = true;
+        let heard = shared
             .act(|state| {
                 let succeeded = result.is_ok();
                 state.jobs.worked(running, elapsed);
                 let (jobs, sight) = state.jobs_and_sight();
                 let news = jobs.reply(running, reply.at, result, (trace, bytes), now, &sight)?;
+                is_news = news;
                 state.posts[self.slot.0].calls += 1;
                 match succeeded {
                     true => state.counts.succeeded += u64::from(news),
@@ -297,7 +300,14 @@ impl Seat {
                 }
                 Ok(self.heard(state.jobs.is_answered(running), true))
             })
-            .map_err(LinkError::Malformed)
+            .map_err(LinkError::Malformed);
+        if is_news && is_detached {
+            self.forward(shared, &printed);
+        } else if let (false, Some(files)) = (is_news, &self.worker.files) {
+            // It has been decided that the call ends otherwise. What it has printed is part of that.
+            files.put_back(&printed);
+        }
+        heard
     }
 
     /// The worker died while it had nothing to do.
@@ -388,7 +398,9 @@ impl Seat {
             self.slot.0 + 1,
             self.worker.pid
         );
-        self.forward_if_detached(shared, &running, &trace);
+        if self.is_detached(shared, running.map()) {
+            self.forward(shared, &trace.printed);
+        }
         let why = self.why_it_died(death, &trace);
         let loss = self.died(shared, running, started, why, trace);
         let by_itself = !matches!(death, Death::Signal(_));
@@ -460,13 +472,16 @@ impl Seat {
     }
 
     /// What a call prints that nobody waits for has no one else to forward it.
-    fn forward_if_detached(&self, shared: &Shared, running: &Running, trace: &Trace) {
-        if shared.output() == Output::Forward && shared.state().jobs.is_detached(running.map()) {
-            let printed = trace.printed.clone();
-            shared
-                .printer
-                .send(move || Forwarder::default().forward(&printed));
-        }
+    fn forward(&self, shared: &Shared, printed: &Printed) {
+        let printed = printed.clone();
+        shared
+            .printer
+            .send(move || Forwarder::default().forward(&printed));
+    }
+
+    /// Whether nobody waits for what a map's calls print, though it is to be forwarded.
+    fn is_detached(&self, shared: &Shared, map: MapId) -> bool {
+        shared.output() == Output::Forward && shared.state().jobs.is_detached(map)
     }
 
     fn by(&self) -> By {

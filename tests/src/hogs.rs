@@ -75,3 +75,16 @@ pub fn leave_when_told(note: PathBuf) -> Result<(), std::io::Error> {
     }
     std::fs::write(note, "told")
 }
+
+/// Goes on until it is told to stop, and says then that it has tidied up. Its worker must not heed SIGTERM.
+#[task]
+pub fn tidy_when_stopped() -> String {
+    while !worker::current().is_some_and(|call| call.cancelled) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    #[expect(clippy::print_stdout, reason = "it is what is to be found")]
+    {
+        println!("tidied");
+    }
+    "tidied".to_owned()
+}
