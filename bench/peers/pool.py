@@ -10,8 +10,8 @@ from common import (
 )
 
 
-def warm():
-    pool = multiprocessing.Pool(WORKERS, initializer=die_with_parent)
+def warm(workers=WORKERS):
+    pool = multiprocessing.Pool(workers, initializer=die_with_parent)
     pool.map(square, range(1000))
     return pool
 
@@ -78,8 +78,8 @@ def main():
         return table(*rest)
     if measure == "straggler":
         return straggler(int(rest[0]))
-    with warm() as pool:
-        if measure == "map":
+    with warm(100 if measure == "many" else WORKERS) as pool:
+        if measure in ("map", "many"):
             report_map(pick(1_000_000, 100_000), lambda inputs: pool.map(square, inputs))
         elif measure == "each":
             report_map(pick(30_000, 2000), lambda inputs: pool.map(square, inputs, 1))

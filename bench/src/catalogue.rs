@@ -183,6 +183,17 @@ pub(crate) static MEASURES: &[Measure] = &[
         ],
     },
     Measure {
+        name: "many-workers",
+        title: "a map of a million squares with 100 workers",
+        once: false,
+        quantities: &[seconds("time a call")],
+        sides: &[
+            ours(ours::map_with_many),
+            rust("ours with 2", ours::map, TimesAsLong).target(1.5),
+            python("Python Pool.map, 100", "pool.py", &["many"]).target(4.0),
+        ],
+    },
+    Measure {
         name: "call",
         title: "one call, there and back",
         once: false,

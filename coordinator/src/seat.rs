@@ -148,9 +148,8 @@ impl Seat {
         shared
             .act(|state| state.jobs.idle_again(running, now))
             .map_err(|running| {
-                // Nobody else can have changed that: it was answered.
-                let trace = self.trace(Duration::ZERO, Printed::default());
-                self.died(shared, running, 0, Why::Cancelled, trace);
+                // The pool was terminated since it was answered, and the worker is being killed.
+                self.lose(shared, running, &LinkError::Closed, Instant::now());
             })
     }
 

@@ -17,6 +17,9 @@ pub(super) fn warm(workers: usize) -> Result<Pool, Problem> {
     Ok(pool)
 }
 
+/// As many as the usual limit for open files allows, in round numbers.
+const MANY: usize = 100;
+
 /// Waits for all workers: a pool is there as soon as the first is.
 pub(super) fn warm_up(pool: &Pool, workers: usize) -> Result<(), Problem> {
     while pool.stats().workers_started < workers as u64 {
@@ -28,8 +31,17 @@ pub(super) fn warm_up(pool: &Pool, workers: usize) -> Result<(), Problem> {
 
 /// A map of many calls that do next to nothing.
 pub(crate) fn map(setting: &Setting) -> Result<Values, Problem> {
+    map_with(setting, WORKERS)
+}
+
+/// The same, with many more workers than most machines have processors.
+pub(crate) fn map_with_many(setting: &Setting) -> Result<Values, Problem> {
+    map_with(setting, MANY)
+}
+
+fn map_with(setting: &Setting, workers: usize) -> Result<Values, Problem> {
     let calls = setting.pick(1_000_000_i64, 20_000);
-    let pool = warm(WORKERS)?;
+    let pool = warm(workers)?;
     let started = Instant::now();
     let squares = pool.map(square, 0..calls)?;
     let seconds = started.elapsed().as_secs_f64();

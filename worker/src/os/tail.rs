@@ -104,6 +104,14 @@ impl Tail {
             )
         };
         self.aimed = mapped != libc::MAP_FAILED;
+        if !self.aimed {
+            // What was there before may be gone, and the address anybody's. So it is given up.
+            let ours = self.page as usize;
+            for page in &PAGES {
+                let _ = page.compare_exchange(ours, 0, Ordering::AcqRel, Ordering::Relaxed);
+            }
+            self.page = ptr::null_mut();
+        }
     }
 }
 
