@@ -16,7 +16,7 @@ pub enum Why {
         message: String,
         /// Where: `src/lib.rs:10:5`.
         location: String,
-        /// The worker's stack; empty if the worker runs with `RUST_BACKTRACE=0`.
+        /// The worker's stack; empty unless the worker runs with `RUST_BACKTRACE=1`, as is usual for Rust.
         backtrace: String,
     },
     /// The worker died while it ran the call.
@@ -116,8 +116,10 @@ impl fmt::Display for Size {
 
 /// A call that ended without a value: which one, and why.
 ///
-/// Printed, it is one line for people; [`why`](CallError::why) is for programs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Printed, it is one line for people, who count calls from 1; [`why`](CallError::why) is for programs. Its `Debug` form,
+/// which a `main` that returns it prints, is the same line, and below it the backtrace and what the call last wrote to
+/// stderr.
+#[derive(Clone, PartialEq, Eq)]
 pub struct CallError {
     // Boxed, so that a Result with it stays as small as its value.
     pub(crate) details: Box<Details>,
@@ -197,12 +199,13 @@ impl fmt::Display for CallError {
             note,
             why,
         } = &*self.details;
-        write!(f, "call {index} of `{task}`: {why}")?;
+        let number = index.saturating_add(1);
+        write!(f, "call {number} of `{task}`: {why}")?;
         if let Some(note) = note {
             write!(f, ": {note}")?;
         }
         if let Some(pid) = worker {
-            write!(f, " (worker {pid}, after {elapsed:.1?}")?;
+            write!(f, " (worker {pid}, which ran it for {elapsed:.1?}")?;
             if *attempts > 1 {
                 write!(f, ", attempt {attempts}")?;
             }
@@ -218,10 +221,25 @@ impl fmt::Display for CallError {
     }
 }
 
+impl fmt::Debug for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        if let Why::Panicked { backtrace, .. } = &self.details.why
+            && !backtrace.trim().is_empty()
+        {
+            write!(f, "\n\nstack of the worker:\n{}", backtrace.trim_end())?;
+        }
+        if !self.details.stderr.trim().is_empty() {
+            write!(f, "\n\nlast on stderr:\n{}", self.details.stderr.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
 impl std::error::Error for CallError {}
 
-/// Why a pool could not be had, or is of no further use.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a pool could not be had, or is of no further use. Its `Debug` form reads as `Display` does.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PoolError {
     /// There is no executable to start as a worker.
@@ -275,6 +293,12 @@ impl fmt::Display for PoolError {
                  build a pool in the copy, or before anything is copied only there where it is used",
             ),
         }
+    }
+}
+
+impl fmt::Debug for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

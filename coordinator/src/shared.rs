@@ -495,8 +495,8 @@ impl Shared {
         }
     }
 
-    /// Waits until it is a slot's turn to start a worker; `None` if the pool needs none any more. As many start at a time
-    /// as there are processors: more would not be ready sooner, but those that are first would, and what they
+    /// Waits until it is a slot's turn to start a worker; `None` if the pool needs none any more. Twice as many start at a
+    /// time as there are processors: more would not be ready sooner, but those that are first would, and what they
     /// could do by then would wait. For the same reason none starts that could do nothing.
     pub(crate) fn turn_to_start(&self) -> Option<Turn<'_>> {
         let mut state = self.state();
@@ -512,7 +512,7 @@ impl Shared {
                 break;
             }
             let living = state.posts.iter().filter(|post| post.pid.is_some()).count();
-            let is_free = state.starting < processors();
+            let is_free = state.starting < 2 * processors();
             if is_free && state.jobs.has_use_for_another(living, self.now()) {
                 break;
             }

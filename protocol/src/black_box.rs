@@ -218,6 +218,11 @@ impl BlackBox {
         self.word(DOOMED).load(Ordering::Acquire) != 0
     }
 
+    /// The call that runs begins at `now`.
+    pub fn begin(&self, now: u64) {
+        self.word(BEGAN).store(now, Ordering::Release);
+    }
+
     /// Takes a ticket for the next call, which begins at `now`; `false` if it is not to be run.
     #[inline]
     pub fn start(&self, now: u64) -> bool {

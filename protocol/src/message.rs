@@ -232,6 +232,6 @@ pub struct Panic {
     pub message: String,
     /// Where: `src/lib.rs:10:5`.
     pub location: String,
-    /// The worker's stack; empty if `RUST_BACKTRACE=0`.
+    /// The worker's stack; empty unless `RUST_BACKTRACE` asks for it.
     pub backtrace: String,
 }

@@ -78,7 +78,7 @@ fn an_input_with_every_odd_character_arrives_intact() {
     let output = coordinator(&["map", "word_count"]).with_input(input.as_bytes());
     prints(&output, 1, "2\n2\n");
     assert!(
-        stderr(&output).contains("input \"\": call 1 of `word_count`"),
+        stderr(&output).contains("input \"\": call 2 of `word_count`"),
         "{}",
         stderr(&output)
     );
@@ -139,11 +139,11 @@ fn a_failing_call_is_named_and_the_others_go_on() {
     let lines: Vec<_> = stderr(&output).lines().collect();
     assert_eq!(lines.len(), 4, "{lines:?}");
     assert!(
-        lines[0].contains("input \"99999999999\": call 1 of `square`: failed: "),
+        lines[0].contains("input \"99999999999\": call 2 of `square`: failed: "),
         "{lines:?}"
     );
     assert!(
-        lines[1].contains("input \"x\": call 2 of `square`: this is no input"),
+        lines[1].contains("input \"x\": call 3 of `square`: this is no input"),
         "{lines:?}"
     );
     assert!(

@@ -179,6 +179,15 @@ fn workers_leave_in_peace_however_often_a_signal_comes() {
 }
 
 #[test]
+fn a_panic_is_no_timeout_however_long_its_stack_takes() {
+    is_well(
+        Command::new(host())
+            .arg("panics")
+            .env("RUST_BACKTRACE", "1"),
+    );
+}
+
+#[test]
 fn a_host_that_may_write_no_files_is_told_so() {
     is_well_as("no-files");
 }

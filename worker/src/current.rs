@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use protocol::black_box::BlackBox;
 
+use crate::os;
+
 /// The call that is running on this thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -44,6 +46,13 @@ pub fn current() -> Option<Current> {
     let mut current = CURRENT.get()?;
     current.cancelled = BLACK_BOX.get().is_some_and(|known| known.is_doomed());
     Some(current)
+}
+
+/// The call that is running has ended, but for what is still to be said of it: its time begins again.
+pub(crate) fn begin_again() {
+    if let Some(black_box) = BLACK_BOX.get() {
+        black_box.begin(os::now());
+    }
 }
 
 pub(crate) fn set(current: Option<Current>) {

@@ -5,10 +5,14 @@ use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use protocol::message::{Panic, Verdict};
 use protocol::sheet::Sheet;
 
+use crate::current;
 use crate::os::{self, home::Home};
 use crate::output;
 use crate::registry::Runner;
@@ -133,16 +137,41 @@ pub(crate) fn install_panic_hook() {
 }
 
 fn panic_of(info: &PanicHookInfo<'_>) -> Panic {
-    let wanted = std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value != "0");
-    Panic {
+    let wanted = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
+    let mut panic = Panic {
         message: message_of(info.payload()),
         location: info.location().map(ToString::to_string).unwrap_or_default(),
-        backtrace: match wanted {
-            true => Backtrace::force_capture().to_string(),
-            false => String::new(),
-        },
+        backtrace: String::new(),
+    };
+    if wanted {
+        panic.backtrace = resolved(&Backtrace::force_capture());
     }
+    panic
 }
+
+/// A backtrace as text. To find out what functions and lines it stands for takes up to a second the first time, which is
+/// none of the call's: so meanwhile the call's clock is set back all the time.
+fn resolved(backtrace: &Backtrace) -> String {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Without another thread the time counts.
+        let keeper = thread::Builder::new().spawn_scoped(scope, || {
+            while !done.load(Ordering::Acquire) {
+                current::begin_again();
+                thread::park_timeout(CLOCK);
+            }
+        });
+        let text = backtrace.to_string();
+        done.store(true, Ordering::Release);
+        if let Ok(keeper) = keeper {
+            keeper.thread().unpark();
+        }
+        text
+    })
+}
+
+/// How often the clock of a call is set back that is over.
+const CLOCK: Duration = Duration::from_millis(5);
 
 fn message_of(payload: &(dyn Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&str>() {

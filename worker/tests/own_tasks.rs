@@ -145,7 +145,8 @@ fn panic_of(verdict: Verdict) -> Panic {
 }
 
 fn a_panic_travels_whole() {
-    let mut worker = Worker::start(this_program());
+    let mut worker =
+        Worker::start_with(this_program(), |command| command.env("RUST_BACKTRACE", "1"));
     let panic = panic_of(worker.call("explode", "boo").0);
     assert_eq!(panic.message, "it said boo");
     let place = format!("tests/own_tasks.rs:{PANICS_AT}:");
@@ -158,14 +159,13 @@ fn a_panic_travels_whole() {
     // The coordinator tells of it; here it is not printed.
     assert!(worker.hang_up().stderr.is_empty());
 
-    let quiet = |command: &mut std::process::Command| {
-        command.env("RUST_BACKTRACE", "0");
-    };
-    let mut worker = Worker::start_with(this_program(), |command| {
-        quiet(command);
-        command
-    });
-    assert_eq!(panic_of(worker.call("explode", "boo").0).backtrace, "");
+    for value in [None, Some("0")] {
+        let mut worker = Worker::start_with(this_program(), |command| match value {
+            Some(value) => command.env("RUST_BACKTRACE", value),
+            None => command,
+        });
+        assert_eq!(panic_of(worker.call("explode", "boo").0).backtrace, "");
+    }
 }
 
 fn panics_of_every_kind_are_verdicts() {

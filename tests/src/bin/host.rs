@@ -67,6 +67,7 @@ fn main() {
         "closed-streams" => closed_streams(),
         "no-files" => no_files(),
         "alarms" => alarms(),
+        "panics" => panics(),
         other => panic!("{other}"),
     }
     println!("all is well");
@@ -266,6 +267,37 @@ fn closed_streams() {
     // SAFETY: as above.
     unsafe { libc::dup2(saved, 1) };
     assert!(still && after);
+}
+
+/// Has calls panic that have little time, where to find out their stack takes longer.
+fn panics() {
+    let pool = pool();
+    let limited = pool.with().timeout(Duration::from_millis(30));
+    for text in ["one", "two"] {
+        let error = limited
+            .call(tasks::panic_with, text.to_owned())
+            .unwrap_err();
+        let Why::Panicked {
+            message, backtrace, ..
+        } = error.why()
+        else {
+            panic!("{error}")
+        };
+        assert_eq!(message, text);
+        assert!(backtrace.contains("panic_with"), "{backtrace}");
+        // For people: one line, and the stack below it.
+        let shown = format!("{error:?}");
+        assert!(
+            shown.starts_with(&format!("{error}\n\nstack of the worker:\n")),
+            "{shown}"
+        );
+        assert!(
+            error
+                .to_string()
+                .starts_with("call 1 of `panic_with`: panicked at "),
+            "{error}"
+        );
+    }
 }
 
 static LEDGER: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();

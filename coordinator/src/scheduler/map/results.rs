@@ -11,7 +11,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             Failures::First => (
                 index + 1,
                 true,
-                format!("call {index} of the same map did not succeed"),
+                format!("call {} of the same map did not succeed", index + 1),
             ),
             Failures::Most { calls, now } if self.failed == calls.max(1) => {
                 let note = match self.failed {
