@@ -52,6 +52,6 @@ pub mod private {
     pub use crate::os::{home, image, lifeline, path, signal_name, spawn};
     pub use crate::registry::Entry;
     pub use crate::shared::{Given, Kept, take_kept, take_why};
-    pub use crate::task::Fallible;
+    pub use crate::task::{BoxedText, DisplayText, ErrorText, Fallible, NoText, Told};
     pub use inventory;
 }

@@ -1,5 +1,6 @@
 //! What a task is.
 
+use std::error::Error;
 use std::fmt::Display;
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -12,7 +13,8 @@ use serde::{Serialize, de::DeserializeOwned};
 /// * Several parameters make a tuple: the input of `fn power(base: u64, exponent: u32)` is
 ///   `(u64, u32)`. No parameter makes `()`.
 /// * If the return type is written as some `Result`, say `Result<T, E>` with `E: Display` or
-///   `io::Result<T>`, then `Output` is `T` and an error ends the call as *failed*.
+///   `io::Result<T>`, then `Output` is `T` and an error ends the call as *failed*, with the error's text and those of its
+///   causes.
 /// * Parameters are owned values that serde can carry: `String` and not `&str`.
 /// * The name is the function's, or another by `#[task(name = "images.resize")]`. A program can't
 ///   have two tasks of one name.
@@ -55,17 +57,140 @@ pub trait Task: Copy + Send + Sync + 'static {
 pub trait Fallible {
     /// What it holds when it says yes.
     type Value;
-    /// The value, or the error as text.
+    /// What it holds when it says no.
+    type Error;
+    /// The one or the other.
     ///
     /// # Errors
     ///
-    /// The error as text, with its causes where `{:#}` shows them.
-    fn into_result(self) -> Result<Self::Value, String>;
+    /// What it holds when it says no.
+    fn into_result(self) -> Result<Self::Value, Self::Error>;
 }
 
 impl<T, E: Display> Fallible for Result<T, E> {
     type Value = T;
-    fn into_result(self) -> Result<T, String> {
-        self.map_err(|error| format!("{error:#}"))
+    type Error = E;
+    fn into_result(self) -> Result<T, E> {
+        self
+    }
+}
+
+/// An error that is to become text, with all its causes if it is an [`Error`].
+///
+/// The expansion of `#[task]` calls `(&&&Told(&error)).as_text()` with the traits below in scope. The compiler looks for a
+/// method of `&&Told`, then of `&&&Told`, of `&Told`, and of `Told`, and takes the first that the error's type allows.
+#[derive(Debug)]
+pub struct Told<'e, E>(pub &'e E);
+
+/// The text of an [`Error`].
+pub trait ErrorText {
+    /// The text.
+    fn as_text(&self) -> String;
+}
+
+impl<E: Error> ErrorText for &&&Told<'_, E> {
+    fn as_text(&self) -> String {
+        with_causes(format!("{:#}", self.0), self.0.source())
+    }
+}
+
+/// The text of an error in a box.
+pub trait BoxedText {
+    /// The text.
+    fn as_text(&self) -> String;
+}
+
+macro_rules! boxed {
+    ($($boxed:ty),*) => {$(
+        impl BoxedText for &&Told<'_, $boxed> {
+            fn as_text(&self) -> String {
+                with_causes(format!("{:#}", self.0), self.0.source())
+            }
+        }
+    )*};
+}
+boxed!(
+    Box<dyn Error>,
+    Box<dyn Error + Send>,
+    Box<dyn Error + Send + Sync>
+);
+
+/// The text of what is no more than text, with its causes where `{:#}` shows them.
+pub trait DisplayText {
+    /// The text.
+    fn as_text(&self) -> String;
+}
+
+impl<E: Display> DisplayText for &Told<'_, E> {
+    fn as_text(&self) -> String {
+        format!("{:#}", self.0)
+    }
+}
+
+/// There is none. [`Fallible`] has said what is missing, and that is enough.
+pub trait NoText {
+    /// Nothing.
+    fn as_text(&self) -> String;
+}
+
+impl<E> NoText for Told<'_, E> {
+    fn as_text(&self) -> String {
+        String::new()
+    }
+}
+
+/// Adds the causes, but those that the text has already.
+fn with_causes(mut text: String, mut cause: Option<&(dyn Error + 'static)>) -> String {
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::{BoxedText as _, DisplayText as _, ErrorText as _, NoText as _, Told};
+
+    macro_rules! text {
+        ($error:expr) => {
+            (&&&Told(&$error)).as_text()
+        };
+    }
+
+    #[derive(Debug)]
+    struct Outer(io::Error);
+
+    impl std::fmt::Display for Outer {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("it can't be saved")
+        }
+    }
+
+    impl std::error::Error for Outer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let outer = || Outer(io::Error::other("the disk is full"));
+        let told = "it can't be saved: the disk is full";
+        assert_eq!(text!(outer()), told);
+        let boxed: Box<dyn std::error::Error> = outer().into();
+        assert_eq!(text!(boxed), told);
+        let boxed: Box<dyn std::error::Error + Send + Sync> = outer().into();
+        assert_eq!(text!(boxed), told);
+        // What it says itself is not said twice.
+        let io = io::Error::other(outer());
+        assert_eq!(text!(io), told);
+        assert_eq!(text!("no more than text"), "no more than text");
+        assert_eq!(text!("owned".to_owned()), "owned");
     }
 }

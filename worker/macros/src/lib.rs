@@ -76,7 +76,13 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
         let fallible = quote_spanned!(at=> <#returned as ::worker::private::Fallible>);
         (
             quote_spanned!(at=> #fallible::Value),
-            quote_spanned!(at=> #fallible::into_result(__output)),
+            quote_spanned! {at=>
+                #[allow(unused_imports)]
+                use ::worker::private::{BoxedText as _, DisplayText as _, ErrorText as _, NoText as _};
+                #[allow(clippy::needless_borrow)]
+                #fallible::into_result(__output)
+                    .map_err(|error| (&&&::worker::private::Told(&error)).as_text())
+            },
         )
     } else {
         (
