@@ -448,6 +448,10 @@ impl Seat {
             {
                 Why::OutOfMemory { limit }
             }
+            _ if death == Death::Signal(os::ABORTED) => {
+                let panic = self.worker.black_box.panic();
+                panic.map_or(Why::Died(death), |text| aborted(&text))
+            }
             _ => Why::Died(death),
         }
     }
@@ -552,6 +556,18 @@ impl Seat {
         drop(state);
         shared.milestone();
         death
+    }
+}
+
+/// What ended a worker that aborted right after a panic: one that could not unwind. It notes its place, a zero byte, and
+/// what it said.
+fn aborted(text: &[u8]) -> Why {
+    let text = String::from_utf8_lossy(text);
+    let (location, message) = text.split_once('\0').unwrap_or(("", &text));
+    Why::Panicked {
+        message: message.to_owned(),
+        location: location.to_owned(),
+        backtrace: String::new(),
     }
 }
 

@@ -16,6 +16,7 @@
 //! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
 //! | … | the outputs, each filled up to whole words: 256 KiB |
 //! | … | the [lane], by which large payloads travel: 4 MiB |
+//! | … | what the last panic of the call that runs said: its length, and 4 KiB |
 //!
 //! Before it starts a call, the worker takes a ticket: in one atomic step the number of calls started
 //! grows by one, if it is below the number allowed. The coordinator may lower the latter at any time, and
@@ -49,7 +50,10 @@ const OUTPUTS: usize = ENTRIES + CALLS;
 /// The outputs' words: 256 KiB.
 const OUTPUT_WORDS: usize = 32 << 10;
 const LANE: usize = OUTPUTS + OUTPUT_WORDS;
-const WORDS: usize = LANE + lane::WORDS;
+const PANIC: usize = LANE + lane::WORDS;
+/// One for the length, and 4 KiB.
+const PANIC_WORDS: usize = 1 + 512;
+const WORDS: usize = PANIC + PANIC_WORDS;
 /// The size of a box, in bytes.
 pub const SIZE: usize = WORDS * 8;
 
@@ -110,7 +114,7 @@ impl BlackBox {
 
     /// The lane, by which large payloads travel.
     pub(crate) fn lane(&self) -> &[AtomicU64] {
-        &self.words()[LANE..]
+        &self.words()[LANE..PANIC]
     }
 
     /// How many of a side's payloads were taken from the lane.
@@ -152,6 +156,17 @@ impl BlackBox {
     /// Notes that the call that runs is being stopped: its task may ask.
     pub fn doom(&self) {
         self.word(DOOMED).store(1, Ordering::Release);
+    }
+
+    /// What the last panic of the call that ran said, for who finds its worker dead.
+    #[must_use]
+    pub fn panic(&self) -> Option<Vec<u8>> {
+        let len = self.word(PANIC).load(Ordering::Acquire);
+        let len = usize::try_from(len).ok()?.min((PANIC_WORDS - 1) * 8);
+        let mut text = Vec::new();
+        let words = &self.words()[PANIC + 1..][..len.div_ceil(8)];
+        load::load(words, len, &mut text);
+        (len > 0).then_some(text)
     }
 
     /// Allows no more than so many calls, or as many as have been started if those are more. Returns
@@ -216,6 +231,14 @@ impl BlackBox {
     #[must_use]
     pub fn is_doomed(&self) -> bool {
         self.word(DOOMED).load(Ordering::Acquire) != 0
+    }
+
+    /// Notes what a panic says, as far as there is room. Nothing says that there was none.
+    pub fn note_panic(&self, text: &[u8]) {
+        let text = &text[..text.len().min((PANIC_WORDS - 1) * 8)];
+        self.word(PANIC).store(0, Ordering::Release);
+        store(&self.words()[PANIC + 1..], text);
+        self.word(PANIC).store(text.len() as u64, Ordering::Release);
     }
 
     /// The call that runs begins at `now`.

@@ -131,6 +131,32 @@ pub fn note_time_and_fail(ledger: PathBuf) -> Result<(), String> {
     Err(format!("at {ms}"))
 }
 
+/// Panics where it can't unwind: in a function that C could call, or while it is unwinding already.
+#[task]
+pub fn panic_for_good(while_unwinding: bool) {
+    extern "C" fn of_c() {
+        panic!("not into C");
+    }
+    struct Twice;
+    impl Drop for Twice {
+        fn drop(&mut self) {
+            panic!("once more");
+        }
+    }
+    if while_unwinding {
+        let _twice = Twice;
+        panic!("once");
+    }
+    of_c();
+}
+
+/// Catches a panic of its own, and is killed by something else.
+#[task]
+pub fn catch_and_end(end: End) {
+    let _ = std::panic::catch_unwind(|| panic!("caught"));
+    end.meet();
+}
+
 /// Runs until it is stopped, and never sleeps.
 #[task]
 pub fn spin() {

@@ -48,6 +48,13 @@ pub fn current() -> Option<Current> {
     Some(current)
 }
 
+/// Notes what a panic says, in case that it is the last thing this process does.
+pub(crate) fn note_panic(text: &[u8]) {
+    if let Some(black_box) = BLACK_BOX.get() {
+        black_box.note_panic(text);
+    }
+}
+
 /// The call that is running has ended, but for what is still to be said of it: its time begins again.
 pub(crate) fn begin_again() {
     if let Some(black_box) = BLACK_BOX.get() {

@@ -100,6 +100,8 @@ fn undecodable_input<T: Task>(why: &str) -> Verdict {
 thread_local! {
     /// Whether this thread runs a call.
     static IN_CALL: Cell<bool> = const { Cell::new(false) };
+    /// There has been a panic in this call.
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
     /// What the last panic in a call said.
     static CAUGHT: RefCell<Option<Panic>> = const { RefCell::new(None) };
 }
@@ -110,6 +112,10 @@ pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Sheet<'_>) -> V
     IN_CALL.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| runner(input, output)));
     IN_CALL.set(false);
+    if PANICKED.replace(false) {
+        // It can be told, or was the call's own affair.
+        current::note_panic(b"");
+    }
     result.unwrap_or_else(|payload| {
         output.clear();
         let message = message_of(payload.as_ref());
@@ -129,6 +135,14 @@ pub(crate) fn install_panic_hook() {
     let next = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         if IN_CALL.get() {
+            // Before all else: it may be one that can't unwind, and ends this process.
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            // One that only says that another could not unwind says less than that.
+            let is_second = PANICKED.replace(true) && place.contains("core/src/panicking.rs");
+            if !is_second {
+                let text = format!("{place}\0{}", message_of(info.payload()));
+                current::note_panic(text.as_bytes());
+            }
             CAUGHT.set(Some(panic_of(info)));
         } else {
             next(info);
