@@ -37,9 +37,7 @@ fn a_panic_that_can_not_unwind_says_what_and_where() {
 #[test]
 fn a_panic_that_was_caught_is_not_blamed() {
     let pool = pool();
-    let error = pool
-        .call(ends::catch_and_end, End::Signal(libc::SIGSEGV))
-        .unwrap_err();
+    let error = pool.call(ends::catch_and_end, End::Segfault).unwrap_err();
     assert_eq!(
         *error.why(),
         Why::Died(Death::Signal(libc::SIGSEGV)),
