@@ -15,8 +15,8 @@
 //! | 5, 6 | how many payloads from the coordinator, and from the worker, were taken from the lane |
 //! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
 //! | … | the outputs, each filled up to whole words: 256 KiB |
-//! | … | the [lane], by which large payloads travel: 4 MiB |
 //! | … | what the last panic of the call that runs said: its length, and 4 KiB |
+//! | … | the [lane], by which large payloads travel: 4 MiB |
 //!
 //! Before it starts a call, the worker takes a ticket: in one atomic step the number of calls started
 //! grows by one, if it is below the number allowed. The coordinator may lower the latter at any time, and
@@ -49,11 +49,11 @@ pub const CALLS: usize = 16384;
 const OUTPUTS: usize = ENTRIES + CALLS;
 /// The outputs' words: 256 KiB.
 const OUTPUT_WORDS: usize = 32 << 10;
-const LANE: usize = OUTPUTS + OUTPUT_WORDS;
-const PANIC: usize = LANE + lane::WORDS;
+const PANIC: usize = OUTPUTS + OUTPUT_WORDS;
 /// One for the length, and 4 KiB.
 const PANIC_WORDS: usize = 1 + 512;
-const WORDS: usize = PANIC + PANIC_WORDS;
+const LANE: usize = PANIC + PANIC_WORDS;
+const WORDS: usize = LANE + lane::WORDS;
 /// The size of a box, in bytes.
 pub const SIZE: usize = WORDS * 8;
 
@@ -114,7 +114,7 @@ impl BlackBox {
 
     /// The lane, by which large payloads travel.
     pub(crate) fn lane(&self) -> &[AtomicU64] {
-        &self.words()[LANE..PANIC]
+        &self.words()[LANE..]
     }
 
     /// How many of a side's payloads were taken from the lane.
@@ -207,7 +207,7 @@ impl BlackBox {
         for number in 0..count.min(CALLS as u64) {
             let (nanos, len) = halves(self.word(ENTRIES + number as usize).load(Ordering::Relaxed));
             let words = (len as usize).div_ceil(8);
-            let Some(output) = self.words()[..LANE].get(at..at + words) else {
+            let Some(output) = self.words()[..PANIC].get(at..at + words) else {
                 return Found::default(); // nonsense
             };
             at += words;
@@ -316,7 +316,7 @@ impl Recorder<'_> {
     #[inline]
     pub fn finish(&mut self, output: &[u8], nanos: u32) -> bool {
         let words = output.len().div_ceil(8);
-        let Some(place) = self.words[..LANE].get(self.at..self.at + words) else {
+        let Some(place) = self.words[..PANIC].get(self.at..self.at + words) else {
             return false;
         };
         if self.entries == CALLS {

@@ -71,6 +71,23 @@ fn built(name: &str) -> &'static Path {
         .unwrap_or_else(|| panic!("there is no program `{name}` in this workspace"))
 }
 
+/// Starts a program that was written a moment ago. Another thread's new process may still hold it open for writing,
+/// until it has become its own program.
+///
+/// # Panics
+///
+/// If it can't be started for another reason.
+pub fn when_written<R>(mut start: impl FnMut() -> std::io::Result<R>) -> R {
+    loop {
+        match start() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::yield_now();
+            }
+            started => return started.unwrap_or_else(|error| panic!("{error}")),
+        }
+    }
+}
+
 /// Waits until something is true.
 ///
 /// # Panics

@@ -39,7 +39,7 @@ fn a_call_that_another_ones_failure_cuts_off_is_told_of() {
     run.command.current_dir(directory.path());
     let output = run.output();
     assert_eq!(output.status.code(), Some(1));
-    let printed = objects(&stdout(&output));
+    let printed = objects(stdout(&output));
     let log = objects(&std::fs::read_to_string(directory.path().join("log")).unwrap());
     for input in ["2", "3"] {
         let of = |objects: &[Value]| {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use tests::when_written;
 
 fn host() -> &'static str {
     env!("CARGO_BIN_EXE_host")
@@ -16,7 +17,7 @@ fn host() -> &'static str {
 
 /// Runs it; all has to be well.
 fn is_well(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = when_written(|| command.output());
     let (stdout, stderr) = (output.stdout, String::from_utf8_lossy(&output.stderr));
     let stdout = String::from_utf8(stdout).unwrap();
     assert!(

@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use tests::when_written;
 
 /// A directory with a copy of the first build, and what that prints there.
 fn run(arguments: impl FnOnce(&Path) -> Vec<PathBuf>) -> Vec<String> {
     let directory = TempDir::new().unwrap();
     let app = directory.path().join("app");
     std::fs::copy(env!("CARGO_BIN_EXE_build_one"), &app).unwrap();
-    let output = Command::new(&app)
-        .args(arguments(directory.path()))
-        .output()
-        .unwrap();
+    let arguments = arguments(directory.path());
+    let output = when_written(|| Command::new(&app).args(&arguments).output());
     eprintln!("{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).unwrap();
     lines.lines().map(str::to_owned).collect()
@@ -77,7 +76,7 @@ fn ledger(program: &str, worker: impl FnOnce(&Path) -> Option<PathBuf>) -> Vec<S
     if let Some(worker) = worker(directory.path()) {
         command.env("TEST_WORKER", worker);
     }
-    assert!(command.status().unwrap().success());
+    assert!(when_written(|| command.status()).success());
     let lines = std::fs::read_to_string(ledger).unwrap();
     lines.lines().map(str::to_owned).collect()
 }

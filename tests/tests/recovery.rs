@@ -32,9 +32,10 @@ fn a_pool_whose_workers_are_all_killed_gets_others() {
 /// There is nothing to start another with for a while, but there are others.
 #[test]
 fn a_worker_that_can_not_be_replaced_for_a_while_ends_nothing() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let program = directory.path().join("worker");
-    std::fs::copy(env!("CARGO_BIN_EXE_misbehave"), &program).unwrap();
+    std::fs::hard_link(env!("CARGO_BIN_EXE_misbehave"), &program).unwrap();
+    // A link to it: a copy could still be open for writing when it is to be started.
     let pool = Pool::builder().workers(3).worker(&program).build().unwrap();
     eventually("all workers are ready", || pool.workers().len() == 3);
     let hidden = directory.path().join("hidden");

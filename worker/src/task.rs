@@ -155,7 +155,7 @@ fn with_causes(mut text: String, mut cause: Option<&(dyn Error + 'static)>) -> S
 mod tests {
     use std::io;
 
-    use super::{BoxedText as _, DisplayText as _, ErrorText as _, NoText as _, Told};
+    use super::{BoxedText as _, DisplayText as _, ErrorText as _, Told};
 
     macro_rules! text {
         ($error:expr) => {

@@ -334,7 +334,7 @@ fn alarms() {
     let builder = Pool::builder()
         .workers(2)
         .recycle_after(1)
-        .grace(Duration::from_millis(1));
+        .grace(Duration::from_secs(10));
     let pool = builder.build().unwrap();
     // SAFETY: this thread hears no alarms, so that the pool's do.
     unsafe {
@@ -343,7 +343,7 @@ fn alarms() {
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const alarm, std::ptr::null_mut());
         let often = libc::timeval {
             tv_sec: 0,
-            tv_usec: 500,
+            tv_usec: 2000,
         };
         let timer = libc::itimerval {
             it_interval: often,
