@@ -365,7 +365,11 @@ impl Seat {
             _ => match self.worker.process.as_deref() {
                 Some(process) if !process.wait(Some(LINGER)) => {
                     self.kill();
-                    Some("it was killed because it closed its link".to_owned())
+                    let why = match error {
+                        LinkError::Closed => "it closed its link".to_owned(),
+                        error => error.to_string(),
+                    };
+                    Some(format!("it was killed because {why}"))
                 }
                 _ => None,
             },
@@ -515,8 +519,11 @@ impl Seat {
             shared.wait_until(Some(left), |state| state.hurry);
         }
         let code = i32::from(shared.config.single.is_some() && self.last_failed);
-        // If it does not hear this, it is gone already.
-        let _ = self.worker.link.send(&ToWorker::Exit(code), &[]);
+        if let Err(error) = self.worker.link.send(&ToWorker::Exit(code), &[]) {
+            // Mostly it is gone already.
+            let (slot, pid) = (self.slot.0 + 1, self.worker.pid);
+            log::debug!("slot {slot}: worker {pid} could not be asked to leave: {error}");
+        }
         if let Some(process) = self.worker.process.as_deref()
             && !process.wait(Some(shared.config.limits.grace.max(TO_LEAVE)))
         {

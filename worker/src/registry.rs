@@ -100,7 +100,9 @@ pub(crate) fn find(name: &str) -> Result<&'static Entry, String> {
     all.get(name).ok_or_else(|| {
         let names: Vec<_> = all.keys().copied().collect();
         let known = match names.as_slice() {
-            [] => "it has none".to_owned(),
+            [] => "it has none (the linker leaves out a crate that nothing refers to: `use that_crate as _;` in the \
+                   worker's main keeps its tasks)"
+                .to_owned(),
             names => format!("it has {}", names.join(", ")),
         };
         format!("this worker has no task named `{name}`; {known}")
