@@ -352,7 +352,8 @@ fn alarms() {
         libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
     }
     pool.map(leave_slowly, vec![ledger.clone(); 6]).unwrap();
-    drop(pool);
+    pool.close();
+    pool.join().unwrap();
     assert_eq!(std::fs::read_to_string(&ledger).unwrap().lines().count(), 6);
 }
 
