@@ -43,6 +43,7 @@ mod start;
 mod stray;
 mod supervisor;
 mod talk;
+mod turn;
 
 pub use error::{CallError, Death, PoolError, Why};
 pub use launch::ByHand;

@@ -22,14 +22,10 @@ use crate::launch::Launcher;
 use crate::os::{self, Bell, GroupSignal, WorkerProcess};
 use crate::output::{Output, OutputFiles, Printed};
 use crate::pool::RunningCall;
-use crate::processors;
 use crate::scheduler::{Effects, Idle, Limits, MapId, Scheduler, Seen, Sight, SlotId, Stage, Time};
 use crate::seat::Seat;
 use crate::socket::SharedSocket;
 use crate::stray::Stray;
-
-/// How often to look whether another worker would be of use.
-const LOOK_FOR_USE: Duration = Duration::from_millis(5);
 
 pub(crate) type Jobs = Scheduler<Arc<Job>, Inputs, Trace>;
 
@@ -67,9 +63,9 @@ pub(crate) struct Shared {
     /// Each slot waits at its own for calls.
     work: Vec<Condition>,
     /// The slot waits here whose turn it is next to start a worker.
-    next_to_start: Condition,
+    pub(crate) next_to_start: Condition,
     /// The others.
-    queue_to_start: Condition,
+    pub(crate) queue_to_start: Condition,
     /// Whoever waits for the pool as a whole waits here: its first worker, its end.
     milestone: Condition,
     /// When the pool began, by the system's monotonic clock, in nanoseconds.
@@ -98,9 +94,9 @@ pub(crate) struct State {
     /// Slots whose threads have not ended.
     pub(crate) slots_left: usize,
     /// Slots whose workers are being started.
-    starting: usize,
+    pub(crate) starting: usize,
     /// A slot waits until it is its turn.
-    is_next_to_start: bool,
+    pub(crate) is_next_to_start: bool,
     /// The tasks of the first worker that got ready.
     pub(crate) tasks: Option<Arc<[TaskInfo]>>,
     /// Why the pool can't work.
@@ -495,37 +491,6 @@ impl Shared {
         }
     }
 
-    /// Waits until it is a slot's turn to start a worker; `None` if the pool needs none any more. Twice as many start at a
-    /// time as there are processors: more would not be ready sooner, but those that are first would, and what they
-    /// could do by then would wait. For the same reason none starts that could do nothing.
-    pub(crate) fn turn_to_start(&self) -> Option<Turn<'_>> {
-        let mut state = self.state();
-        while state.is_next_to_start {
-            if !state.jobs.wants_worker() {
-                return None;
-            }
-            state = self.queue_to_start.wait(state, None);
-        }
-        state.is_next_to_start = true;
-        loop {
-            if !state.jobs.wants_worker() {
-                break;
-            }
-            let living = state.posts.iter().filter(|post| post.pid.is_some()).count();
-            let is_free = state.starting < 2 * processors();
-            if is_free && state.jobs.has_use_for_another(living, self.now()) {
-                break;
-            }
-            // What is of use changes with each call, and nobody tells.
-            let limit = is_free.then_some(LOOK_FOR_USE);
-            state = self.next_to_start.wait(state, limit);
-        }
-        state.is_next_to_start = false;
-        self.queue_to_start.notify_one();
-        state.starting += 1;
-        Some(Turn(self))
-    }
-
     /// Waits until something is true of the pool as a whole, or until the limit has passed; says
     /// whether it is.
     pub(crate) fn wait_until(
@@ -564,16 +529,6 @@ impl Shared {
 
     pub(crate) fn unwatch(state: &mut State, map: MapId) {
         state.watchers.remove(&map);
-    }
-}
-
-/// A slot's turn to start a worker. Dropped, it is another's.
-pub(crate) struct Turn<'s>(&'s Shared);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.state().starting -= 1;
-        self.0.next_to_start.notify_one();
     }
 }
 
