@@ -164,14 +164,12 @@ fn an_idle_pool_does_nothing_at_all() {
         stdout.read_line(&mut line).unwrap();
         pids.push(line.trim().parse().unwrap());
     }
-    eventually("it has settled", || {
+    // Longer than a thread that has forwarded something lingers before it ends.
+    eventually("nothing happens at all", || {
         let before = switches(&pids);
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(1500));
         switches(&pids) == before
     });
-    let before = switches(&pids);
-    thread::sleep(Duration::from_secs(1));
-    assert_eq!(switches(&pids), before);
     drop(coordinator.stdin.take());
     assert!(coordinator.wait().unwrap().success());
 }
