@@ -55,7 +55,7 @@ pub use pool::{
 pub use process::{Child, Process};
 pub use protocol::message::TaskInfo;
 pub use stray::{Stray, StraySource};
-pub use worker::Shared;
+pub use worker::{Described, Shared};
 
 /// How many workers a pool has by default: as many as there are processors that this process may use, by its
 /// affinity and its control group's quota, if it may open enough files.

@@ -3,8 +3,10 @@
 //! Neither uses the functions that postcard has for it: those are a call for each number, which is a good
 //! part of what a short call costs.
 
-use postcard::{Deserializer, Serializer};
 use serde::{Deserialize, Serialize};
+
+use crate::reader::Reading;
+use crate::writer::{ValueError, Writer};
 
 /// Appends a value to a buffer. If it can't be encoded, the buffer is as it was.
 ///
@@ -16,21 +18,16 @@ use serde::{Deserialize, Serialize};
 /// let mut buffer = vec![7];
 /// protocol::encode(&(1_u8, true), &mut buffer)?;
 /// assert_eq!(buffer, [7, 1, 1]);
-/// # Ok::<(), postcard::Error>(())
+/// # Ok::<(), protocol::ValueError>(())
 /// ```
 #[inline]
-pub fn encode<V: Serialize + ?Sized>(
-    value: &V,
-    buffer: &mut Vec<u8>,
-) -> Result<(), postcard::Error> {
+pub fn encode<V: Serialize + ?Sized>(value: &V, buffer: &mut Vec<u8>) -> Result<(), ValueError> {
     let start = buffer.len();
-    let encoded = value.serialize(&mut Serializer {
-        output: Append(buffer),
-    });
-    if encoded.is_err() {
+    let encoded = value.serialize(&mut Writer::to(Append(buffer)));
+    encoded.map_err(|error| {
         buffer.truncate(start);
-    }
-    encoded
+        error.of::<V>()
+    })
 }
 
 /// Reads a value that bytes are the encoding of, all of them.
@@ -46,9 +43,9 @@ pub fn encode<V: Serialize + ?Sized>(
 /// ```
 #[inline]
 pub fn decode<'d, V: Deserialize<'d>>(bytes: &'d [u8]) -> Result<V, String> {
-    let mut deserializer = Deserializer::from_bytes(bytes);
-    let value = V::deserialize(&mut deserializer).map_err(in_words)?;
-    all_read(value, deserializer.finalize().map_err(in_words)?)
+    let mut reading = Reading::of(bytes);
+    let value = V::deserialize(&mut reading).map_err(in_words::<V>)?;
+    all_read(value, reading.left().0)
 }
 
 /// A value that was read, if nothing is left.
@@ -61,8 +58,8 @@ pub(crate) fn all_read<V>(value: V, rest: &[u8]) -> Result<V, String> {
 }
 
 #[cold]
-fn in_words(error: postcard::Error) -> String {
-    error.to_string()
+fn in_words<V>(error: ValueError) -> String {
+    error.of::<V>().to_string()
 }
 
 #[cold]

@@ -100,8 +100,11 @@ pub mod link;
 mod load;
 pub mod message;
 pub mod parcel;
+mod reader;
 pub mod sheet;
 pub mod spin;
+mod writer;
 
 pub use encode::{decode, encode};
 pub use link::{Link, LinkError};
+pub use writer::ValueError;

@@ -33,7 +33,7 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    pub(crate) fn malformed(error: postcard::Error) -> Self {
+    pub(crate) fn malformed(error: impl fmt::Display) -> Self {
         LinkError::Malformed(error.to_string())
     }
 }

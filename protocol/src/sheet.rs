@@ -7,13 +7,13 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use postcard::Serializer;
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
 use crate::board::{Board, Region};
 use crate::encode::{FEW, extend_few};
 use crate::lane::{OpenDraft, Outbox, Placed};
+use crate::writer::{ValueError, Writer};
 
 /// How much has to come at once to make a value a large one, in bytes.
 const LARGE: usize = 128 << 10;
@@ -107,17 +107,16 @@ impl<'s, R: Room> SheetIn<'s, R> {
     /// let mut buffer = vec![7];
     /// Sheet::new(&mut buffer, None).encode(&(1_u8, true))?;
     /// assert_eq!(buffer, [7, 1, 1]);
-    /// # Ok::<(), postcard::Error>(())
+    /// # Ok::<(), protocol::ValueError>(())
     /// ```
     #[inline]
-    pub fn encode<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), postcard::Error> {
-        value.serialize(&mut Serializer {
-            output: Writing {
-                buffer: self.buffer,
-                start: self.start,
-                large: &mut self.large,
-            },
-        })
+    pub fn encode<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), ValueError> {
+        let mut writer = Writer::to(Writing {
+            buffer: self.buffer,
+            start: self.start,
+            large: &mut self.large,
+        });
+        value.serialize(&mut writer).map_err(ValueError::of::<V>)
     }
 
     /// Writes bytes as they are.

@@ -8,6 +8,7 @@ pub mod hogs;
 pub mod large;
 pub mod processes;
 pub mod run;
+pub mod shapes;
 pub mod sharing;
 pub mod soak;
 pub mod tasks;

@@ -29,6 +29,7 @@ extern crate self as worker;
 pub mod builtin;
 mod by_hand;
 mod current;
+pub mod described;
 mod entry;
 mod os;
 mod output;
@@ -40,6 +41,7 @@ mod task;
 pub mod text;
 
 pub use current::{Current, current};
+pub use described::Described;
 pub use entry::{init, is_initialized, main};
 pub use shared::Shared;
 pub use task::Task;
@@ -48,10 +50,23 @@ pub use worker_macros::task;
 /// What the expansion of `#[task]` and the coordinator need. Not for use by hand.
 #[doc(hidden)]
 pub mod private {
+    pub use crate::__a_free_function as a_task_is_a_free_function_so_move_it_out_of_the_impl;
     pub use crate::entry::is_summoned;
     pub use crate::os::{home, image, lifeline, path, signal_name, spawn};
     pub use crate::registry::Entry;
-    pub use crate::shared::{Given, Kept, take_kept, take_why};
-    pub use crate::task::{BoxedText, DisplayText, ErrorText, Fallible, NoText, Told};
+    pub use crate::shared::{Given, Kept, take_kept};
+    pub use crate::task::{
+        BoxedText, DisplayText, ErrorText, Fallible, NoResult, NoText, Returned, Told,
+    };
     pub use inventory;
+}
+
+/// The items as they are. See [`private`] for its name, which is what it is for.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __a_free_function {
+    ($(#[$attribute:meta])* $visibility:vis $ident:ident) => {
+        $(#[$attribute])*
+        $visibility struct $ident;
+    };
 }

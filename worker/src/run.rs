@@ -26,7 +26,7 @@ pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict
         Ok(input) => run::<T>(input, output, |value, output| {
             output.encode(value).map_err(|error| error.to_string())
         }),
-        Err(why) => undecodable_input::<T>(&shared::take_why().unwrap_or(why)),
+        Err(why) => undecodable_input::<T>(&why),
     }
 }
 

@@ -203,7 +203,6 @@ impl<T> Serialize for Shared<T> {
             }
             Err(why) => {
                 let why = format!("a shared value could not be written: {why}");
-                explain(&why);
                 Err(S::Error::custom(why))
             }
         }
@@ -213,10 +212,7 @@ impl<T> Serialize for Shared<T> {
 impl<'de, T: DeserializeOwned + Send + Sync + 'static> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let reference = Reference::deserialize(deserializer)?;
-        let (value, region) = find(reference).map_err(|why| {
-            explain(&why);
-            D::Error::custom(why)
-        })?;
+        let (value, region) = find(reference).map_err(D::Error::custom)?;
         FOUND.with_borrow_mut(|found| found.as_mut().map(|found| found.push(region.clone())));
         Ok(Shared {
             value,
@@ -232,8 +228,6 @@ thread_local! {
     static KEPT: RefCell<Option<Vec<Kept>>> = const { RefCell::new(None) };
     /// What values decoded on this thread refer to, while one that was shared is being decoded.
     static FOUND: RefCell<Option<Vec<Kept>>> = const { RefCell::new(None) };
-    /// Why a value could not be encoded or decoded: postcard's errors have no words of their own.
-    static WHY: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 fn keep(region: &Kept) {
@@ -269,17 +263,6 @@ pub fn take_kept(each: impl FnMut(Kept)) {
 fn take_all_kept() -> Vec<Kept> {
     KEEPS.set(false);
     KEPT.take().unwrap_or_default()
-}
-
-fn explain(why: &str) {
-    WHY.set(Some(why.to_owned()));
-}
-
-/// Takes the reason why the last value on this thread could not be encoded or decoded, if there is a
-/// better one than the encoding's own.
-#[must_use]
-pub fn take_why() -> Option<String> {
-    WHY.take()
 }
 
 /// A value that this process has met.

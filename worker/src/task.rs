@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::marker::PhantomData;
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -15,7 +16,12 @@ use serde::{Serialize, de::DeserializeOwned};
 /// * If the return type is written as some `Result`, say `Result<T, E>` with `E: Display` or
 ///   `io::Result<T>`, then `Output` is `T` and an error ends the call as *failed*, with the error's text and those of its
 ///   causes.
-/// * Parameters are owned values that serde can carry: `String` and not `&str`.
+/// * A `Result` under another name is refused, because its errors would be taken for values. If they are meant to be,
+///   wrap it in a type of your own.
+/// * Parameters, 16 at most, are owned values that serde can carry: `String` and not `&str`. `serde_json::Value` and
+///   types with some of serde's attributes travel in [`Described`](crate::Described).
+/// * It is a free function: one in an `impl` can't be a task, but a task can call it. In its own body a task's name is
+///   the function; to map itself it writes `pool.map(name {}, inputs)`.
 /// * The name is the function's, or another by `#[task(name = "images.resize")]`. A program can't
 ///   have two tasks of one name.
 /// * Where the task is in scope no variable can have its name: `let square = square(7)` does not
@@ -23,7 +29,8 @@ use serde::{Serialize, de::DeserializeOwned};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a task",
     label = "this is not a task",
-    note = "a task is a function with the attribute `#[worker::task]`; pass its name, as in `pool.map(square, inputs)`"
+    note = "a task is a function with the attribute `#[worker::task]`; pass its name, as in `pool.map(square, inputs)`",
+    note = "within the task's own body its name is the function; there write `pool.map(square {{}}, inputs)`"
 )]
 pub trait Task: Copy + Send + Sync + 'static {
     /// What one call takes.
@@ -74,6 +81,24 @@ impl<T, E: Display> Fallible for Result<T, E> {
         self
     }
 }
+
+/// A return type that is not written as a `Result`, and is not to be one either: `Returned::<T>::IS_RESULT`, with
+/// [`NoResult`] in scope, tells.
+#[derive(Debug)]
+pub struct Returned<T>(PhantomData<T>);
+
+impl<T, E> Returned<Result<T, E>> {
+    /// The compiler takes what a type has itself before what a trait gives it.
+    pub const IS_RESULT: bool = true;
+}
+
+/// What is true of all other types.
+pub trait NoResult {
+    /// It is none.
+    const IS_RESULT: bool = false;
+}
+
+impl<T> NoResult for Returned<T> {}
 
 /// An error that is to become text, with all its causes if it is an [`Error`].
 ///

@@ -55,10 +55,8 @@ impl<T: Task> Codec for Typed<T> {
 
     #[inline]
     fn encode(&self, input: T::Input, to: &mut InputSheet<'_>) -> Result<(), String> {
-        to.encode(&input).map_err(|error| {
-            let why = worker::private::take_why().unwrap_or_else(|| error.to_string());
-            format!("the input of `{}` could not be encoded: {why}", T::NAME)
-        })
+        to.encode(&input)
+            .map_err(|why| format!("the input of `{}` could not be encoded: {why}", T::NAME))
     }
 
     #[inline]

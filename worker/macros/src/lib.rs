@@ -97,6 +97,22 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
             #run
         }
     };
+    // The name is all that the attribute sees of a type. Where it hides a `Result`, failures would be values.
+    let no_alias = (!signature.fallible).then(|| {
+        let why = format!(
+            "`{0}` is a `Result` under another name, so `#[task]` takes its errors for values: write `Result<…>`, or \
+             rename it to `Result`; if they are meant to be values, wrap it in a type of your own",
+            signature.returned_text()
+        );
+        quote_spanned! {at=>
+            #[allow(deprecated)]
+            const _: () = {
+                #[allow(unused_imports)]
+                use ::worker::private::NoResult as _;
+                ::core::assert!(!::worker::private::Returned::<#returned>::IS_RESULT, #why);
+            };
+        }
+    });
     let register = options.register.then(|| {
         quote! {
             #[allow(deprecated)]
@@ -111,12 +127,16 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
     });
 
     Ok(quote! {
-        #(#outer)*
-        #[allow(non_camel_case_types)]
-        #[derive(Clone, Copy)]
-        #visibility struct #ident;
+        // In an `impl` the compiler says that it can't have a struct, and names this macro, which explains it.
+        ::worker::private::a_task_is_a_free_function_so_move_it_out_of_the_impl! {
+            #(#outer)*
+            #[allow(non_camel_case_types)]
+            #[derive(Clone, Copy)]
+            #visibility #ident
+        }
 
         const _: () = {
+            #no_alias
             // In here the name is the function as a value, and the task as a type.
             #(#inner)*
             #function

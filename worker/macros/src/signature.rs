@@ -7,6 +7,9 @@ use syn::{Error, FnArg, Pat, PatType, ReturnType, Safety, Type, parse_quote};
 
 use crate::print::{print, words};
 
+/// serde carries no larger tuples.
+const MOST_PARAMETERS: usize = 16;
+
 /// A signature that can be a task's.
 pub(crate) struct Signature<'f> {
     signature: &'f syn::Signature,
@@ -49,11 +52,15 @@ impl<'f> Signature<'f> {
         if let Some(clause) = &generics.where_clause {
             return refuse(clause, "a task is not generic: leave out the `where`");
         }
-        let parameters = signature
+        let parameters: Vec<_> = signature
             .inputs
             .iter()
             .map(parameter)
             .collect::<syn::Result<_>>()?;
+        if parameters.len() > MOST_PARAMETERS {
+            let message = "a task has at most 16 parameters, because they travel as a tuple: put some into a struct";
+            return refuse(&signature.inputs, message);
+        }
         let returned = match &signature.output {
             ReturnType::Default => parse_quote!(()),
             ReturnType::Type(_, returned) => (**returned).clone(),
@@ -87,6 +94,11 @@ impl<'f> Signature<'f> {
         };
         let name = self.signature.ident.unraw();
         format!("fn {name}({}){returned}", parameters.join(", "))
+    }
+
+    /// The return type as it stands in the source.
+    pub(crate) fn returned_text(&self) -> String {
+        text_of(&self.returned)
     }
 
     /// The types alone: `(i64) -> i64`.

@@ -1,0 +1,393 @@
+//! What values are read with: postcard's deserializer, with the words that it lacks, and which can give away a
+//! piece that stands apart.
+
+use std::cell::Cell;
+use std::fmt;
+use std::ops::Range;
+
+use postcard::{Deserializer, Error};
+use serde::Deserialize;
+use serde::de::value::U32Deserializer;
+use serde::de::{
+    self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
+    Visitor,
+};
+
+use crate::writer::ValueError;
+
+thread_local! {
+    /// Where the piece is that is being given away. It is compared only.
+    static GIVEN: Cell<Option<Range<*const u8>>> = const { Cell::new(None) };
+    /// A piece that somebody would not have, because it was not lent to him but given.
+    static REFUSED: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
+}
+
+/// Takes the piece that was given away and that nobody would have.
+pub(crate) fn take_refused() -> Option<Vec<u8>> {
+    GIVEN.set(None);
+    REFUSED.take()
+}
+
+impl de::Error for ValueError {
+    #[cold]
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message)
+    }
+
+    /// What a visitor says to bytes or text that it wants to borrow.
+    #[cold]
+    fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let refused = match unexpected {
+            de::Unexpected::Bytes(bytes) => bytes,
+            de::Unexpected::Str(text) => text.as_bytes(),
+            _ => &[],
+        };
+        // And nothing else that somebody may complain of.
+        if GIVEN.take() == Some(refused.as_ptr_range()) {
+            REFUSED.set(Some(refused.to_vec()));
+        }
+        Self::new(format_args!(
+            "invalid type: {unexpected}, expected {expected}"
+        ))
+    }
+}
+
+type Result<T> = std::result::Result<T, ValueError>;
+
+/// A value that is being read, as postcard would.
+#[derive(Debug)]
+pub(crate) struct Reading<'d> {
+    /// What is to be read next: up to the piece, or behind it when it has been given away.
+    rest: &'d [u8],
+    behind: &'d [u8],
+    piece: Option<Vec<u8>>,
+}
+
+impl<'d> Reading<'d> {
+    #[inline]
+    pub(crate) fn of(bytes: &'d [u8]) -> Self {
+        Reading {
+            rest: bytes,
+            behind: &[],
+            piece: None,
+        }
+    }
+
+    /// Reads a value of which a piece stands apart.
+    pub(crate) fn around(before: &'d [u8], piece: Vec<u8>, behind: &'d [u8]) -> Self {
+        take_refused();
+        Reading {
+            rest: before,
+            behind,
+            piece: Some(piece),
+        }
+    }
+
+    /// What has not been read, and the piece if nobody has got it.
+    #[inline]
+    pub(crate) fn left(self) -> (&'d [u8], Option<Vec<u8>>) {
+        (self.rest, self.piece)
+    }
+
+    /// Has postcard read something that the piece is no part of.
+    #[inline]
+    fn small<T: Deserialize<'d>>(&mut self) -> Result<T> {
+        let mut deserializer = Deserializer::from_bytes(self.rest);
+        let value = T::deserialize(&mut deserializer)?;
+        self.rest = deserializer.finalize()?;
+        Ok(value)
+    }
+
+    /// How many things follow.
+    #[inline]
+    fn count(&mut self) -> Result<usize> {
+        self.small()
+    }
+
+    /// Gives the piece away, if it is what comes next.
+    fn give(&mut self) -> Option<Vec<u8>> {
+        let (len, behind) = postcard::take_from_bytes::<usize>(self.rest).ok()?;
+        if !behind.is_empty() || self.piece.as_ref()?.len() != len {
+            return None;
+        }
+        self.rest = self.behind;
+        let piece = self.piece.take()?;
+        GIVEN.set(Some(piece.as_ptr_range()));
+        Some(piece)
+    }
+
+    #[inline]
+    fn bytes<V: Visitor<'d>>(&mut self, visitor: V) -> Result<V::Value> {
+        match self.give() {
+            Some(piece) => visitor.visit_byte_buf(piece),
+            None => visitor.visit_borrowed_bytes(self.small()?),
+        }
+    }
+
+    #[inline]
+    fn text<V: Visitor<'d>>(&mut self, visitor: V) -> Result<V::Value> {
+        match self.give() {
+            Some(piece) => {
+                let text = String::from_utf8(piece).map_err(|_| Error::DeserializeBadUtf8)?;
+                visitor.visit_string(text)
+            }
+            None => visitor.visit_borrowed_str(self.small()?),
+        }
+    }
+
+    #[inline]
+    fn items<V: Visitor<'d>>(&mut self, left: usize, visitor: V) -> Result<V::Value> {
+        visitor.visit_seq(Items {
+            reading: self,
+            left,
+        })
+    }
+}
+
+macro_rules! numbers {
+    ($($method:ident $visit:ident)*) => {
+        $(#[inline]
+        fn $method<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value> {
+            visitor.$visit(self.small()?)
+        })*
+    };
+}
+
+impl<'d> de::Deserializer<'d> for &mut Reading<'d> {
+    type Error = ValueError;
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    numbers! {
+        deserialize_bool visit_bool
+        deserialize_char visit_char
+        deserialize_i8 visit_i8
+        deserialize_i16 visit_i16
+        deserialize_i32 visit_i32
+        deserialize_i64 visit_i64
+        deserialize_i128 visit_i128
+        deserialize_u8 visit_u8
+        deserialize_u16 visit_u16
+        deserialize_u32 visit_u32
+        deserialize_u64 visit_u64
+        deserialize_u128 visit_u128
+        deserialize_f32 visit_f32
+        deserialize_f64 visit_f64
+    }
+
+    fn deserialize_any<V: Visitor<'d>>(self, _: V) -> Result<V::Value> {
+        Err(ValueError::not_described(
+            "its type asks what comes next (as `serde_json::Value` does, and `#[serde(untagged)]`, \
+             `#[serde(tag = …)]` and `#[serde(flatten)]`)",
+        ))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'d>>(self, _: V) -> Result<V::Value> {
+        Err(ValueError::not_described(
+            "its type skips what it does not know",
+        ))
+    }
+
+    fn deserialize_identifier<V: Visitor<'d>>(self, _: V) -> Result<V::Value> {
+        Err(ValueError::not_described(
+            "its type asks for names of fields",
+        ))
+    }
+
+    #[inline]
+    fn deserialize_unit<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_bytes<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value> {
+        self.bytes(visitor)
+    }
+
+    #[inline]
+    fn deserialize_byte_buf<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value> {
+        self.bytes(visitor)
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value> {
+        self.text(visitor)
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value> {
+        self.text(visitor)
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value> {
+        match self.small::<u8>()? {
+            0 => visitor.visit_none(),
+            1 => visitor.visit_some(self),
+            _ => Err(Error::DeserializeBadOption.into()),
+        }
+    }
+
+    #[inline]
+    fn deserialize_unit_struct<V: Visitor<'d>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'d>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value> {
+        let count = self.count()?;
+        self.items(count, visitor)
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'d>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        self.items(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'d>>(
+        self,
+        _: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.items(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'d>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.items(fields.len(), visitor)
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value> {
+        let left = self.count()?;
+        visitor.visit_map(Items {
+            reading: self,
+            left,
+        })
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'d>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_enum(self)
+    }
+}
+
+/// What is read one after another: the items of a sequence, the fields of a struct, keys and values.
+struct Items<'r, 'd> {
+    reading: &'r mut Reading<'d>,
+    left: usize,
+}
+
+impl Items<'_, '_> {
+    /// What they claim to be is not believed beyond what there is.
+    fn hint(&self) -> Option<usize> {
+        let bytes = self.reading.rest.len() + self.reading.behind.len();
+        (self.left <= bytes).then_some(self.left)
+    }
+}
+
+impl<'d> SeqAccess<'d> for Items<'_, 'd> {
+    type Error = ValueError;
+
+    #[inline]
+    fn next_element_seed<S: DeserializeSeed<'d>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        seed.deserialize(&mut *self.reading).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        self.hint()
+    }
+}
+
+impl<'d> MapAccess<'d> for Items<'_, 'd> {
+    type Error = ValueError;
+
+    #[inline]
+    fn next_key_seed<S: DeserializeSeed<'d>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        self.next_element_seed(seed)
+    }
+
+    #[inline]
+    fn next_value_seed<S: DeserializeSeed<'d>>(&mut self, seed: S) -> Result<S::Value> {
+        seed.deserialize(&mut *self.reading)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        self.hint()
+    }
+}
+
+impl<'d> EnumAccess<'d> for &mut Reading<'d> {
+    type Error = ValueError;
+    type Variant = Self;
+
+    #[inline]
+    fn variant_seed<S: DeserializeSeed<'d>>(self, seed: S) -> Result<(S::Value, Self)> {
+        let variant = self.small::<u32>()?;
+        let variant: U32Deserializer<ValueError> = variant.into_deserializer();
+        let value = seed.deserialize(variant)?;
+        Ok((value, self))
+    }
+}
+
+impl<'d> VariantAccess<'d> for &mut Reading<'d> {
+    type Error = ValueError;
+
+    #[inline]
+    fn unit_variant(self) -> Result<()> {
+        Ok(())
+    }
+
+    #[inline]
+    fn newtype_variant_seed<S: DeserializeSeed<'d>>(self, seed: S) -> Result<S::Value> {
+        seed.deserialize(self)
+    }
+
+    #[inline]
+    fn tuple_variant<V: Visitor<'d>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        self.items(len, visitor)
+    }
+
+    #[inline]
+    fn struct_variant<V: Visitor<'d>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.items(fields.len(), visitor)
+    }
+}

@@ -1,0 +1,300 @@
+//! What values write themselves with: postcard's serializer, with the words that it lacks.
+//!
+//! postcard keeps no text of an error, and takes a struct that leaves out a field: whoever reads it takes the
+//! next field for it. Here the one is told, and the other is an error.
+
+use std::fmt::{self, Display};
+
+use postcard::ser_flavors::Flavor;
+use serde::ser::{self, Serialize};
+
+/// Why a value can't be written, or read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueError(Box<Cause>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cause {
+    /// In the words of its type, or of the encoding.
+    Said(String),
+    /// It needs an encoding that says what comes next, for this reason.
+    NotDescribed(String),
+}
+
+impl ValueError {
+    #[cold]
+    pub(crate) fn new(why: impl Display) -> Self {
+        ValueError(Box::new(Cause::Said(why.to_string())))
+    }
+
+    /// It needs an encoding that says what comes next.
+    #[cold]
+    pub(crate) fn not_described(what: impl Display) -> Self {
+        ValueError(Box::new(Cause::NotDescribed(what.to_string())))
+    }
+
+    /// Names the type, where that is what it is about.
+    #[cold]
+    pub(crate) fn of<V: ?Sized>(self) -> Self {
+        match *self.0 {
+            Cause::Said(_) => self,
+            Cause::NotDescribed(what) => Self::new(format_args!(
+                "{what}, and the encoding of inputs and outputs does not say what comes next: wrap the `{}` in \
+                 `worker::Described`, or the field in it by `#[serde(with = \"worker::described\")]`",
+                short(std::any::type_name::<V>())
+            )),
+        }
+    }
+}
+
+impl Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Cause::Said(text) | Cause::NotDescribed(text)) = &*self.0;
+        f.write_str(text)
+    }
+}
+
+/// The name of a type, without the modules it comes from.
+fn short(name: &str) -> String {
+    let mut short = String::new();
+    let mut word = 0;
+    for mark in name.chars() {
+        if mark == ':' {
+            short.truncate(word);
+        } else {
+            short.push(mark);
+            if !mark.is_alphanumeric() && mark != '_' {
+                word = short.len();
+            }
+        }
+    }
+    short
+}
+
+impl std::error::Error for ValueError {}
+
+impl ser::Error for ValueError {
+    #[cold]
+    fn custom<T: Display>(message: T) -> Self {
+        Self::new(message)
+    }
+}
+
+impl From<postcard::Error> for ValueError {
+    #[cold]
+    fn from(error: postcard::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+/// Writes values to whatever `F` is.
+pub(crate) struct Writer<F: Flavor>(postcard::Serializer<F>);
+
+impl<F: Flavor> Writer<F> {
+    #[inline]
+    pub(crate) fn to(output: F) -> Self {
+        Writer(postcard::Serializer { output })
+    }
+}
+
+type Result = std::result::Result<(), ValueError>;
+
+macro_rules! as_postcard {
+    ($($method:ident($($name:ident: $type:ty),*);)*) => {
+        $(#[inline]
+        fn $method(self, $($name: $type),*) -> Result {
+            Ok(self.0.$method($($name),*)?)
+        })*
+    };
+}
+
+macro_rules! compound {
+    ($($method:ident($($name:ident: $type:ty),*);)*) => {
+        $(#[inline]
+        fn $method(self, $($name: $type),*) -> std::result::Result<Self, ValueError> {
+            self.0.$method($($name),*)?;
+            Ok(self)
+        })*
+    };
+}
+
+impl<F: Flavor> ser::Serializer for &mut Writer<F> {
+    type Ok = ();
+    type Error = ValueError;
+    type SerializeSeq = Self;
+    type SerializeTuple = Self;
+    type SerializeTupleStruct = Self;
+    type SerializeTupleVariant = Self;
+    type SerializeMap = Self;
+    type SerializeStruct = Self;
+    type SerializeStructVariant = Self;
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    as_postcard! {
+        serialize_bool(value: bool);
+        serialize_i8(value: i8);
+        serialize_i16(value: i16);
+        serialize_i32(value: i32);
+        serialize_i64(value: i64);
+        serialize_i128(value: i128);
+        serialize_u8(value: u8);
+        serialize_u16(value: u16);
+        serialize_u32(value: u32);
+        serialize_u64(value: u64);
+        serialize_u128(value: u128);
+        serialize_f32(value: f32);
+        serialize_f64(value: f64);
+        serialize_char(value: char);
+        serialize_str(value: &str);
+        serialize_bytes(value: &[u8]);
+        serialize_none();
+        serialize_unit();
+        serialize_unit_struct(name: &'static str);
+        serialize_unit_variant(name: &'static str, index: u32, variant: &'static str);
+    }
+
+    compound! {
+        serialize_tuple(len: usize);
+        serialize_tuple_struct(name: &'static str, len: usize);
+        serialize_tuple_variant(name: &'static str, index: u32, variant: &'static str, len: usize);
+        serialize_struct(name: &'static str, len: usize);
+        serialize_struct_variant(name: &'static str, index: u32, variant: &'static str, len: usize);
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result {
+        self.0.serialize_bool(true)?;
+        value.serialize(self)
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result {
+        value.serialize(self)
+    }
+
+    #[inline]
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result {
+        self.0.serialize_unit_variant(name, index, variant)?;
+        value.serialize(self)
+    }
+
+    #[inline]
+    fn serialize_seq(self, len: Option<usize>) -> std::result::Result<Self, ValueError> {
+        match len {
+            Some(_) => self.0.serialize_seq(len)?,
+            None => return Err(uncounted("a sequence")),
+        };
+        Ok(self)
+    }
+
+    #[inline]
+    fn serialize_map(self, len: Option<usize>) -> std::result::Result<Self, ValueError> {
+        match len {
+            Some(_) => self.0.serialize_map(len)?,
+            None => return Err(uncounted("a map, or a struct with `#[serde(flatten)]`,")),
+        };
+        Ok(self)
+    }
+
+    #[inline]
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result {
+        Ok(self.0.collect_str(value)?)
+    }
+}
+
+#[cold]
+fn uncounted(what: &str) -> ValueError {
+    ValueError::not_described(format_args!("{what} does not say how long it is"))
+}
+
+#[cold]
+fn left_out(field: &str) -> ValueError {
+    ValueError::not_described(format_args!(
+        "the field `{field}` is left out (`#[serde(skip_serializing_if)]`)"
+    ))
+}
+
+macro_rules! items {
+    ($($trait:ident::$method:ident)*) => {
+        $(impl<F: Flavor> ser::$trait for &mut Writer<F> {
+            type Ok = ();
+            type Error = ValueError;
+
+            #[inline]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
+                value.serialize(&mut **self)
+            }
+
+            #[inline]
+            fn end(self) -> Result {
+                Ok(())
+            }
+        })*
+    };
+}
+
+items! {
+    SerializeSeq::serialize_element
+    SerializeTuple::serialize_element
+    SerializeTupleStruct::serialize_field
+    SerializeTupleVariant::serialize_field
+}
+
+macro_rules! fields {
+    ($($trait:ident)*) => {
+        $(impl<F: Flavor> ser::$trait for &mut Writer<F> {
+            type Ok = ();
+            type Error = ValueError;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                _: &'static str,
+                value: &T,
+            ) -> Result {
+                value.serialize(&mut **self)
+            }
+
+            #[inline]
+            fn skip_field(&mut self, key: &'static str) -> Result {
+                Err(left_out(key))
+            }
+
+            #[inline]
+            fn end(self) -> Result {
+                Ok(())
+            }
+        })*
+    };
+}
+
+fields! { SerializeStruct SerializeStructVariant }
+
+impl<F: Flavor> ser::SerializeMap for &mut Writer<F> {
+    type Ok = ();
+    type Error = ValueError;
+
+    #[inline]
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result {
+        key.serialize(&mut **self)
+    }
+
+    #[inline]
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
+        value.serialize(&mut **self)
+    }
+
+    #[inline]
+    fn end(self) -> Result {
+        Ok(())
+    }
+}

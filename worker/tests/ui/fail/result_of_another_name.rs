@@ -1,0 +1,10 @@
+use worker::task;
+
+type Answer = Result<u8, String>;
+
+#[task]
+fn aliased() -> Answer {
+    Err("no".into())
+}
+
+fn main() {}
