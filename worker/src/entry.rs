@@ -36,7 +36,25 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 /// worker::init();
 /// // here it is the coordinator
 /// ```
+///
+/// A worker runs its calls here, so what surrounds this surrounds them. Within `#[tokio::main]` they would all run
+/// inside its runtime, where `block_on` panics. Start the runtime afterwards:
+///
+/// ```ignore
+/// fn main() {
+///     worker::init();
+///     let runtime = tokio::runtime::Runtime::new().expect("there is a runtime");
+///     runtime.block_on(async {
+///         // here it is the coordinator, and awaits what it submits
+///     });
+/// }
+/// ```
+///
+/// # Panics
+///
+/// In builds with debug assertions: an async runtime exists already. If there are other threads, it says so on stderr.
 pub fn init() {
+    look_around();
     INITIALIZED.store(true, Ordering::Relaxed);
     let mut arguments = env::args_os().skip(1);
     if arguments.next().as_deref() != Some(OsStr::new(CONNECT_ARGUMENT)) {
@@ -48,6 +66,25 @@ pub fn init() {
     // Without the token this `--connect` is the program's own business.
     if env::var_os(TOKEN_VARIABLE).is_some() {
         std::process::exit(join(&name));
+    }
+}
+
+/// In debug builds, says what should not be there yet.
+fn look_around() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    match os::what_runs() {
+        None => {}
+        Some(os::Before::Runtime(why)) => panic!(
+            "`worker::init()` is called inside an async runtime ({why}), so tasks would run inside it, too, and \
+             `block_on` in a task would panic; call it first thing in a `main` that is not async, and start the \
+             runtime afterwards: `fn main() {{ worker::init(); Runtime::new().unwrap().block_on(run()) }}`"
+        ),
+        Some(os::Before::Threads(names)) => by_hand::complain(&format!(
+            "`worker::init()` should come first in `main`, because each worker does what stands before it: other \
+             threads run already (`{names}`)"
+        )),
     }
 }
 
@@ -73,6 +110,7 @@ pub fn is_summoned() -> bool {
 /// ```
 #[must_use]
 pub fn main() -> ExitCode {
+    look_around();
     INITIALIZED.store(true, Ordering::Relaxed);
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     match arguments.as_slice() {

@@ -2,6 +2,8 @@
 
 #[cfg(all(unix, feature = "builtin"))]
 mod answers;
+#[cfg(unix)]
+mod first;
 #[cfg(all(unix, feature = "builtin"))]
 mod group;
 #[cfg(unix)]
@@ -30,6 +32,8 @@ mod term;
 mod unix;
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use answers::Answers;
+#[cfg(unix)]
+pub(crate) use first::{Before, what_runs};
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use group::{Group, Moved, Streams, Waited, set_nonblocking, unread, write_now};
 #[cfg(all(unix, feature = "builtin"))]

@@ -1,0 +1,58 @@
+//! What runs in this process already.
+
+use std::fs;
+use std::path::Path;
+
+/// What is there before anything else in `main`, and is not to be there.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// An async runtime; what tells.
+    Runtime(String),
+    /// Other threads, of whatever kind; their names.
+    Threads(String),
+}
+
+/// What runs in this process besides the thread that asks. Nothing where it can't be seen.
+pub(crate) fn what_runs() -> Option<Before> {
+    let names = other_threads();
+    let is_runtime = |name: &&String| RUNTIMES.iter().any(|runtime| name.starts_with(runtime));
+    if let Some(name) = names.iter().find(is_runtime) {
+        return Some(Before::Runtime(format!("its thread `{name}` runs")));
+    }
+    if has_event_queue() {
+        return Some(Before::Runtime(
+            "there is an event queue of its own".to_owned(),
+        ));
+    }
+    (!names.is_empty()).then(|| Before::Threads(names.join("`, `")))
+}
+
+/// What runtimes call their threads, as far as there is room for it: 15 bytes.
+const RUNTIMES: [&str; 4] = ["tokio-", "async-std/", "async-io", "smol-"];
+
+fn other_threads() -> Vec<String> {
+    let this = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
+    let others = tasks
+        .flatten()
+        .filter(|task| task.file_name() != this.as_str());
+    let names = others.flat_map(|task| fs::read_to_string(task.path().join("comm")));
+    names.map(|name| name.trim_end().to_owned()).collect()
+}
+
+/// Whether this program has made an epoll instance, as runtimes do that have no threads of their own. One that it
+/// was started with would not be close-on-exec.
+fn has_event_queue() -> bool {
+    let files = fs::read_dir("/proc/self/fd").into_iter().flatten();
+    files.flatten().any(|file| {
+        fs::read_link(file.path()).is_ok_and(|target| target == Path::new("anon_inode:[eventpoll]"))
+            && closes_on_exec(&file.file_name().to_string_lossy())
+    })
+}
+
+fn closes_on_exec(number: &str) -> bool {
+    let info = fs::read_to_string(Path::new("/proc/self/fdinfo").join(number)).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & rustix::fs::OFlags::CLOEXEC.bits() != 0)
+}
