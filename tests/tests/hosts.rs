@@ -192,3 +192,21 @@ fn a_panic_is_no_timeout_however_long_its_stack_takes() {
 fn a_host_that_may_write_no_files_is_told_so() {
     is_well_as("no-files");
 }
+
+#[test]
+fn under_valgrind_all_is_as_ever() {
+    let valgrind = || {
+        let mut command = Command::new("valgrind");
+        command.args(["-q", "--error-exitcode=99"]);
+        command
+    };
+    if !can(valgrind().arg("true")) {
+        return;
+    }
+    // The host alone, and with it its workers.
+    for children in ["no", "yes"] {
+        let mut command = valgrind();
+        command.arg(format!("--trace-children={children}"));
+        is_well(command.args([host(), "plain"]));
+    }
+}
