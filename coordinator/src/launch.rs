@@ -257,7 +257,7 @@ impl Launcher {
                 Err(cause) => {
                     if let Some(process) = &process {
                         // One that may not be signalled is killed all the same.
-                        let _ = process.signal(os::GroupSignal::Kill);
+                        process.signal(os::GroupSignal::Kill);
                         process.reap();
                     }
                     let words = last_words().unwrap_or_default();
@@ -308,7 +308,7 @@ impl Launcher {
             if let Some(process) = &process
                 && !(is_link && process.wait(Some(LINGER)))
             {
-                let _ = process.signal(os::GroupSignal::Kill);
+                process.signal(os::GroupSignal::Kill);
                 return Err(self.cannot_start(error));
             }
         }

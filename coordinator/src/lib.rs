@@ -37,6 +37,7 @@ mod program;
 mod scheduler;
 mod seat;
 mod shared;
+mod signals;
 mod slot;
 mod socket;
 mod start;

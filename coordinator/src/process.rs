@@ -205,9 +205,12 @@ impl<O> Child<O> {
             return;
         }
         let state = self.pool.shared().state();
-        for process in state.posts.iter().filter_map(|post| post.process.as_ref()) {
-            // One that may not be signalled is killed all the same.
-            let _ = process.signal(signal);
+        let posts = state.posts.iter();
+        let processes: Vec<_> = posts.filter_map(|post| post.process.clone()).collect();
+        // Nobody is to wait for the look through all that it has started.
+        drop(state);
+        for process in processes {
+            process.signal(signal);
         }
     }
 }

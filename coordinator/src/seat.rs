@@ -385,10 +385,9 @@ impl Seat {
         let rubbish = matches!(error, LinkError::Malformed(_));
         let started = if rubbish { started.max(1) } else { started };
         let now = shared.now();
-        let refused = shared.act(|state| {
-            state.collect(self.slot, now);
-            state.posts[self.slot.0].refused.take()
-        });
+        shared.act(|state| state.collect(self.slot, now));
+        let refused = self.worker.process.as_deref();
+        let refused = refused.and_then(WorkerProcess::refused);
         let note = note.or(refused.map(|why| {
             format!("its worker was killed at once, because this program may not signal it: {why}")
         }));
@@ -541,8 +540,7 @@ impl Seat {
 
     fn kill(&self) {
         if let Some(process) = &self.worker.process {
-            // One that may not be signalled is killed all the same.
-            let _ = process.signal(GroupSignal::Kill);
+            process.signal(GroupSignal::Kill);
         }
     }
 

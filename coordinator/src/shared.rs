@@ -19,11 +19,12 @@ use crate::courier::Courier;
 use crate::data::{By, Inputs, Job, Payload, Trace, Values};
 use crate::error::{Death, PoolError};
 use crate::launch::Launcher;
-use crate::os::{self, Bell, GroupSignal, WorkerProcess};
+use crate::os::{self, Bell, WorkerProcess};
 use crate::output::{Output, OutputFiles, Printed};
 use crate::pool::RunningCall;
 use crate::scheduler::{Effects, Idle, Limits, MapId, Scheduler, Seen, Sight, SlotId, Stage, Time};
 use crate::seat::Seat;
+use crate::signals::Signals;
 use crate::socket::SharedSocket;
 use crate::stray::Stray;
 
@@ -78,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) stop: PipeReader,
     /// Wakes tasks of the host's async runtimes.
     wakers: Courier,
+    signals: Signals,
     /// Forwards what calls printed that nobody waits for. Not the same as the one above: it may wait for the
     /// host's stdout for ever.
     pub(crate) printer: Courier,
@@ -136,8 +138,6 @@ pub(crate) struct Post {
     pub(crate) black_box: Option<Arc<BlackBox>>,
     /// Where what it prints goes, if not elsewhere.
     pub(crate) files: Option<OutputFiles>,
-    /// Why it could not be signalled, and was killed in another way at once.
-    pub(crate) refused: Option<String>,
     /// The supervisor has seen it die.
     pub(crate) dead: bool,
     /// How many calls it has answered for.
@@ -249,6 +249,13 @@ impl Sight for Boxes<'_> {
     }
 }
 
+/// What is to be done when the state is no longer held.
+struct After {
+    wakers: Vec<Waker>,
+    /// Whether there may be some to send.
+    signals: bool,
+}
+
 /// Who waits for a map.
 #[derive(Debug, Default)]
 pub(crate) struct Watcher {
@@ -301,6 +308,7 @@ impl Shared {
             wake,
             stop,
             wakers: Courier::new("waker"),
+            signals: Signals::default(),
             printer: Courier::new("printer"),
         })
     }
@@ -335,8 +343,11 @@ impl Shared {
 
     /// Does what the scheduler says is to be done about what was changed, and lets go of the state.
     pub(crate) fn release(&self, mut state: MutexGuard<'_, State>) {
-        let wakers = self.carry_out(&mut state);
+        let After { wakers, signals } = self.carry_out(&mut state);
         drop(state);
+        if signals {
+            self.signals.send();
+        }
         // A waker may run anything: it may end this pool, which waits for its slots, or it may panic. So no
         // thread of the pool runs it.
         for waker in wakers {
@@ -344,8 +355,8 @@ impl Shared {
         }
     }
 
-    /// Does it while the state is held; the wakers are for when it is not.
-    pub(crate) fn carry_out(&self, state: &mut State) -> Vec<Waker> {
+    /// Does it while the state is held, but for what is for when it is not.
+    fn carry_out(&self, state: &mut State) -> After {
         let Effects {
             wake,
             work,
@@ -376,37 +387,30 @@ impl Shared {
             }
             state.jobs.woken(woken);
         }
-        for (slot, stage) in signals {
-            self.signal(state, slot, stage);
+        for (slot, stage) in &signals {
+            self.signal(state, *slot, *stage);
         }
         if rearm {
             state.rearmed.get_or_insert_with(|| self.now());
             self.wake_supervisor();
         }
-        wakers
+        After {
+            wakers,
+            signals: !signals.is_empty(),
+        }
     }
 
     fn wake_slots(&self) {
         self.work.iter().for_each(Condition::notify_all);
     }
 
-    fn signal(&self, state: &mut State, slot: SlotId, stage: Stage) {
-        let post = &mut state.posts[slot.0];
+    fn signal(&self, state: &State, slot: SlotId, stage: Stage) {
+        let post = &state.posts[slot.0];
         if let (Stage::Term, Some(black_box)) = (stage, &post.black_box) {
             black_box.doom();
         }
         match (&post.process, &post.socket) {
-            (Some(process), _) => {
-                let told = process.signal(match stage {
-                    Stage::Term => GroupSignal::Term,
-                    Stage::Kill => GroupSignal::Kill,
-                    Stage::Stop => GroupSignal::Stop,
-                    Stage::Continue => GroupSignal::Continue,
-                });
-                if let Err(error) = told {
-                    post.refused.get_or_insert(error.to_string());
-                }
-            }
+            (Some(process), _) => self.signals.decide(process, stage),
             // A worker that was started by hand is not ours to kill; we stop listening to it.
             (None, Some(socket)) if matches!(stage, Stage::Term | Stage::Kill) => {
                 socket.stop_reading();

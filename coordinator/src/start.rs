@@ -58,7 +58,11 @@ pub(crate) fn start(
         // What is printed from here on is its first call's.
         shared.strayed(StraySource::Initializer, slot, worker.pid, files.rest());
     }
-    started.inspect_err(|_| shared.state().posts[slot.0] = Post::default())
+    started.inspect_err(|_| {
+        // It may be the last to hold the process, which it then kills and reaps: not while the state is held.
+        let post = std::mem::take(&mut shared.state().posts[slot.0]);
+        drop(post);
+    })
 }
 
 /// A worker could not be had: the pool may end of it.
@@ -117,10 +121,10 @@ fn initialize(
     };
     if let Some(process) = &worker.process {
         if !shared.state().jobs.wants_worker() {
-            let _ = process.signal(GroupSignal::Term);
+            process.signal(GroupSignal::Term);
             process.wait(Some(shared.config.limits.grace));
         }
-        let _ = process.signal(GroupSignal::Kill);
+        process.signal(GroupSignal::Kill);
         process.reap();
     }
     Err(why)

@@ -43,6 +43,7 @@ pub(crate) fn run(shared: &Shared) {
         if readable[0] {
             shared.wake.silence();
         }
+        let suspects = suspects(shared);
         let overslept = shared.act(|state| {
             let rearmed = state.rearmed.take();
             let overslept = match limit {
@@ -53,7 +54,7 @@ pub(crate) fn run(shared: &Shared) {
             if overslept > TICK {
                 state.jobs.postpone(overslept);
             }
-            look_at_memory(state, now);
+            look_at_memory(state, &suspects, now);
             // A hair later than the deadline, so that it has passed when we look.
             let (jobs, sight) = state.jobs_and_sight();
             jobs.overdue(now + Duration::from_micros(50), &sight);
@@ -74,10 +75,26 @@ fn nap(state: &State, now: Time) -> Option<Duration> {
     left.into_iter().chain(look).min()
 }
 
-/// Lets memory limits take effect. Under the lock, so that the call that is charged is the one that
-/// is running.
-fn look_at_memory(state: &mut State, now: Time) {
-    let limits: Vec<_> = state.jobs.memory_limits().collect();
+/// Which workers have more memory than their calls allow, as far as one can say while they go on: to add up what a
+/// tree of processes has takes too long to have all others wait for it.
+fn suspects(shared: &Shared) -> Vec<SlotId> {
+    let state = shared.state();
+    let limits = state.jobs.memory_limits();
+    let limited: Vec<_> = limits
+        .filter_map(|(slot, limit)| Some((slot, limit, state.posts[slot.0].process.clone()?)))
+        .collect();
+    drop(state);
+    let over = limited
+        .iter()
+        .filter(|(_, limit, process)| process.memory() > *limit);
+    over.map(|(slot, ..)| *slot).collect()
+}
+
+/// Lets memory limits take effect. Under the lock it looks at the suspects once more, so that the call that is charged
+/// is the one that is running.
+fn look_at_memory(state: &mut State, suspects: &[SlotId], now: Time) {
+    let limits = state.jobs.memory_limits();
+    let limits: Vec<_> = limits.filter(|(slot, _)| suspects.contains(slot)).collect();
     for (slot, limit) in limits {
         let process = state.posts[slot.0].process.as_ref();
         if process.is_some_and(|process| process.memory() > limit) {

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::io::{Errno, FdFlags};
@@ -33,6 +33,8 @@ pub(crate) struct WorkerProcess {
     /// Killing and reaping happen under this lock: once it has been reaped, its number may belong
     /// to another process.
     life: Mutex<Life>,
+    /// Why it could not be signalled.
+    refused: OnceLock<String>,
 }
 
 #[derive(Debug)]
@@ -88,6 +90,7 @@ impl WorkerProcess {
                 lifeline,
                 killed: Vec::new(),
             }),
+            refused: OnceLock::new(),
         })
     }
 
@@ -98,14 +101,12 @@ impl WorkerProcess {
     /// Tells the process's group something and, unless that is to end in its own way, the groups of
     /// all that it has started. Does nothing once it is reaped.
     ///
-    /// # Errors
-    ///
-    /// This program may not signal it: it acts as another user than when it started the process. Then the process
-    /// and its group are killed in another way, whatever they were to be told.
-    pub(crate) fn signal(&self, signal: GroupSignal) -> io::Result<()> {
+    /// If this program may not signal it, because it acts as another user than when it started the process, it and its
+    /// group are killed in another way, whatever they were to be told, and [`refused`](Self::refused) says why.
+    pub(crate) fn signal(&self, signal: GroupSignal) {
         let mut life = self.life();
         let Life::Unreaped { lifeline, killed } = &mut *life else {
-            return Ok(());
+            return;
         };
         let told = match signal {
             // Somebody else has reaped it. The group is the kernel's to kill, which knows it by more than its number.
@@ -127,10 +128,16 @@ impl WorkerProcess {
             }
             GroupSignal::Kill => self.kill(killed),
         };
-        if told.is_err() {
+        if let Err(error) = told {
+            // Said before it dies of what follows.
+            self.refused.get_or_init(|| error.to_string());
             *lifeline = None;
         }
-        told
+    }
+
+    /// Why it was killed in another way than by a signal, if it was.
+    pub(crate) fn refused(&self) -> Option<&str> {
+        self.refused.get().map(String::as_str)
     }
 
     fn kill(&self, killed: &mut Vec<Pid>) -> io::Result<()> {
@@ -245,8 +252,7 @@ impl AsFd for WorkerProcess {
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
-        // If it can't be told, the lifeline does it.
-        let _ = self.signal(GroupSignal::Kill);
+        self.signal(GroupSignal::Kill);
         self.reap();
     }
 }

@@ -27,8 +27,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             match busy.end {
                 End::Limited { at, limit } if at <= now => {
                     let seen = sight.look(slot);
-                    if seen.started > 0 && seen.began > busy.since && seen.began <= now {
-                        // It is another call by now, which has its own time. What began after now is nonsense.
+                    if busy.begins_again(seen, now) {
                         busy.next_call(seen.began);
                     }
                     if busy.deadline().is_some_and(|at| at <= now) {

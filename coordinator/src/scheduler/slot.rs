@@ -17,6 +17,10 @@ pub(crate) struct Loss {
 /// How long a worker may take at least to say that it is done.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
 
+/// How much later than it began a call may have begun by its worker's word: finding out the names in a panic's
+/// backtrace takes up to a second, or some seconds on a busy machine, and is not the call's affair.
+pub(super) const SET_BACK: Duration = Duration::from_secs(10);
+
 /// A worker that has nothing to do. Whoever holds this may ask for calls, once.
 #[derive(Debug)]
 #[must_use = "the slot's worker would never be used again"]
@@ -129,6 +133,10 @@ impl Doom {
 
 /// The state of a slot.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each worker, and most are busy"
+)]
 pub(super) enum Slot {
     /// It has no worker, or one that is not ready yet.
     Starting,
@@ -160,6 +168,8 @@ pub(super) struct Busy {
     pub(super) worked: Duration,
     /// When the call that is running began, as far as one knows.
     pub(super) since: Time,
+    /// The last call whose beginning its worker was believed, from 1, and when that was.
+    believed: (u32, Time),
     pub(super) limits: Limits,
     pub(super) end: End,
 }
@@ -200,6 +210,7 @@ impl Busy {
             begun: now,
             worked: Duration::ZERO,
             since: now,
+            believed: (0, now),
             limits,
             end: End::Open,
         };
@@ -219,6 +230,21 @@ impl Busy {
                 None => End::Open,
             };
         }
+    }
+
+    /// Whether the running call began later than one knows, by its worker's word: it is another one by now, or what
+    /// the worker does for it is not to count. A worker that says so for ever is not believed.
+    pub(super) fn begins_again(&mut self, seen: Seen, now: Time) -> bool {
+        // What began after now is nonsense.
+        if seen.started == 0 || seen.began <= self.since || seen.began > now {
+            return false;
+        }
+        let (call, since) = self.believed;
+        if seen.started > call && seen.started <= self.limit {
+            self.believed = (seen.started, seen.began);
+            return true;
+        }
+        seen.began <= since.saturating_add(SET_BACK)
     }
 
     /// If all of its calls have ended or were taken back, the worker has only to say so. One that is

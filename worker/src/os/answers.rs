@@ -18,10 +18,13 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::group::{Moved, moved, unread};
+use super::handler::CallThread;
 
 /// The descriptor that is not to block any more when a child has died.
 static READ: AtomicI32 = AtomicI32::new(NONE);
 const NONE: i32 = -1;
+/// Who reads it.
+static THREAD: CallThread = CallThread::new();
 
 /// The stdout of a process. There is one of it at a time: calls run on one thread.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ impl Answers {
     pub(crate) fn new(stdout: PipeReader, pidfd: OwnedFd) -> Self {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(install);
+        THREAD.is_this();
         READ.store(stdout.as_raw_fd(), SeqCst);
         let answers = Answers { stdout, pidfd };
         if answers.is_over() {
@@ -143,12 +147,69 @@ fn install() {
     }
 }
 
-/// Only an atomic and a system call, and none that leaves an `errno` behind in the code it interrupts:
+/// Only atomics and system calls, and none that leaves an `errno` behind in the code it interrupts:
 /// rustix makes its calls without one.
-extern "C" fn on_death(_: libc::c_int) {
+extern "C" fn on_death(signal: libc::c_int) {
     let fd = READ.load(SeqCst);
-    if fd != NONE {
+    if fd != NONE && THREAD.is_here(signal) {
         // SAFETY: it is open as long as it stands there, and this thread is the one that would close it.
         block(unsafe { BorrowedFd::borrow_raw(fd) }, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use rustix::process::{Pid, PidfdFlags, Signal};
+
+    use super::*;
+
+    /// The thread that reads is not the main one, which gets a process's signals before all others.
+    #[test]
+    fn a_death_ends_the_reading_whichever_thread_hears_of_it() {
+        // It dies when its stdin ends, and leaves behind who holds its stdout.
+        let mut child = Command::new("sh")
+            .args(["-c", "sleep 1000 & echo begun; cat > /dev/null"])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take();
+        let stdout = OwnedFd::from(child.stdout.take().unwrap());
+        let pid = Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let (says, said) = mpsc::channel();
+        let reader = thread::spawn(move || {
+            let answers = Answers::new(stdout.into(), pidfd);
+            let mut buffer = [0; 16];
+            for _ in 0..2 {
+                says.send((answers.read(&mut buffer), rustix::thread::gettid()))
+                    .unwrap();
+            }
+        });
+        let (begun, reading) = said.recv().unwrap();
+        assert_eq!(begun, Moved::Some(6));
+        // Asleep in the read, or about to be: the latter it does not do when the death comes first.
+        let state = || {
+            let stat = format!("/proc/self/task/{}/stat", reading.as_raw_nonzero());
+            let stat = std::fs::read_to_string(stat).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with('S')
+        };
+        while !state() {
+            thread::yield_now();
+        }
+        drop(stdin);
+        let ended = said.recv_timeout(Duration::from_secs(10));
+        rustix::process::kill_process_group(pid, Signal::KILL).unwrap();
+        child.wait().unwrap();
+        assert_eq!(ended.unwrap().0, Moved::NotNow);
+        reader.join().unwrap();
     }
 }

@@ -6,6 +6,8 @@ mod answers;
 mod first;
 #[cfg(all(unix, feature = "builtin"))]
 mod group;
+#[cfg(all(unix, feature = "builtin"))]
+mod handler;
 #[cfg(unix)]
 pub mod home;
 #[cfg(unix)]

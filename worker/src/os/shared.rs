@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::{Mmap, MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 /// A new file in memory.
@@ -82,7 +82,9 @@ impl Words {
 }
 
 /// What stands behind the words of a shared file.
-pub(crate) struct Bytes(Mmap);
+///
+/// The words before them may change, so no slice contains them.
+pub(crate) struct Bytes(MmapRaw);
 
 impl Bytes {
     pub(crate) fn map(file: &File, len: u64) -> io::Result<Self> {
@@ -93,9 +95,7 @@ impl Bytes {
             return Err(io::Error::other("this is no shared value"));
         }
         let end = usize::try_from(end).map_err(io::Error::other)?;
-        // SAFETY: the file is sealed against becoming shorter, and against being written but through
-        // the mapping of its maker, who writes to the words alone.
-        Ok(Bytes(unsafe { MmapOptions::new().len(end).map(file) }?))
+        Ok(Bytes(MmapOptions::new().len(end).map_raw_read_only(file)?))
     }
 }
 
@@ -103,6 +103,9 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0[Words::SIZE..]
+        let len = self.0.len() - Words::SIZE;
+        // SAFETY: within the mapping, which is no shorter than the words. The file is sealed against becoming shorter,
+        // and against being written but through the mapping of its maker, who writes to the words alone.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(Words::SIZE), len) }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::handler::CallThread;
 use super::orphans;
 
 /// SIGTERM ends the worker, as by default.
@@ -21,6 +22,8 @@ const HELD: i32 = -1;
 static GROUP: AtomicI32 = AtomicI32::new(IDLE);
 /// A SIGTERM came, and is not passed on yet.
 static PENDING: AtomicBool = AtomicBool::new(false);
+/// Whose group it is.
+static THREAD: CallThread = CallThread::new();
 /// A SIGTERM came: the worker dies of it when it is let go.
 static CAME: AtomicBool = AtomicBool::new(false);
 
@@ -33,6 +36,7 @@ impl Hold {
     pub(crate) fn new() -> Self {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(install);
+        THREAD.is_this();
         GROUP.store(HELD, SeqCst);
         Hold(())
     }
@@ -83,17 +87,14 @@ fn install() {
 
 /// Only atomics and system calls, and none that leaves an `errno` behind in the code it interrupts:
 /// rustix makes its calls without one.
-extern "C" fn on_term(_: libc::c_int) {
+extern "C" fn on_term(signal: libc::c_int) {
     match GROUP.load(SeqCst) {
         IDLE => die(),
+        // Otherwise the group could be another's by the time it is told.
+        _ if !THREAD.is_here(signal) => {}
         HELD => {
             CAME.store(true, SeqCst);
             PENDING.store(true, SeqCst);
-            // On another thread than the call's: the group may be known by now, and the call's thread
-            // may have looked for what is pending just before.
-            if GROUP.load(SeqCst) > 0 {
-                pass_on_pending();
-            }
         }
         _ => {
             CAME.store(true, SeqCst);

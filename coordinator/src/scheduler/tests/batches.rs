@@ -124,6 +124,35 @@ fn is_killed_for_its_silence(jobs: &mut Jobs, workers: &Workers, running: Runnin
 }
 
 #[test]
+fn a_worker_that_keeps_setting_its_clock_back_does_not_evade_the_limit() {
+    // The same call for ever; as if it went back and forth; and as if there were calls that there are not.
+    for started in [|_| 1, |step: u32| 1 + step % 2, |_| u32::MAX] {
+        let (mut jobs, workers) = (jobs(1), Workers::default());
+        let limits = Limits {
+            timeout: Some(millis(50)),
+            ..limits()
+        };
+        let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
+        jobs.push(map, one(0));
+        let (_running, _) = run(&mut jobs, &workers, 0, millis(0));
+        jobs.take_effects();
+        let killed = (1..2000).find(|step| {
+            let now = millis(10) * *step;
+            let mut all = workers.0.borrow_mut();
+            let seen = &mut all.get_mut(&0).unwrap().0;
+            (seen.started, seen.began) = (started(*step), now);
+            drop(all);
+            jobs.overdue(now, &workers);
+            !jobs.take_effects().signals.is_empty()
+        });
+        // So long it may, because it may be resolving a backtrace. One looks at its clock once in 50 ms.
+        let killed = millis(10) * killed.unwrap();
+        let late = killed.abs_diff(slot::SET_BACK);
+        assert!(late <= millis(50) * 3, "after {killed:?}");
+    }
+}
+
+#[test]
 fn a_worker_that_does_not_say_that_it_is_done_does_not_hold_up_the_others() {
     // All of its calls were taken back.
     let (mut jobs, workers) = (jobs(2), Workers::default());
