@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use interprocess::local_socket::Listener;
 use interprocess::local_socket::traits::{Stream as _, StreamCommon as _};
-use protocol::black_box::{self, BlackBox};
+use protocol::black_box::BlackBox;
 use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE, Token};
 use protocol::lane::Side;
 use protocol::link::{self, Link, Socket};
@@ -57,6 +57,8 @@ pub(crate) struct Launcher {
     pub(crate) build: OnceLock<String>,
     pub(crate) output: Output,
     pub(crate) manual: Option<Manual>,
+    /// How large what a worker shares with this process is, in bytes.
+    pub(crate) box_size: usize,
     /// Where large inputs are written. If there is none, they travel in another way.
     pub(crate) board: Option<PoolBoard>,
 }
@@ -344,7 +346,7 @@ impl Launcher {
                 return Err(error);
             }
         };
-        let file = os::shared_memory(black_box::SIZE).map_err(HandshakeError::NoMemory)?;
+        let file = os::shared_memory(self.box_size).map_err(HandshakeError::NoMemory)?;
         let memory = BlackBox::map(&file).map_err(HandshakeError::NoMemory)?;
         let board = self.board.as_ref().map(|board| board.file.as_fd());
         let descriptors: Vec<_> = [file.as_fd()].into_iter().chain(board).collect();

@@ -16,7 +16,7 @@
 //! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
 //! | … | the outputs, each filled up to whole words: 256 KiB |
 //! | … | what the last panic of the call that runs said: its length, and 4 KiB |
-//! | … | the [lane], by which large payloads travel: 4 MiB |
+//! | … | the [lane], by which large payloads travel: up to 4 MiB, as much as there is |
 //!
 //! Before it starts a call, the worker takes a ticket: in one atomic step the number of calls started
 //! grows by one, if it is below the number allowed. The coordinator may lower the latter at any time, and
@@ -54,6 +54,8 @@ const PANIC: usize = OUTPUTS + OUTPUT_WORDS;
 const PANIC_WORDS: usize = 1 + 512;
 const LANE: usize = PANIC + PANIC_WORDS;
 const WORDS: usize = LANE + lane::WORDS;
+/// What it takes without a lane, in bytes. With a shorter lane than [`SIZE`] has room for, more goes by the socket.
+pub const LEAST_SIZE: usize = LANE * 8;
 /// The size of a box, in bytes.
 pub const SIZE: usize = WORDS * 8;
 
@@ -86,14 +88,14 @@ pub struct BlackBox {
 }
 
 impl BlackBox {
-    /// Maps a file of [`SIZE`] bytes. It must not shrink: its maker seals it against that.
+    /// Maps a file of [`LEAST_SIZE`] bytes, or more for a lane. It must not shrink: its maker seals it against that.
     ///
     /// # Errors
     ///
     /// It is too short, or can't be mapped.
     pub fn map(file: &File) -> io::Result<Self> {
         let memory = MmapRaw::map_raw(file)?;
-        if memory.len() < SIZE {
+        if memory.len() < LEAST_SIZE {
             return Err(io::Error::other("the black box is too short"));
         }
         Ok(BlackBox { memory })
@@ -101,10 +103,11 @@ impl BlackBox {
 
     #[inline]
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is page-aligned, at least SIZE bytes long (see `map`) and lives as long as
+        let words = (self.memory.len() / 8).min(WORDS);
+        // SAFETY: the mapping is page-aligned, so many words long, at least LANE of them (see `map`), and lives as long as
         // `self`; zeros, or whatever else another process writes, are valid for atomics, and nothing
         // but atomic operations touches it, or in the lane whoever has it (see there).
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), WORDS) }
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), words) }
     }
 
     #[inline]
@@ -112,7 +115,7 @@ impl BlackBox {
         &self.words()[index]
     }
 
-    /// The lane, by which large payloads travel.
+    /// The lane, by which large payloads travel. It may be short, or there may be none.
     pub(crate) fn lane(&self) -> &[AtomicU64] {
         &self.words()[LANE..]
     }

@@ -15,7 +15,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::{ptr, slice};
 
 use crate::black_box::BlackBox;
@@ -27,15 +27,11 @@ use crate::sheet::{Begun, Room};
 
 /// The least payload that travels by the lane, in bytes.
 pub const LEAST: usize = 32 << 10;
-/// The size of the lane, in bytes.
+/// The size of the lane, in bytes, if it is not made shorter.
 pub const SIZE: usize = 4 << 20;
 pub(crate) const WORDS: usize = SIZE / 8;
 /// How far payloads reach that stand behind others, in words: as much as is worth the memory.
 const SPREAD: usize = (512 << 10) / 8;
-/// The largest input that is read where it stands, in bytes: behind it there has to be room for an output
-/// like it.
-const IN_PLACE: usize = SIZE / 2;
-
 /// Which side of a link one is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -97,12 +93,12 @@ impl Placed {
     }
 
     /// Where in the lane that is, in bytes, if there is such a place.
-    fn range(&self) -> Option<Range<usize>> {
+    fn range(&self, lane: &[AtomicU64]) -> Option<Range<usize>> {
         let inside = u64::from(self.before) + u64::from(self.piece) <= u64::from(self.len);
         let start = (u64::from(self.at) * 8).checked_sub(self.before.into())?;
         let end = start + u64::from(self.len);
         // Both are small then.
-        (inside && end <= SIZE as u64).then_some(start as usize..end as usize)
+        (inside && end <= size_of_val(lane) as u64).then_some(start as usize..end as usize)
     }
 }
 
@@ -280,7 +276,7 @@ impl Inbox {
 
     /// Copies a payload into a buffer. `false` if there is no such place.
     pub(crate) fn take(&self, placed: Placed, buffer: &mut Vec<u8>) -> bool {
-        let Some(range) = placed.range() else {
+        let Some(range) = placed.range(self.shared.lane()) else {
             return false;
         };
         buffer.clear();
@@ -309,7 +305,7 @@ impl Inbox {
     }
 
     fn take_apart(&self, placed: Placed) -> Option<Apart> {
-        let Range { start, end } = placed.range()?;
+        let Range { start, end } = placed.range(self.shared.lane())?;
         let (before, len) = (placed.before as usize, placed.piece as usize);
         let at = start + before;
         let lane = self.shared.lane();
@@ -326,10 +322,12 @@ impl Inbox {
     /// behind it.
     #[expect(unsafe_code, reason = "memory that two processes share")]
     pub(crate) fn in_place(&self, placed: Placed) -> Option<(&[u8], usize)> {
-        if self.side != Side::Worker || placed.len as usize > IN_PLACE {
+        // Behind it there has to be room for an output like it.
+        let most = size_of_val(self.shared.lane()) / 2;
+        if self.side != Side::Worker || placed.len as usize > most {
             return None;
         }
-        let range = placed.range()?;
+        let range = placed.range(self.shared.lane())?;
         fence(Ordering::Acquire);
         self.count();
         // SAFETY: the range is within the lane, which lives as long as `self`. It does not change while

@@ -55,8 +55,13 @@ struct Pair {
 }
 
 fn pair() -> Pair {
+    pair_with(lane::SIZE)
+}
+
+/// With a lane of so many bytes.
+fn pair_with(lane: usize) -> Pair {
     let file = tempfile::tempfile().unwrap();
-    file.set_len(black_box::SIZE as u64).unwrap();
+    file.set_len((black_box::LEAST_SIZE + lane) as u64).unwrap();
     let (to_worker, to_coordinator) = (Way::default(), Way::default());
     let link = |to: &Way, from: &Way, side| {
         let mut link = Link::new(Stream {
@@ -108,6 +113,11 @@ fn size() -> impl Strategy<Value = usize> {
     ]
 }
 
+/// As it is, or shorter, as where addresses are scarce.
+fn lane_size() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(lane::SIZE), Just(lane::SIZE), Just(256 << 10), Just(0)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
@@ -119,8 +129,9 @@ proptest! {
             prop::collection::vec((size(), any::<bool>(), prop::collection::vec(any::<usize>(), 0..4)), 1..6),
             1..5,
         ),
+        lane in lane_size(),
     ) {
-        let Pair { mut coordinator, mut worker, .. } = pair();
+        let Pair { mut coordinator, mut worker, .. } = pair_with(lane);
         let mut number = 0;
         for (turn, said) in turns.into_iter().enumerate() {
             let (speaker, listener) = match turn % 2 {
@@ -184,8 +195,9 @@ proptest! {
     #[test]
     fn a_worker_answers_behind_what_it_reads(
         turns in prop::collection::vec((size(), prop::collection::vec(deed(), 0..5)), 1..4),
+        lane in lane_size(),
     ) {
-        let Pair { mut coordinator, mut worker, .. } = pair();
+        let Pair { mut coordinator, mut worker, .. } = pair_with(lane);
         for (size, deeds) in turns {
             let input = payload(size, 99);
             send(&mut coordinator, 0, &input, &[]);

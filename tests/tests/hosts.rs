@@ -6,10 +6,12 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tests::when_written;
+use tests::{eventually, when_written};
 
 fn host() -> &'static str {
     env!("CARGO_BIN_EXE_host")
@@ -191,6 +193,66 @@ fn a_panic_is_no_timeout_however_long_its_stack_takes() {
 #[test]
 fn a_host_that_may_write_no_files_is_told_so() {
     is_well_as("no-files");
+}
+
+#[test]
+fn where_addresses_are_scarce_pools_take_few_or_say_that_they_need_more() {
+    let limited = |kib: u32, program: &Path, words: &[&str]| {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script]).arg(program).args(words);
+        command
+    };
+    // Large payloads, too, though there is little room for them.
+    is_well(&mut limited(100_000, Path::new(host()), &["plain"]));
+    let map = |workers: &str| {
+        // As many as there could be workers for.
+        let words = ["map", workers, "square", ":::"];
+        let words = [&words[..], &["7"; 300]].concat();
+        let output = limited(60_000, tests::coordinator(), &words).output();
+        output.unwrap()
+    };
+    let few = map("-j10");
+    assert_eq!(few.stdout, b"49\n".repeat(300), "{few:?}");
+    let many = map("-j200");
+    let said = String::from_utf8_lossy(&many.stderr);
+    assert!(said.contains("(ulimit -v)"), "{said}");
+    assert_eq!(many.status.code(), Some(2), "{said}");
+}
+
+#[test]
+fn a_program_that_is_stopped_while_a_worker_introduces_itself_has_its_pool() {
+    let directory = TempDir::new().unwrap();
+    let (begun, may_go_on) = (directory.path().join("begun"), directory.path().join("go"));
+    let script = format!(
+        "#!/bin/sh\n: > {}; until [ -e {} ]; do sleep 0.01; done; exec {} \"$@\"\n",
+        begun.display(),
+        may_go_on.display(),
+        host()
+    );
+    // Written by another process: a file that this one has open for writing, and with it whatever another test starts
+    // meanwhile, could not be run.
+    let worker = directory.path().join("worker");
+    let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
+    let write = [
+        "-c".as_ref(),
+        write.as_ref(),
+        worker.as_os_str(),
+        script.as_ref(),
+    ];
+    assert!(Command::new("sh").args(write).status().unwrap().success());
+    let mut command = Command::new(host());
+    command.arg("worker").arg(&worker).stdout(Stdio::piped());
+    let child = when_written(|| command.spawn());
+    eventually("the worker begins", || begun.exists());
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::STOP).unwrap();
+    std::fs::write(may_go_on, "").unwrap();
+    // Longer than each side lets the other be silent.
+    std::thread::sleep(Duration::from_millis(6500));
+    kill_process(pid, Signal::CONT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.stdout, b"all is well\n");
 }
 
 #[test]

@@ -22,6 +22,16 @@ pub(crate) fn most_open_files() -> Option<usize> {
     limit.and_then(|limit| usize::try_from(limit).ok())
 }
 
+/// How many bytes this process may still map, if that is limited (`ulimit -v`).
+pub(crate) fn address_space_left() -> Option<usize> {
+    let limit = rustix::process::getrlimit(Resource::As).current?;
+    // See proc_pid_statm(5): all that is mapped, in pages.
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Option<u64> = statm.split(' ').next().and_then(|pages| pages.parse().ok());
+    let mapped = pages.unwrap_or(0) * rustix::param::page_size() as u64;
+    usize::try_from(limit.saturating_sub(mapped)).ok()
+}
+
 /// The signal of a process that has given up.
 pub(crate) const ABORTED: i32 = libc::SIGABRT;
 

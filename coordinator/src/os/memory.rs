@@ -1,4 +1,5 @@
 //! How much memory processes have, and how much they may have.
+#![expect(unsafe_code, reason = "a setting of C's allocator")]
 
 use std::fs;
 use std::io;
@@ -40,4 +41,14 @@ pub(super) fn limit(pid: Pid, limit: Option<u64>) -> io::Result<()> {
     };
     rustix::process::prlimit(Some(pid), Resource::Data, Rlimit { current, maximum })?;
     Ok(())
+}
+
+/// Has threads share what C's allocator has mapped. Otherwise each maps another 64 MiB, little of which it uses, and
+/// where addresses are limited soon nothing else finds any. It has no effect if there were threads before.
+pub(crate) fn use_few_arenas() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it changes a number, under the allocator's own lock.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
 }

@@ -16,6 +16,8 @@ mod tree;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 #[cfg(target_os = "linux")]
+pub(crate) use memory::use_few_arenas;
+#[cfg(target_os = "linux")]
 pub(crate) use process::{Beginning, GroupSignal, WorkerProcess};
 
 #[cfg(not(target_os = "linux"))]

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use protocol::black_box;
 use protocol::message::Encoding;
 use protocol::sheet::InputSheet;
 use worker::Task;
 use worker::private::take_kept;
 
-use super::Pool;
 use super::codec::{Codec, Typed};
+use super::{Pool, STACK};
 use crate::board::PoolBoard;
 use crate::data::Job;
 use crate::error::PoolError;
@@ -20,6 +21,13 @@ use crate::output::Output;
 use crate::program;
 use crate::scheduler::{Limits, RestartLimit};
 use crate::shared::{Config, Initializer};
+
+/// How much of a lane workers have where addresses are scarce, in bytes.
+const SHORT_LANE: usize = 256 << 10;
+/// What the host and the pool's other threads are to have then, in bytes.
+const RESERVE: usize = 16 << 20;
+/// What a thread takes besides its stack, in bytes: the pages around it, and a stack for signals.
+const THREAD: usize = 64 << 10;
 
 /// The settings of a pool; made by [`Pool::builder`].
 #[must_use = "a builder does nothing until build() is called"]
@@ -245,8 +253,27 @@ impl Builder {
             true => OnceLock::from(worker::private::image::build()),
             false => OnceLock::new(),
         };
+        // What is mapped and rarely used is worth its addresses only where there are enough of them.
+        let addresses = os::address_space_left();
+        let is_tight = addresses.is_some();
+        let box_size = match is_tight {
+            true => black_box::LEAST_SIZE + SHORT_LANE,
+            false => black_box::SIZE,
+        };
+        if let Some(left) = addresses {
+            let most = left.saturating_sub(RESERVE) / (STACK + THREAD + box_size);
+            if slots > most {
+                return setting(&format!(
+                    "{slots} workers need more memory than this process may map: use {} or fewer, or raise the limit \
+                     (ulimit -v)",
+                    most.max(1)
+                ));
+            }
+            os::use_few_arenas();
+        }
         // Of a worker that was started by hand nobody knows when it is dead, and has stopped reading.
-        let board = self.manual.is_none().then(|| PoolBoard::new(slots));
+        let has_board = self.manual.is_none() && !is_tight;
+        let board = has_board.then(|| PoolBoard::new(slots));
         let board = board.and_then(|board| {
             board
                 .inspect_err(|error| log::debug!("there is no board for large inputs: {error}"))
@@ -258,6 +285,7 @@ impl Builder {
             build,
             output: self.output,
             manual: self.manual,
+            box_size,
             board,
         };
         let config = Config {

@@ -46,7 +46,7 @@ pub struct Pool {
 }
 
 /// The stacks of the pool's threads, in bytes: nothing runs there that needs much, and there may be hundreds.
-const STACK: usize = 256 << 10;
+pub(super) const STACK: usize = 256 << 10;
 
 /// What a pool has done and is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -62,6 +62,12 @@ fn main() {
             plain();
         }
         "first-process" => first_process(),
+        "worker" => {
+            let program = std::env::args_os().nth(2).unwrap();
+            let builder = Pool::builder().workers(1).worker(program);
+            let pool = builder.build().unwrap();
+            assert_eq!(pool.call(tasks::square, 3).unwrap(), 9);
+        }
         "moves" => moves(),
         "leaks" => leaks(),
         "closed-streams" => closed_streams(),
