@@ -51,9 +51,25 @@ pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> 
             Ok(_) => return polled.iter().map(|fd| !fd.revents().is_empty()).collect(),
             // A signal to this thread, as a profiler's, says nothing of the descriptors.
             Err(Errno::INTR) => {}
-            Err(_) => return vec![false; fds.len()],
+            // No memory for it, or more of them than this process may have open by now.
+            Err(_) => {
+                let found: Vec<_> = fds.iter().map(is_readable).collect();
+                if found.contains(&true) || left.is_some_and(|left| left.is_zero()) {
+                    return found;
+                }
+                std::thread::sleep(left.map_or(AGAIN, |left| left.min(AGAIN)));
+            }
         }
     }
+}
+
+/// How soon to look again at descriptors that one can't wait for.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// Whether a descriptor is readable now.
+fn is_readable(fd: &BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(fd, PollFlags::IN)];
+    rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// A pipe. As with all files that a pool opens, neither end takes the place of a standard stream that this program
@@ -265,4 +281,30 @@ pub(crate) fn current_directory() -> Option<OwnedFd> {
 /// The user this program acts as.
 pub(crate) fn effective_user() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+
+    /// The kernel refuses to wait for more descriptors than a process may have open.
+    #[test]
+    fn a_death_is_seen_among_more_descriptors_than_one_may_wait_for() {
+        let limit = rustix::process::getrlimit(Resource::Nofile);
+        let many = usize::try_from(limit.current.unwrap()).unwrap() + 1;
+        let (silent, _open) = pipe().unwrap();
+        let (closed, writer) = pipe().unwrap();
+        drop(writer);
+        let mut fds = vec![silent.as_fd(); many];
+        fds[many - 1] = closed.as_fd();
+        let readable = wait_readable(&fds, None);
+        assert_eq!(
+            readable.iter().position(|readable| *readable),
+            Some(many - 1)
+        );
+        let limit = Duration::from_millis(1);
+        assert!(!wait_readable(&fds[..many - 1], Some(limit)).contains(&true));
+    }
 }
