@@ -238,3 +238,45 @@ fn ctrl_c_before_a_worker_is_there_ends_the_run() {
     run.signal(Signal::INT);
     prints(&run.end(), 130, "");
 }
+
+/// A run whose command fills stderr, which nobody reads, and then goes on.
+fn with_full_stderr() -> (Child, TempDir) {
+    let files = TempDir::new().unwrap();
+    let script = "seq 30000 >&2; echo $$ > \"$1\"; exec sleep 1000";
+    let path = files.path().join("pid").display().to_string();
+    let mut run = coordinator(&["exec", "-c", script, ":::", &path]);
+    let child = run.command.process_group(0).spawn().unwrap();
+    let stderr = child.stderr.as_ref().unwrap();
+    eventually("stderr is full", || {
+        rustix::io::ioctl_fionread(stderr).unwrap() >= 64 << 10
+    });
+    eventually("the command goes on", || files.path().join("pid").exists());
+    (child, files)
+}
+
+#[test]
+fn signals_do_not_wait_for_stderr() {
+    for (signal, again, code) in [
+        (Signal::TERM, false, 143),
+        (Signal::HUP, false, 143),
+        (Signal::INT, true, 130),
+    ] {
+        let (mut child, files) = with_full_stderr();
+        let command = fs::read_to_string(files.path().join("pid")).unwrap();
+        let pid = Pid::from_child(&child);
+        kill_process(pid, signal).unwrap();
+        let mut code_of_end = None;
+        let began = Instant::now();
+        while code_of_end.is_none() && began.elapsed() < Duration::from_secs(20) {
+            // Two at once could be one, so the second comes again until there is nobody to hear it.
+            if again {
+                kill_process(pid, signal).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            code_of_end = child.try_wait().unwrap().map(|status| status.code());
+        }
+        child.kill().unwrap();
+        assert_eq!(code_of_end, Some(Some(code)), "{signal:?}");
+        gone(&[command.trim().parse().unwrap()]);
+    }
+}

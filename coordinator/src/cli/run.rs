@@ -27,6 +27,8 @@ use super::{Exit, Trouble, cannot_write, complain};
 /// Somebody has closed stdout before all was done, and there is nothing to be said about it. What a
 /// signal would have made of it: SIGPIPE.
 const NOBODY_READS: Exit = Exit::Interrupted(128 + 13);
+/// The grace of calls, if nothing else is said: see `Builder::grace`.
+const GRACE: Duration = Duration::from_secs(1);
 /// How often to look at what runs.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -78,7 +80,7 @@ pub(super) fn run(
     let interruption = Interruption::handle()?;
     let jobs = jobs(options, known.filter(|_| !workers.manual));
     let pool = Arc::new(pool(work, options, workers, jobs)?);
-    interruption.attach(&pool);
+    interruption.attach(&pool, options.limits.grace.unwrap_or(GRACE));
     let colour = has_colour(options.color);
     let mut run = Run {
         work,

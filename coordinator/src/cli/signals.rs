@@ -3,8 +3,9 @@
 //!
 //! Ctrl-C comes by way of `ctrlc`, the others by way of `signal-hook`, which can tell them apart.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use coordinator::Pool;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
@@ -23,6 +24,8 @@ struct State {
     cause: Option<Cause>,
     /// The pool, once there is one.
     pool: Weak<Pool>,
+    /// How long its calls have to end.
+    grace: Duration,
     /// Somebody asked what is running.
     asked: bool,
 }
@@ -45,7 +48,11 @@ impl Cause {
 }
 
 /// How long a run whose workers are gone has to end by itself.
-const LEAVE: std::time::Duration = std::time::Duration::from_millis(500);
+const LEAVE: Duration = Duration::from_millis(500);
+/// How long it may take to end a pool, beyond the grace of its calls.
+const TO_END: Duration = Duration::from_secs(2);
+/// How long a line waits for stderr before what it speaks of is done.
+const TO_SAY: Duration = Duration::from_millis(100);
 /// Exit code of a run that was interrupted by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 /// Exit code of a run that was told to end, or lost its terminal.
@@ -87,8 +94,9 @@ impl Interruption {
     }
 
     /// This is the pool whose run is interrupted; perhaps it has been already.
-    pub(super) fn attach(&self, pool: &Arc<Pool>) {
+    pub(super) fn attach(&self, pool: &Arc<Pool>, grace: Duration) {
         let mut state = self.state();
+        state.grace = grace;
         state.pool = Arc::downgrade(pool);
         let cause = state.cause;
         drop(state);
@@ -126,7 +134,7 @@ impl Interruption {
         match self.note(Cause::Interrupt) {
             (None, Some(pool)) => {
                 pool.stop();
-                complain(&match pool.stats().running {
+                tell(match pool.stats().running {
                     0 => "interrupted: nothing more is started".to_owned(),
                     running => format!(
                         "interrupted: finishing {running} running, starting nothing more; Ctrl-C \
@@ -135,19 +143,20 @@ impl Interruption {
                 });
             }
             (Some(_), Some(pool)) => {
-                complain(&"interrupted again: the workers are being stopped");
-                self.end(&pool);
+                tell("interrupted again: the workers are being stopped".to_owned());
+                self.end(pool);
             }
-            (None, None) => complain(&"interrupted"),
+            (None, None) => tell("interrupted".to_owned()),
             // Nothing runs yet. What has been started ends with this process.
             (Some(cause), None) => std::process::exit(cause.code().into()),
         }
     }
 
     /// Ends the workers, and then this program, if it does not do so by itself: it may be about to print
-    /// results that nobody reads.
-    fn end(&self, pool: &Pool) {
-        pool.terminate();
+    /// results that nobody reads, and so may whatever it takes to end the pool.
+    fn end(&self, pool: Arc<Pool>) {
+        let most = self.state().grace.saturating_add(TO_END);
+        aside(most, move || pool.terminate());
         thread::sleep(LEAVE);
         std::process::exit(self.code().unwrap_or(TERMINATED).into());
     }
@@ -155,10 +164,10 @@ impl Interruption {
     fn terminate(&self) {
         match self.note(Cause::Terminate) {
             (_, Some(pool)) => {
-                complain(&"told to end: the workers are being stopped");
-                self.end(&pool);
+                tell("told to end: the workers are being stopped".to_owned());
+                self.end(pool);
             }
-            (None, None) => complain(&"told to end"),
+            (None, None) => tell("told to end".to_owned()),
             (Some(cause), None) => std::process::exit(cause.code().into()),
         }
     }
@@ -174,6 +183,25 @@ impl Interruption {
         if let Some(pool) = &pool {
             pool.resume();
         }
+    }
+}
+
+/// Says something on stderr. Nobody waits for stderr to take it: what is to be done about a signal is done.
+fn tell(what: String) {
+    aside(TO_SAY, move || complain(&what));
+}
+
+/// Does something on a thread of its own, and waits for it for so long at most.
+fn aside(most: Duration, what: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel();
+    let body = move || {
+        what();
+        // Nobody may wait for it any more.
+        let _ = done.send(());
+    };
+    // Without a thread it is not done: this process ends soon, and with it all that it has started.
+    if thread::Builder::new().spawn(body).is_ok() {
+        let _ = is_done.recv_timeout(most);
     }
 }
 
