@@ -318,6 +318,17 @@ fn mistakes_are_found_before_anything_runs() {
         "nonesuch",
     );
     complains(&line(&["exec", ":::", "1"]), 2, "after `--`");
+    // What GNU parallel has, and what would be taken for something else in silence.
+    for words in [
+        &["exec", "--", "echo", "{1}", ":::", "1"][..],
+        &["exec", "--", "echo", "a{%}", ":::", "1"],
+        &["exec", "::::", "/dev/null", "--", "echo"],
+        &["exec", "--", "echo", "::::", "/dev/null"],
+        &["exec", "--", "echo", ":::", "1", ":::+", "2"],
+        &["map", "square", "::::", "/dev/null"],
+    ] {
+        complains(&line(words), 2, "nothing");
+    }
     complains(
         &line(&["exec", "-j0", "--", "true", ":::", "1"]),
         2,

@@ -291,6 +291,15 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
                 .to_owned(),
         );
     }
+    let others = ["::::", ":::+", "::::+"];
+    let mut all = words.iter().chain(inputs.iter().flatten());
+    if let Some(word) = all.find(|word| others.iter().any(|other| *word == other)) {
+        return Err(format!(
+            "`{}` means nothing here: inputs come after `:::`, from a file by --input FILE, or from stdin, and are not \
+             combined",
+            word.display()
+        ));
+    }
     let needs_separator = words
         .get(1)
         .is_some_and(|word| word == "exec" || word == "pipe")

@@ -49,6 +49,23 @@ impl Template {
         Template(words)
     }
 
+    /// What in a word looks like a place, as other programs have more of them, and is none here.
+    pub(super) fn unknown_place(word: &OsStr) -> Option<String> {
+        let is_mark = |byte: &u8| byte.is_ascii_digit() || b"./%+#".contains(byte);
+        let mut rest = word.as_bytes();
+        while let Some(at) = rest.iter().position(|byte| *byte == b'{') {
+            rest = &rest[at..];
+            let end = rest.iter().position(|byte| *byte == b'}')?;
+            let place = &rest[..=end];
+            let is_one = end > 1 && place[1..end].iter().all(is_mark);
+            if is_one && PLACES.iter().all(|(name, _)| *name != place) {
+                return Some(String::from_utf8_lossy(place).into_owned());
+            }
+            rest = &rest[1..];
+        }
+        None
+    }
+
     /// `sh -c SCRIPT`, with the inputs as `"$@"`.
     pub(super) fn script(script: &OsStr) -> Self {
         let text = |text: &[u8]| vec![Piece::Text(text.to_vec())];
@@ -169,7 +186,10 @@ fn escaped(word: &[u8]) -> String {
             match character {
                 '\n' => quoted.push_str("\\n"),
                 '\t' => quoted.push_str("\\t"),
-                '\'' | '\\' => quoted.extend(['\\', character]),
+                // Not with a backslash: a shell that does not know this form would take the quote for its end, and
+                // what follows for commands.
+                '\'' => octal(&mut quoted, b"'"),
+                '\\' => quoted.push_str("\\\\"),
                 control if control.is_control() => {
                     let mut bytes = [0; 4];
                     octal(&mut quoted, control.encode_utf8(&mut bytes).as_bytes());
@@ -195,6 +215,31 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
     use super::*;
+
+    #[test]
+    fn what_looks_like_a_place_and_is_none_is_found() {
+        let unknown = |word: &str| Template::unknown_place(OsStr::new(word));
+        for (word, place) in [
+            ("{1}", "{1}"),
+            ("a{}b{2.}", "{2.}"),
+            ("{{%}", "{%}"),
+            ("{a}{/..}", "{/..}"),
+        ] {
+            assert_eq!(unknown(word).as_deref(), Some(place), "{word}");
+        }
+        for word in [
+            "{}",
+            "{.}{/}{//}{/.}{#}",
+            "{a}",
+            "{1,3}",
+            "{",
+            "}",
+            "{1",
+            "{print $1}",
+        ] {
+            assert_eq!(unknown(word), None, "{word}");
+        }
+    }
 
     fn filled(words: &[&str], inputs: &[&str]) -> Vec<String> {
         let words: Vec<_> = words.iter().map(OsString::from).collect();
@@ -262,6 +307,25 @@ mod tests {
         if let Ok(output) = shell {
             let heard: Vec<_> = output.stdout.split(|byte| *byte == 0).collect();
             assert_eq!(heard[..words.len()], words, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_shell_that_does_not_know_the_form_runs_nothing_that_stands_in_it() {
+        let line = quoted([&b"a\n'; echo injected; '"[..], b"\\'\n; echo injected #"]);
+        let shell = std::process::Command::new("dash")
+            .arg("-c")
+            .arg(format!("printf '%s\\0' {line}"))
+            .output();
+        if let Ok(output) = shell {
+            // Two words, however they read.
+            let words = output.stdout.split(|byte| *byte == 0).count() - 1;
+            assert_eq!(
+                words,
+                2,
+                "{line}: {}",
+                String::from_utf8_lossy(&output.stdout)
+            );
         }
     }
 

@@ -62,6 +62,13 @@ impl Work {
                 ),
             ),
         };
+        let mut words = exec.command.iter();
+        if let Some(place) = words.find_map(|word| Template::unknown_place(word)) {
+            return Err(Trouble::Usage(format!(
+                "`{place}` stands for nothing: a call has one input, `{{}}`, or with -n several; if the command is to \
+                 have it as it is, write a script: -c 'command \"$1\"'"
+            )));
+        }
         if let Some(program) = template.program() {
             check_program(program)?;
         }
