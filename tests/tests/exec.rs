@@ -300,6 +300,23 @@ fn it_is_known_how_a_command_ended_also_where_sigchld_is_ignored() {
 }
 
 #[test]
+fn several_inputs_are_no_more_than_a_command_line_has_room_for() {
+    // With their addresses 7 MB of words; a command has a quarter of what the stack may have, and 6 MiB at most.
+    let input: String = (0..400_000).map(|n| format!("{n:09}\n")).collect();
+    let run = coordinator(&["exec", "-n", "1000000", "--", "printf", "%s\\n"]);
+    let output = run.with_input(input.as_bytes());
+    prints(&output, 0, &input);
+    let run = coordinator(&["exec", "-n", "1000000", "-c", "echo $#"]);
+    let output = run.with_input(input.as_bytes());
+    let counts: Vec<u32> = stdout(&output)
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    assert_eq!(counts.iter().sum::<u32>(), 400_000);
+    assert!((2..100).contains(&counts.len()), "{counts:?}");
+}
+
+#[test]
 fn mistakes_are_found_before_anything_runs() {
     let line = |arguments: &[&str]| coordinator(arguments).output();
     complains(

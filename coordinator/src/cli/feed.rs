@@ -1,7 +1,6 @@
 //! The way in: a thread that reads inputs, makes calls of them, and holds back while it must.
 
 use std::collections::VecDeque;
-use std::iter;
 use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -152,7 +151,9 @@ impl Call {
 pub(super) struct Gathered {
     pub(super) inputs: Inputs,
     pub(super) succeeded: Succeeded,
-    pub(super) many: usize,
+    pub(super) work: Work,
+    /// The first of the next call: there was no room for it in the one before.
+    pub(super) held: Option<Vec<u8>>,
     /// How many inputs were read, and how many calls made of them.
     pub(super) read: u64,
     pub(super) calls: u64,
@@ -161,21 +162,20 @@ pub(super) struct Gathered {
 impl Gathered {
     /// Whether the next call's inputs are here already. If several make a call, one can't know.
     fn is_at_hand(&self) -> bool {
-        self.many == 1 && self.succeeded.is_empty() && self.inputs.is_at_hand()
+        self.work.many() == 1 && self.succeeded.is_empty() && self.inputs.is_at_hand()
     }
 
     /// The next call; how many were skipped before it is added to `skipped`.
     pub(super) fn next(&mut self, skipped: &AtomicU64) -> Option<Call> {
-        let first = self.wanted(skipped)?;
-        let (input, several) = match self.many {
+        let first = self.held.take().or_else(|| self.wanted(skipped))?;
+        let (input, several) = match self.work.many() {
             1 => (first, None),
             many => {
-                let rest = iter::from_fn(|| self.wanted(skipped)).take(many - 1);
-                let inputs: Vec<_> = iter::once(first).chain(rest).collect();
+                let inputs = self.several(first, many, skipped);
                 (inputs.join(&0), Some(inputs))
             }
         };
-        let seq = match self.many {
+        let seq = match self.work.many() {
             1 => self.read,
             _ => {
                 self.calls += 1;
@@ -184,6 +184,25 @@ impl Gathered {
         };
         let item = Item { seq, input };
         Some(Call { item, several })
+    }
+
+    /// Inputs for one call, no more than a command line has room for.
+    fn several(&mut self, first: Vec<u8>, many: usize, skipped: &AtomicU64) -> Vec<Vec<u8>> {
+        let mut left = self.work.room().saturating_sub(self.work.size_of(&first));
+        let mut inputs = vec![first];
+        while inputs.len() < many
+            && let Some(input) = self.wanted(skipped)
+        {
+            match left.checked_sub(self.work.size_of(&input)) {
+                Some(rest) => left = rest,
+                None => {
+                    self.held = Some(input);
+                    break;
+                }
+            }
+            inputs.push(input);
+        }
+        inputs
     }
 
     /// The next input that is to be run.

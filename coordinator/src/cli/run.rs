@@ -64,7 +64,8 @@ pub(super) fn run(
     let gathered = Gathered {
         inputs,
         succeeded,
-        many: work.many(),
+        work: work.clone(),
+        held: None,
         read: 0,
         calls: 0,
     };

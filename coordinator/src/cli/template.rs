@@ -83,6 +83,24 @@ impl Template {
         }
     }
 
+    /// How much room the words take that are the same for all inputs, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.fill(&[], 0)
+            .iter()
+            .map(|word| size_of_word(word))
+            .sum()
+    }
+
+    /// How much room those take that an input adds.
+    pub(super) fn size_of(&self, input: &[u8]) -> usize {
+        let has_input =
+            |pieces: &&Vec<Piece>| pieces.iter().any(|piece| matches!(piece, Piece::Input(_)));
+        let words = self.0.iter().filter(has_input);
+        words
+            .map(|pieces| size_of_word(&word(pieces, input, u64::MAX)))
+            .sum()
+    }
+
     /// The command's words for some inputs. A word with places stands there once for each of them.
     pub(super) fn fill(&self, inputs: &[Vec<u8>], number: u64) -> Vec<Vec<u8>> {
         let mut words = Vec::with_capacity(self.0.len() + inputs.len());
@@ -95,6 +113,11 @@ impl Template {
         }
         words
     }
+}
+
+/// With the zero byte behind it and the address of it: see execve(2).
+pub(super) fn size_of_word(word: &[u8]) -> usize {
+    word.len() + 1 + size_of::<usize>()
 }
 
 fn pieces(word: &[u8]) -> Vec<Piece> {

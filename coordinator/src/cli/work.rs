@@ -12,7 +12,7 @@ use worker::builtin::pipe::{NUMBERED, pipe_open};
 use worker::builtin::{Bytes, Command};
 
 use super::args::{Exec, Map, Pipe};
-use super::template::{Template, quoted};
+use super::template::{Template, quoted, size_of_word};
 use super::{Trouble, builder, complain};
 
 /// What to do with each input.
@@ -110,6 +110,22 @@ impl Work {
         match self {
             Work::Exec { many, .. } => *many,
             _ => 1,
+        }
+    }
+
+    /// How much room the inputs of one call have, in bytes.
+    pub(super) fn room(&self) -> usize {
+        match self {
+            Work::Exec { template, .. } => room_for_words().saturating_sub(template.size()),
+            _ => usize::MAX,
+        }
+    }
+
+    /// How much of it an input takes.
+    pub(super) fn size_of(&self, input: &[u8]) -> usize {
+        match self {
+            Work::Exec { template, .. } => template.size_of(input),
+            _ => input.len(),
         }
     }
 
@@ -261,4 +277,16 @@ fn check_program(program: &OsStr) -> Result<(), Trouble> {
     } else {
         format!("there is no command `{name}`: none of the directories in PATH has it")
     }))
+}
+
+/// How much room a command has for its words, in bytes: see execve(2). The environment takes some of it, and a little is
+/// left for what is added to that.
+fn room_for_words() -> usize {
+    let stack = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    let stack = stack.and_then(|stack| usize::try_from(stack).ok());
+    let all = (stack.unwrap_or(usize::MAX) / 4).clamp(128 << 10, 6 << 20);
+    let environment = std::env::vars_os();
+    // Between name and value is a sign.
+    let taken = environment.map(|(name, value)| size_of_word(name.as_bytes()) + value.len() + 1);
+    all.saturating_sub(taken.sum::<usize>() + (8 << 10))
 }
