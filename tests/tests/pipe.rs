@@ -86,3 +86,17 @@ fn how_a_process_died_is_told_as_of_a_command() {
         assert_eq!(told["signal"].as_i64(), signal, "{line}");
     }
 }
+
+#[test]
+fn a_process_that_never_answers_is_spoken_of() {
+    let silent = coordinator(&["pipe", "-j1", "-t", "6s", "--", "wc", "-l", ":::", "x"]).output();
+    let said = stderr(&silent);
+    for part in ["no answer yet", "\"x\"", "stdbuf -oL", "python3 -u"] {
+        assert!(said.contains(part), "{said}");
+    }
+    // One that has answered once can.
+    let slow = "read a; echo $a; read b; sleep 6; echo $b";
+    let slow = coordinator(&["pipe", "-j1", "--", "sh", "-c", slow, ":::", "1", "2"]).output();
+    prints(&slow, 0, "1\n2\n");
+    assert!(!stderr(&slow).contains("no answer"), "{}", stderr(&slow));
+}

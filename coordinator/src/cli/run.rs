@@ -32,6 +32,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How often to look at what runs.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long a process may take for its first answer before that is worth a line.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// How much space there has to be for temporary files, in bytes.
 const LEAST_SPACE: u64 = 16 << 10;
 
@@ -97,6 +100,7 @@ pub(super) fn run(
         known,
         jobs,
         colour,
+        may_be_silent: matches!(work, Work::Pipe { .. }) && !options.quiet,
     };
     let ran = run.drive(gathered);
     run.feed.stop();
@@ -227,6 +231,8 @@ struct Run<'r> {
     known: Option<u64>,
     jobs: usize,
     colour: bool,
+    /// Nobody has been told yet that a process has not answered at all.
+    may_be_silent: bool,
 }
 
 impl Run<'_> {
@@ -365,6 +371,10 @@ impl Run<'_> {
     /// Looks at what runs, now and then; `false` if nobody reads what it writes.
     fn look(&mut self) -> Result<bool, Trouble> {
         self.show();
+        self.may_be_silent &= self.summary.done() == 0;
+        if self.may_be_silent {
+            self.note_silence();
+        }
         if self.interruption.asked() {
             self.list();
         }
@@ -376,6 +386,23 @@ impl Run<'_> {
             return seen_enough(self.printer.stream(&running, &self.feed));
         }
         Ok(true)
+    }
+
+    /// Says what usually keeps a process from answering, once, if none has answered for a while.
+    fn note_silence(&mut self) {
+        let running = self.pool.running();
+        let Some(call) = running.iter().find(|call| call.elapsed >= SILENCE) else {
+            return;
+        };
+        self.may_be_silent = false;
+        let input = shown(&self.feed.item(call.index).input);
+        complain(&format!(
+            "no answer yet: process {} was sent {input} {} s ago, and each input is to be answered by one line at once; \
+             many programs keep what they write: flush after each line, or try `stdbuf -oL`, `python3 -u`, `sed -u`, \
+             `grep --line-buffered`; one that reads to the end before it answers, as sort and wc do, can't be used so",
+            call.slot,
+            call.elapsed.as_secs()
+        ));
     }
 
     fn show(&self) {
