@@ -317,6 +317,28 @@ fn several_inputs_are_no_more_than_a_command_line_has_room_for() {
 }
 
 #[test]
+fn a_closed_stdout_is_an_error_once_something_is_to_be_written() {
+    let closed = |words: &[&str]| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" >&-"]);
+        command.arg(tests::coordinator()).args(words);
+        command.output().unwrap()
+    };
+    for words in [
+        &["exec", "--", "echo", ":::", "1"][..],
+        &["exec", "--dry-run", "--", "echo", ":::", "1"],
+        &["map", "square", ":::", "1"],
+        &["pipe", "--", "cat", ":::", "1"],
+        &["tasks"],
+        &["--help"],
+    ] {
+        complains(&closed(words), 3, "closed");
+    }
+    let silent = closed(&["exec", "--", "true", ":::", "1"]);
+    assert_eq!(silent.status.code(), Some(0), "{}", stderr(&silent));
+}
+
+#[test]
 fn mistakes_are_found_before_anything_runs() {
     let line = |arguments: &[&str]| coordinator(arguments).output();
     complains(

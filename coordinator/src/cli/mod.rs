@@ -134,12 +134,22 @@ fn complain(what: &impl Display) {
 /// Prints to stdout. Whoever closes it has seen enough.
 fn print(text: &str) -> Result<Exit, Trouble> {
     let mut stdout = io::stdout();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    let printed = check_stdout()
+        .and_then(|()| stdout.write_all(text.as_bytes()))
+        .and_then(|()| stdout.flush());
+    match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(&error)),
         _ => Ok(Exit::AllOk),
+    }
+}
+
+/// Whether what is written to stdout goes anywhere. Once something is to be written: without that, nothing is lost.
+fn check_stdout() -> io::Result<()> {
+    match worker::builtin::has_no_stdout() {
+        true => Err(io::Error::other(
+            "this program was started with it closed (>&-)",
+        )),
+        false => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use coordinator::{Captured, RunningCall, Stray, StraySource};
 use serde_json::json;
 
 use super::args::Options;
+use super::check_stdout;
 use super::feed::Feed;
 use super::outcome::Outcome;
 use super::progress::Progress;
@@ -78,6 +79,7 @@ impl Drop for Out {
 
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        check_stdout()?;
         if !self.is_terminal {
             return self.stdout.write(bytes);
         }

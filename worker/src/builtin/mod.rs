@@ -16,6 +16,7 @@ use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use crate::os;
 use crate::registry::{self, Entry};
 use crate::task;
 
@@ -37,6 +38,12 @@ pub fn register() {
         Entry::new::<pipe::pipe_open>("worker::builtin"),
         Entry::new::<pipe::pipe>("worker::builtin"),
     ]);
+}
+
+/// Whether this process was started with stdout closed, as by `>&-`: what it writes there is lost without an error.
+#[must_use]
+pub fn has_no_stdout() -> bool {
+    os::has_no_stdout()
 }
 
 /// What the tasks leave to be done when the worker ends of itself.

@@ -26,6 +26,8 @@ mod shared;
 mod signal;
 #[cfg(unix)]
 pub mod spawn;
+#[cfg(all(unix, feature = "builtin"))]
+mod streams;
 #[cfg(unix)]
 mod tail;
 #[cfg(all(unix, feature = "builtin"))]
@@ -48,6 +50,8 @@ pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_fil
 pub use signal::signal_name;
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use spawn::{Image, Spawn};
+#[cfg(all(unix, feature = "builtin"))]
+pub(crate) use streams::has_no_stdout;
 #[cfg(unix)]
 pub(crate) use tail::Tail;
 #[cfg(all(unix, feature = "builtin"))]

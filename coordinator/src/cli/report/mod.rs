@@ -14,7 +14,7 @@ use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::args::Report;
-use super::{Exit, Trouble, cannot_write, complain};
+use super::{Exit, Trouble, cannot_write, check_stdout, complain};
 use timeline::Timeline;
 
 /// Reads the log and writes the page or the trace.
@@ -45,7 +45,8 @@ pub(super) fn run(args: &Report) -> Result<Exit, Trouble> {
     };
     let Some(path) = destination(args) else {
         // Locked once: a page is many small writes.
-        return match buffered(io::stdout().lock(), fill) {
+        let printed = check_stdout().and_then(|()| buffered(io::stdout().lock(), fill));
+        return match printed {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(&error)),
             _ => Ok(Exit::AllOk),
         };
