@@ -256,6 +256,49 @@ fn a_program_that_is_stopped_while_a_worker_introduces_itself_has_its_pool() {
 }
 
 #[test]
+fn a_worker_tells_another_users_coordinator_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    if !is_root() {
+        return;
+    }
+    let (_directory, program) = public();
+    let place = TempDir::new().unwrap();
+    let open = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(place.path(), open).unwrap();
+    let name = place.path().join("worker.sock");
+    let listen = || {
+        let mut command = Command::new(&program);
+        command.arg("listens").arg(&name).uid(NOBODY);
+        let mut child = when_written(|| command.stdout(Stdio::piped()).spawn());
+        let stdout = child.stdout.as_mut().unwrap();
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(stdout, &mut ready).unwrap();
+        child
+    };
+    let work = || {
+        let mut command = Command::new(tests::worker());
+        command.arg("--connect").arg(&name);
+        let output = command.env("COORDINATOR_TOKEN", "secret").output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    // It sees whose the place is, and does not even knock.
+    let mut listener = listen();
+    let said = work();
+    assert!(said.contains("belongs to user 65534"), "{said}");
+    // And who listens, where that does not show.
+    std::os::unix::fs::chown(&name, Some(0), None).unwrap();
+    let said = work();
+    assert!(said.contains("user 65534 listens there"), "{said}");
+    let mut heard = String::new();
+    std::io::Read::read_to_string(listener.stdout.as_mut().unwrap(), &mut heard).unwrap();
+    assert_eq!(heard, "0 bytes; all is well\n");
+    assert!(listener.wait().unwrap().success());
+}
+
+#[test]
 fn under_valgrind_all_is_as_ever() {
     let valgrind = || {
         let mut command = Command::new("valgrind");

@@ -152,7 +152,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
         tasks,
         build: os::image::build(),
     };
-    let socket = Taking::new(link::connect(name).map_err(|error| connect_failed(&error))?);
+    let socket = Taking::new(meet(name)?);
     os::close_inherited(name);
     let taken = socket.taken();
     let mut link = Link::new(Spinning::new(socket));
@@ -199,6 +199,21 @@ fn work(name: &OsStr) -> Result<i32, String> {
         Err(LinkError::Closed | LinkError::Broken(_)) => Ok(0),
         served => served.map_err(|error| error.to_string()),
     }
+}
+
+/// Connects to the coordinator that waits under a name. One that has started this process lets it inherit the way to
+/// it; a name that somebody has typed may be anybody's by now.
+fn meet(name: &OsStr) -> Result<link::Socket, String> {
+    let is_typed = os::inherited(name).is_none();
+    if is_typed {
+        os::check_place(Path::new(name))?;
+    }
+    let socket = link::connect(name).map_err(|error| connect_failed(&error))?;
+    if is_typed {
+        let link::Socket::UdSocket(socket) = &socket;
+        os::check_peer(socket)?;
+    }
+    Ok(socket)
 }
 
 fn connect_failed(error: &io::Error) -> String {

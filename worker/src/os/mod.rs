@@ -18,6 +18,8 @@ pub mod lifeline;
 mod orphans;
 #[cfg(unix)]
 pub mod path;
+#[cfg(unix)]
+mod peer;
 #[cfg(all(unix, feature = "builtin"))]
 mod pump;
 #[cfg(unix)]
@@ -42,6 +44,8 @@ pub(crate) use first::{Before, what_runs};
 pub(crate) use group::{Group, Moved, Streams, Waited, set_nonblocking, unread, write_now};
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use path::place_of;
+#[cfg(unix)]
+pub(crate) use peer::{check_peer, check_place};
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use pump::Pump;
 #[cfg(unix)]

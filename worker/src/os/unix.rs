@@ -80,16 +80,15 @@ pub(crate) fn now() -> u64 {
     (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Closes the descriptor that a path of the kind `/proc/self/fd/N` stands for, if it is one: what was inherited to
-/// connect by is of no further use.
+/// The descriptor that a path of the kind `/proc/self/fd/N` stands for, if it is one.
+pub(crate) fn inherited(path: &std::ffi::OsStr) -> Option<i32> {
+    let number = path.to_str()?.strip_prefix("/proc/self/fd/")?;
+    number.parse().ok().filter(|number| *number > 2)
+}
+
+/// Closes the descriptor that a path stands for, if it does: what was inherited to connect by is of no further use.
 pub(crate) fn close_inherited(path: &std::ffi::OsStr) {
-    let number = path
-        .to_str()
-        .and_then(|path| path.strip_prefix("/proc/self/fd/"));
-    if let Some(number) = number
-        .and_then(|number| number.parse().ok())
-        .filter(|number| *number > 2)
-    {
+    if let Some(number) = inherited(path) {
         // SAFETY: whoever started this process left it open for this use alone.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
