@@ -26,7 +26,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             };
             match busy.end {
                 End::Limited { at, limit } if at <= now => {
-                    let seen = sight.look(slot);
+                    let seen = busy.note(sight.look(slot));
                     if busy.begins_again(seen, now) {
                         busy.next_call(seen.began);
                     }
@@ -89,10 +89,10 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         };
         let kept = sight.lower(slot, least);
         self.retract(slot, kept, now);
-        let seen = sight.look(slot);
         let Some(busy) = self.slots[slot.0].busy_mut() else {
             return;
         };
+        let seen = busy.note(sight.look(slot));
         let last = busy
             .limit
             .checked_sub(1)
@@ -107,6 +107,9 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         if is_meant {
             let stage = busy.condemn(doom, last, now);
             self.effects.signals.push((slot, stage));
+        } else if seen.finished >= busy.limit && busy.limit > busy.reported {
+            // By its own word all that it may run has ended. Then it has only to say so.
+            busy.has_to_answer(now);
         } else if busy.deadline().is_some_and(|at| at <= now) {
             // It has just finished; what comes next has its own time.
             busy.next_call(now);
@@ -156,13 +159,13 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     pub(super) fn take_back(&mut self, now: Time, sight: &impl Sight) -> bool {
         let mut best: Option<(u32, SlotId, u32)> = None;
         for slot in self.busy_slots() {
-            let Some(busy) = self.slots[slot.0].busy() else {
+            let Some(busy) = self.slots[slot.0].busy_mut() else {
                 continue;
             };
             if busy.doomed().is_some() || busy.limit <= busy.reported + 1 {
                 continue;
             }
-            let seen = sight.look(slot);
+            let seen = busy.note(sight.look(slot));
             let spare = busy.limit.saturating_sub(seen.started.max(1));
             let since = match seen.started {
                 0 => busy.since,
@@ -191,7 +194,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let Some(busy) = self.slots[slot.0].busy_mut() else {
             return;
         };
-        let kept = kept.max(busy.reported).max(busy.heard);
+        let kept = kept.max(busy.reported).max(busy.heard).max(busy.started);
         let Some(count) = busy.limit.checked_sub(kept).filter(|count| *count > 0) else {
             return;
         };

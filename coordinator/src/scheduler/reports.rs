@@ -252,6 +252,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let behind = doomed_call
             .map_or(0, |call| call + 1)
             .max(started)
+            .max(busy.started)
             .clamp(busy.reported, busy.limit);
         let index = |call: u32| busy.first + u64::from(call);
         // A call that no worker survives reading is charged in the end, or it would go round for ever.

@@ -168,6 +168,8 @@ pub(super) struct Busy {
     pub(super) worked: Duration,
     /// When the call that is running began, as far as one knows.
     pub(super) since: Time,
+    /// How many calls its worker was seen to have started. What it takes back of that later is not believed.
+    pub(super) started: u32,
     /// The last call whose beginning its worker was believed, from 1, and when that was.
     believed: (u32, Time),
     pub(super) limits: Limits,
@@ -210,6 +212,7 @@ impl Busy {
             begun: now,
             worked: Duration::ZERO,
             since: now,
+            started: 0,
             believed: (0, now),
             limits,
             end: End::Open,
@@ -232,6 +235,12 @@ impl Busy {
         }
     }
 
+    /// Keeps in mind how far the worker has come.
+    pub(super) fn note(&mut self, seen: Seen) -> Seen {
+        self.started = self.started.max(seen.started.min(self.limit));
+        seen
+    }
+
     /// Whether the running call began later than one knows, by its worker's word: it is another one by now, or what
     /// the worker does for it is not to count. A worker that says so for ever is not believed.
     pub(super) fn begins_again(&mut self, seen: Seen, now: Time) -> bool {
@@ -251,11 +260,18 @@ impl Busy {
     /// stopped, or stuck where no call is to blame, must not hold up the end of the pool.
     pub(super) fn owes(&mut self, now: Time) -> bool {
         let owes = self.limit == self.reported && !self.is_answered() && self.doomed().is_none();
-        if owes && !matches!(self.end, End::Owing { .. }) {
+        if owes {
+            self.has_to_answer(now);
+        }
+        owes
+    }
+
+    /// The worker has only to say that it is done, and is killed if it does not.
+    pub(super) fn has_to_answer(&mut self, now: Time) {
+        if !matches!(self.end, End::Owing { .. }) {
             let kill_at = now.saturating_add(self.limits.grace.max(ANSWER));
             self.end = End::Owing { kill_at };
         }
-        owes
     }
 
     pub(super) fn doomed(&self) -> Option<Doomed> {

@@ -153,6 +153,64 @@ fn a_worker_that_keeps_setting_its_clock_back_does_not_evade_the_limit() {
 }
 
 #[test]
+fn a_worker_that_claims_to_be_done_and_does_not_say_so_dies() {
+    for doom in ["time", "memory", "cancelled"] {
+        let (mut jobs, workers) = (jobs(1), Workers::default());
+        let limits = Limits {
+            timeout: (doom == "time").then_some(millis(50)),
+            ..limits()
+        };
+        let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
+        jobs.push(map, one(0));
+        let (running, _) = run(&mut jobs, &workers, 0, millis(0));
+        workers.finish(0);
+        jobs.take_effects();
+        let now = millis(60);
+        match doom {
+            "time" => {}
+            "memory" => jobs.out_of_memory(SlotId(0), 1, now, &workers),
+            _ => jobs.cancel(map, now, "", &workers),
+        }
+        for late in [0, 500, 999] {
+            jobs.overdue(now + millis(late), &workers);
+            assert!(jobs.take_effects().signals.is_empty(), "{doom}");
+        }
+        jobs.overdue(now + millis(1001), &workers);
+        assert_eq!(
+            jobs.take_effects().signals,
+            [(SlotId(0), Stage::Kill)],
+            "{doom}"
+        );
+        let loss = jobs.died(running, 1, died(), 0, now + millis(1001), &workers);
+        assert!(loss.doomed, "{doom}");
+    }
+}
+
+#[test]
+fn what_a_worker_was_seen_to_have_started_it_has_started() {
+    let (mut jobs, workers) = (jobs(1), Workers::default());
+    let limits = Limits {
+        timeout: Some(millis(50)),
+        ..limits()
+    };
+    let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
+    jobs.push(map, one(0));
+    let (running, _) = run(&mut jobs, &workers, 0, millis(0));
+    let set = |started, began| {
+        let mut all = workers.0.borrow_mut();
+        let seen = &mut all.get_mut(&0).unwrap().0;
+        (seen.started, seen.began) = (started, began);
+    };
+    // Somebody looks; then it says that it has never started anything, and dies.
+    set(1, millis(40));
+    jobs.overdue(millis(50), &workers);
+    set(0, millis(0));
+    let loss = jobs.died(running, 0, died(), 0, millis(60), &workers);
+    assert!(loss.charged);
+    assert_eq!(jobs.load(), (0, 0));
+}
+
+#[test]
 fn a_worker_that_does_not_say_that_it_is_done_does_not_hold_up_the_others() {
     // All of its calls were taken back.
     let (mut jobs, workers) = (jobs(2), Workers::default());
