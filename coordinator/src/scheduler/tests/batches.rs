@@ -123,19 +123,25 @@ fn is_killed_for_its_silence(jobs: &mut Jobs, workers: &Workers, running: Runnin
     assert_eq!((loss.charged, loss.doomed), (false, true));
 }
 
+/// A worker that has begun the one call of a map, which may take 50 ms.
+fn one_limited_call() -> (Jobs, Workers, MapId, Running) {
+    let (mut jobs, workers) = (jobs(1), Workers::default());
+    let limits = Limits {
+        timeout: Some(millis(50)),
+        ..limits()
+    };
+    let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
+    jobs.push(map, one(0));
+    let (running, _) = run(&mut jobs, &workers, 0, millis(0));
+    jobs.take_effects();
+    (jobs, workers, map, running)
+}
+
 #[test]
 fn a_worker_that_keeps_setting_its_clock_back_does_not_evade_the_limit() {
     // The same call for ever; as if it went back and forth; and as if there were calls that there are not.
     for started in [|_| 1, |step: u32| 1 + step % 2, |_| u32::MAX] {
-        let (mut jobs, workers) = (jobs(1), Workers::default());
-        let limits = Limits {
-            timeout: Some(millis(50)),
-            ..limits()
-        };
-        let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
-        jobs.push(map, one(0));
-        let (_running, _) = run(&mut jobs, &workers, 0, millis(0));
-        jobs.take_effects();
+        let (mut jobs, workers, _, _running) = one_limited_call();
         let killed = (1..2000).find(|step| {
             let now = millis(10) * *step;
             let mut all = workers.0.borrow_mut();
@@ -155,17 +161,9 @@ fn a_worker_that_keeps_setting_its_clock_back_does_not_evade_the_limit() {
 #[test]
 fn a_worker_that_claims_to_be_done_and_does_not_say_so_dies() {
     for doom in ["time", "memory", "cancelled"] {
-        let (mut jobs, workers) = (jobs(1), Workers::default());
-        let limits = Limits {
-            timeout: (doom == "time").then_some(millis(50)),
-            ..limits()
-        };
-        let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
-        jobs.push(map, one(0));
-        let (running, _) = run(&mut jobs, &workers, 0, millis(0));
+        let (mut jobs, workers, map, running) = one_limited_call();
         workers.finish(0);
-        jobs.take_effects();
-        let now = millis(60);
+        let now = millis(if doom == "time" { 60 } else { 30 });
         match doom {
             "time" => {}
             "memory" => jobs.out_of_memory(SlotId(0), 1, now, &workers),
@@ -188,14 +186,7 @@ fn a_worker_that_claims_to_be_done_and_does_not_say_so_dies() {
 
 #[test]
 fn what_a_worker_was_seen_to_have_started_it_has_started() {
-    let (mut jobs, workers) = (jobs(1), Workers::default());
-    let limits = Limits {
-        timeout: Some(millis(50)),
-        ..limits()
-    };
-    let map = jobs.open(MapSpec { limits, ..spec() }).unwrap();
-    jobs.push(map, one(0));
-    let (running, _) = run(&mut jobs, &workers, 0, millis(0));
+    let (mut jobs, workers, _, running) = one_limited_call();
     let set = |started, began| {
         let mut all = workers.0.borrow_mut();
         let seen = &mut all.get_mut(&0).unwrap().0;
