@@ -54,10 +54,12 @@ impl Template {
         let is_mark = |byte: &u8| byte.is_ascii_digit() || b"./%+#".contains(byte);
         let mut rest = word.as_bytes();
         while let Some(at) = rest.iter().position(|byte| *byte == b'{') {
+            // A shell's `${1}`, and `[0-9]{4}` in a pattern, are what they are.
+            let is_anothers = at > 0 && b"$])\\".contains(&rest[at - 1]);
             rest = &rest[at..];
             let end = rest.iter().position(|byte| *byte == b'}')?;
             let place = &rest[..=end];
-            let is_one = end > 1 && place[1..end].iter().all(is_mark);
+            let is_one = !is_anothers && end > 1 && place[1..end].iter().all(is_mark);
             if is_one && PLACES.iter().all(|(name, _)| *name != place) {
                 return Some(String::from_utf8_lossy(place).into_owned());
             }
@@ -259,6 +261,8 @@ mod tests {
             "}",
             "{1",
             "{print $1}",
+            "echo ${1}",
+            "^[0-9]{4}-(ab){2}",
         ] {
             assert_eq!(unknown(word), None, "{word}");
         }

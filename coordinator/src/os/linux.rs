@@ -293,7 +293,11 @@ mod tests {
     #[test]
     fn a_death_is_seen_among_more_descriptors_than_one_may_wait_for() {
         let limit = rustix::process::getrlimit(Resource::Nofile);
-        let many = usize::try_from(limit.current.unwrap()).unwrap() + 1;
+        // Some systems allow a thousand million, which would fill the memory.
+        let most = limit.current.filter(|most| *most <= 1 << 20);
+        let Some(many) = most.map(|most| usize::try_from(most).unwrap() + 1) else {
+            return;
+        };
         let (silent, _open) = pipe().unwrap();
         let (closed, writer) = pipe().unwrap();
         drop(writer);
