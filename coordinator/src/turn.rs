@@ -21,23 +21,23 @@ impl Shared {
             state = self.queue_to_start.wait(state, None);
         }
         state.is_next_to_start = true;
-        loop {
+        let is_wanted = loop {
             if !state.jobs.wants_worker() {
-                break;
+                break false;
             }
             let living = state.posts.iter().filter(|post| post.pid.is_some()).count();
             let is_free = state.starting < 2 * processors();
             if is_free && state.jobs.has_use_for_another(living, self.now()) {
-                break;
+                break true;
             }
             // What is of use changes with each call, and nobody tells.
             let limit = is_free.then_some(LOOK_FOR_USE);
             state = self.next_to_start.wait(state, limit);
-        }
+        };
         state.is_next_to_start = false;
         self.queue_to_start.notify_one();
-        state.starting += 1;
-        Some(Turn(self))
+        state.starting += usize::from(is_wanted);
+        is_wanted.then(|| Turn(self))
     }
 }
 

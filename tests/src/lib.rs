@@ -89,6 +89,24 @@ pub fn when_written<R>(mut start: impl FnMut() -> std::io::Result<R>) -> R {
     }
 }
 
+/// A program that is a shell script, named `worker` in a directory. Another process writes it: if this one did, another
+/// test's child might have it open at the wrong moment, and nobody could run it.
+///
+/// # Panics
+///
+/// If it can't be written.
+pub fn script(directory: &Path, text: &str) -> PathBuf {
+    let path = directory.join("worker");
+    let status = std::process::Command::new("sh")
+        .args(["-c", "printf '%s' \"$1\" > \"$0\" && chmod +x \"$0\""])
+        .arg(&path)
+        .arg(format!("#!/bin/sh\n{text}\n"))
+        .status()
+        .expect("a shell");
+    assert!(status.success());
+    path
+}
+
 /// Waits until something is true.
 ///
 /// # Panics

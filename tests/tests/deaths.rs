@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tests::ends::{self, End, Stage, Trap, Wrong};
 use tests::processes::{pids_in, processes_with, signal};
-use tests::{eventually, is_alive, tasks};
+use tests::{eventually, is_alive, script, tasks};
 
 fn builder(workers: usize) -> Builder {
     Pool::builder()
@@ -319,19 +318,6 @@ fn a_grandchild_that_keeps_the_link_open_delays_nothing() {
     );
 }
 
-/// A program that is no worker: a shell script. Another process writes it: if this one did, another
-/// test's child might have it open at the wrong moment, and nobody could run it.
-fn script(directory: &TempDir, text: &str) -> PathBuf {
-    let path = directory.path().join("worker");
-    let status = Command::new("sh")
-        .args(["-c", "printf '%s' \"$1\" > \"$0\" && chmod +x \"$0\""])
-        .arg(&path)
-        .arg(format!("#!/bin/sh\n{text}\n"))
-        .status();
-    assert!(status.unwrap().success());
-    path
-}
-
 #[test]
 fn a_worker_that_dies_in_the_handshake_is_an_error_that_says_how() {
     for (text, cause) in [
@@ -350,7 +336,7 @@ fn a_worker_that_dies_in_the_handshake_is_an_error_that_says_how() {
         let directory = TempDir::new().unwrap();
         let real = directory.path().join("worker.real");
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_misbehave"), real).unwrap();
-        let program = script(&directory, text);
+        let program = script(directory.path(), text);
         let error = Pool::builder().workers(2).worker(&program).build();
         let error = error.unwrap_err();
         assert!(matches!(error, PoolError::CannotStart { .. }), "{error:?}");
@@ -367,7 +353,7 @@ fn calls_that_wait_for_workers_that_cannot_live_end_with_the_cause() {
     let alive = directory.path().join("alive");
     std::fs::write(&alive, "").unwrap();
     let program = script(
-        &directory,
+        directory.path(),
         &format!(
             "test -e '{}' || {{ echo out of luck >&2; exit 9; }}; exec '{}' \"$@\"",
             alive.display(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tests::{eventually, when_written};
+use tests::{eventually, script, when_written};
 
 fn host() -> &'static str {
     env!("CARGO_BIN_EXE_host")
@@ -224,26 +224,16 @@ fn where_addresses_are_scarce_pools_take_few_or_say_that_they_need_more() {
 fn a_program_that_is_stopped_while_a_worker_introduces_itself_has_its_pool() {
     let directory = TempDir::new().unwrap();
     let (begun, may_go_on) = (directory.path().join("begun"), directory.path().join("go"));
-    let script = format!(
-        "#!/bin/sh\n: > {}; until [ -e {} ]; do sleep 0.01; done; exec {} \"$@\"\n",
+    let text = format!(
+        ": > {}; until [ -e {} ]; do sleep 0.01; done; exec {} \"$@\"",
         begun.display(),
         may_go_on.display(),
         host()
     );
-    // Written by another process: a file that this one has open for writing, and with it whatever another test starts
-    // meanwhile, could not be run.
-    let worker = directory.path().join("worker");
-    let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
-    let write = [
-        "-c".as_ref(),
-        write.as_ref(),
-        worker.as_os_str(),
-        script.as_ref(),
-    ];
-    assert!(Command::new("sh").args(write).status().unwrap().success());
+    let worker = script(directory.path(), &text);
     let mut command = Command::new(host());
     command.arg("worker").arg(&worker).stdout(Stdio::piped());
-    let child = when_written(|| command.spawn());
+    let child = command.spawn().unwrap();
     eventually("the worker begins", || begun.exists());
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::STOP).unwrap();

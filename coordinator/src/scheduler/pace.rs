@@ -74,6 +74,16 @@ impl Pace {
         (self.cost > 0).then(|| usize::try_from(wakes).unwrap_or(usize::MAX))
     }
 
+    /// Whether whoever runs a call is back in a moment.
+    pub(super) fn is_short(&self) -> bool {
+        self.estimate(1) < TARGET
+    }
+
+    /// When a batch should be through, even if it takes twice as long as one would think.
+    pub(super) fn expected(&self, calls: u32) -> Duration {
+        self.estimate(calls).saturating_mul(2).min(2 * TARGET)
+    }
+
     /// How long so many calls will take, as far as one can tell.
     pub(super) fn estimate(&self, calls: u32) -> Duration {
         Duration::from_nanos(self.cost.saturating_mul(calls.into()))

@@ -50,8 +50,9 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let (turn, slots) = (self.turn, self.slots.len());
         let batch = self.with_map(map, |map| {
             map.turn = turn;
-            map.served = now;
-            map.next_batch(most.clamp(1, MOST_CALLS), slots)
+            let batch = map.next_batch(most.clamp(1, MOST_CALLS), slots);
+            map.served(batch.count, now);
+            batch
         });
         let limits = self.maps.get(&map).map(|map| map.spec.limits);
         let limits = limits.unwrap_or_default();

@@ -84,8 +84,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         if is_due {
             for (_, _, id) in &self.ready {
                 if let Some(map) = self.maps.get_mut(id) {
-                    // Nobody has come back for what waits.
-                    map.held_up = now.saturating_sub(map.served) >= STUCK;
+                    map.look_for_late(now);
                 }
             }
         }
@@ -114,11 +113,11 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             .ready
             .iter()
             .filter_map(|(_, _, map)| self.maps.get(map));
-        if let Some(most) = ready.map(Map::most_slots).max() {
-            return living < most;
+        let busy = self.slots.iter().filter_map(Slot::busy).count();
+        if let Some(more) = ready.map(Map::may_need).max() {
+            return living < busy.saturating_add(more);
         }
         let is_recent = |map: &Map<J, I, T>| now.saturating_sub(map.served) < RECENT;
-        let busy = self.slots.iter().filter_map(Slot::busy).count();
         busy >= living || !self.maps.values().any(is_recent)
     }
 

@@ -272,21 +272,24 @@ impl<C: Codec> Reports<C> {
                 return Poll::Ready(refused.map(|why| self.report(0, cancelled(why))));
             }
         };
-        let take = || under.shared.state().jobs.take(under.id);
-        let mut taken = take();
+        let take = || {
+            let mut state = under.shared.state();
+            let taken = state.jobs.take(under.id);
+            (taken, state.jobs.has_room(under.id))
+        };
+        let (mut taken, mut has_room) = take();
         if let (Take::Pending, Some(context)) = (&taken, context) {
             under.watcher.set_waker(context.waker());
             // The result may have come before the waker was there.
-            taken = take();
+            (taken, has_room) = take();
+        }
+        if has_room && matches!(taken, Take::Ready(..)) {
+            // Whoever waits for room has some now.
+            under.watcher.notify();
         }
         match taken {
-            Take::Ready(index, 1, ended) => {
-                // Whoever waits for room has some now.
-                under.watcher.notify();
-                Poll::Ready(Some(self.report(index, ended)))
-            }
+            Take::Ready(index, 1, ended) => Poll::Ready(Some(self.report(index, ended))),
             Take::Ready(index, left, ended) => {
-                under.watcher.notify();
                 self.run = Some(Run { index, left, ended });
                 Poll::Ready(self.next_of_run())
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::pace::Pace;
 use super::throttle::Throttle;
-use super::{Inputs, Time};
+use super::{Inputs, STUCK, Time};
 use crate::error::Why;
 
 /// In which order results are handed out.
@@ -105,6 +105,8 @@ pub(crate) struct Ended<T> {
 const UNBEGUN: u32 = 2;
 /// How many bytes of inputs go into a batch, unless a single call has more.
 const MOST_BYTES: usize = 256 << 10;
+/// How much of a full window is free before more calls are let in: one part of so many.
+const REFILL: usize = 8;
 
 /// What there is to take from a map.
 #[derive(Debug, PartialEq, Eq)]
@@ -198,6 +200,8 @@ pub(super) struct Map<J, I, T> {
     failed: u64,
     /// Calls that were not taken.
     untaken: usize,
+    /// The window is full, or was and has hardly emptied since: who fills it would be woken up for next to nothing.
+    full: bool,
     /// What the window counts, in bytes.
     bytes: usize,
     /// Ended and not taken, as they ended: only for [`Order::Completion`].
@@ -209,8 +213,10 @@ pub(super) struct Map<J, I, T> {
     pub(super) detached: bool,
     /// When a slot was given calls of it last.
     pub(super) served: Time,
-    /// Calls have waited for a slot that was expected back sooner.
-    pub(super) held_up: bool,
+    /// When one of its slots should be back, if its calls take no longer than others.
+    pub(super) back: Time,
+    /// How many more slots there may be than usual, because calls wait for one that was expected back sooner.
+    extra: usize,
     /// When it was served last.
     pub(super) turn: u64,
 }
@@ -231,6 +237,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             unfinished: 0,
             failed: 0,
             untaken: 0,
+            full: false,
             bytes: 0,
             completed: VecDeque::new(),
             unbegun: BTreeMap::new(),
@@ -238,7 +245,8 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             cut: None,
             detached: false,
             served: Time::ZERO,
-            held_up: false,
+            back: Time::ZERO,
+            extra: 0,
             turn: 0,
         }
     }
@@ -260,24 +268,42 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
     /// busy with the map already, and so back soon.
     pub(super) fn worth_waking(&self) -> usize {
         let (ready, busy) = (self.ready_calls, self.slots as usize);
-        if self.held_up {
-            return ready;
-        }
         let worth = self.pace.worth(ready).unwrap_or(ready);
-        let worth = worth.min(self.throttle.limit().saturating_sub(busy));
+        let worth = worth.max(self.extra);
+        let worth = worth.min(self.slot_limit().saturating_sub(busy));
         worth.max(usize::from(busy == 0)).min(ready)
     }
 
     /// Whether a slot that has just done with something should go on with it.
     pub(super) fn wants_more(&self) -> bool {
-        self.held_up || (self.slots as usize) < self.throttle.limit()
+        (self.slots as usize) < self.slot_limit()
     }
 
-    /// How many slots might be busy with it soon: as many as are, or twice as many where that is tried.
-    pub(super) fn most_slots(&self) -> usize {
-        match self.held_up {
-            true => usize::MAX,
-            false => self.throttle.limit().saturating_mul(2),
+    /// How many slots may run calls of it.
+    fn slot_limit(&self) -> usize {
+        self.throttle.limit().saturating_add(self.extra)
+    }
+
+    /// How many more slots might be busy with it soon, where the next trial gives it twice as many.
+    pub(super) fn may_need(&self) -> usize {
+        self.slot_limit()
+            .saturating_mul(2)
+            .saturating_sub(self.slots as usize)
+    }
+
+    /// Somebody looks at it because calls wait. If no slot has come back in time, another may run some of them, and
+    /// after that twice as many each time: those that are missing may come back in a moment, or in an hour.
+    pub(super) fn look_for_late(&mut self, now: Time) {
+        if now >= self.back {
+            self.extra = (self.extra.saturating_mul(2)).max(1);
+        }
+    }
+
+    /// A slot was given so many calls.
+    pub(super) fn served(&mut self, calls: u32, now: Time) {
+        self.served = now;
+        if self.slots == 1 {
+            self.expect_one(calls, now);
         }
     }
 
@@ -286,20 +312,24 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         self.pace.learn(calls, worked);
         let full = self.has_ready() && self.slots as usize + 1 >= self.throttle.limit();
         self.throttle.done(calls, now, full);
-        self.held_up = false;
+        if self.pace.is_short() {
+            self.extra = 0;
+        }
+        self.expect_one(calls, now);
+    }
+
+    /// Says when the next slot should be back, of those that run batches of about so many calls.
+    fn expect_one(&mut self, calls: u32, now: Time) {
+        self.back = now.saturating_add(self.pace.expected(calls).max(STUCK));
     }
 
     pub(super) fn has_room(&self) -> bool {
-        let Window {
-            calls,
-            bytes,
-            least,
-        } = self.spec.window;
+        let Window { bytes, least, .. } = self.spec.window;
         let counted = match self.spec.lazy {
             true => self.untaken,
             false => self.unfinished,
         };
-        let fits = self.untaken < calls && (self.bytes < bytes || counted < least);
+        let fits = !self.full && (self.bytes < bytes || counted < least);
         !self.is_sealed() && (fits || self.untaken == 0)
     }
 
@@ -344,7 +374,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         }
         self.bytes += inputs.bytes(0, count);
         self.end += u64::from(count);
-        self.untaken += count as usize;
+        self.add_untaken(count);
         self.unfinished += count as usize;
         let fate = Fate::Waiting {
             inputs,
@@ -376,9 +406,21 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
     fn push_result(&mut self, count: u32, ended: Ended<T>) {
         let first = self.end;
         self.end += u64::from(count);
-        self.untaken += count as usize;
+        self.add_untaken(count);
         self.insert(first, count, Fate::Ended { ended, bytes: 0 });
         self.completed_now(first);
+    }
+
+    fn add_untaken(&mut self, count: u32) {
+        self.untaken += count as usize;
+        self.full |= self.untaken >= self.spec.window.calls;
+    }
+
+    /// The caller has taken results.
+    fn taken(&mut self, count: u32) {
+        self.untaken -= count as usize;
+        let calls = self.spec.window.calls;
+        self.full &= self.untaken > calls - calls / REFILL || self.untaken >= calls;
     }
 
     pub(super) fn seal(&mut self) {

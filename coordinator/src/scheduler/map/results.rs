@@ -104,7 +104,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         };
         self.next = self.next.max(first + u64::from(count));
         self.bytes -= bytes;
-        self.untaken -= count as usize;
+        self.taken(count);
         Take::Ready(first, count, ended)
     }
 
@@ -131,6 +131,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         self.ready.clear();
         self.ready_calls = 0;
         self.untaken = 0;
+        self.full = false;
         self.completed.clear();
     }
 }

@@ -26,7 +26,8 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             Failures::Most { .. } => 1,
             Failures::Any | Failures::First => most,
         };
-        let size = self.pace.size(self.ready_calls, slots).min(most).max(1);
+        let sharing = slots.min(self.slot_limit());
+        let size = self.pace.size(self.ready_calls, sharing).min(most).max(1);
         let mut room = MOST_BYTES;
         while batch.count < size {
             let at = first + u64::from(batch.count);
