@@ -170,7 +170,8 @@ pub(super) struct Options {
     /// Say nothing on stderr but what went wrong
     #[arg(short, long)]
     pub(super) quiet: bool,
-    /// Show how far the run has come, on a terminal at stderr; `always` also in CI
+    /// Show how far the run has come, on a terminal at stderr, unless stdout is a pipe; `always` also then, in CI, and as
+    /// a line now and then where there is no terminal
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(super) progress: When,
     /// Use colours on stderr

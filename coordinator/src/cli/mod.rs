@@ -18,6 +18,7 @@ mod summary;
 mod suspects;
 mod tasks;
 mod template;
+mod terminal;
 mod units;
 mod work;
 
@@ -28,6 +29,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use coordinator::{Builder, Pool, PoolError};
+use env_logger::TimestampPrecision;
+use env_logger::fmt::{ConfigurableFormat, Formatter};
 
 use args::{Command, Parsed};
 use progress::Progress;
@@ -63,7 +66,7 @@ impl From<PoolError> for Trouble {
 /// Runs the command line and returns its exit code.
 pub(crate) fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
-        .format_timestamp_millis()
+        .format(log_line)
         .init();
     let ran = match args::parse(std::env::args_os()) {
         Ok(Parsed::Print(text)) => print(&text),
@@ -84,6 +87,17 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     ExitCode::from(code)
+}
+
+/// A line of the log: it may have words of others in it.
+fn log_line(formatter: &mut Formatter, record: &::log::Record<'_>) -> io::Result<()> {
+    let said = terminal::visible_lines(&record.args().to_string());
+    let mut format = ConfigurableFormat::default();
+    format.timestamp(Some(TimestampPrecision::Millis));
+    let args = format_args!("{said}");
+    let mut shown = ::log::Record::builder();
+    shown.metadata(record.metadata().clone()).args(args);
+    format.format(formatter, &shown.build())
 }
 
 fn dispatch(command: Option<Command>, inputs: Option<Vec<OsString>>) -> Result<Exit, Trouble> {
@@ -127,8 +141,18 @@ fn dispatch(command: Option<Command>, inputs: Option<Vec<OsString>>) -> Result<E
 
 /// One line on stderr that says who says it.
 fn complain(what: &impl Display) {
+    let what = terminal::visible_lines(&what.to_string());
     // If stderr is gone there is no one left to tell.
     let _ = Progress::aside(|| writeln!(io::stderr(), "coordinator: {what}"));
+}
+
+/// The same for what went wrong with a call: in red, where there are colours.
+fn complain_in_red(what: &impl Display, colour: bool) {
+    if !colour {
+        return complain(what);
+    }
+    let what = terminal::visible_lines(&what.to_string());
+    let _ = Progress::aside(|| writeln!(io::stderr(), "coordinator: \u{1b}[31m{what}\u{1b}[0m"));
 }
 
 /// Prints to stdout. Whoever closes it has seen enough.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use worker::builtin::Ending;
 
 use super::status::Status;
+use super::terminal;
 use super::work::Work;
 
 /// The version of the JSON that is printed, and of the log.
@@ -172,9 +173,5 @@ pub(super) fn millis(duration: Duration) -> f64 {
 /// An input as a message shows it: quoted, and not too long.
 pub(super) fn shown(input: &[u8]) -> String {
     let text = String::from_utf8_lossy(input).replace('\0', " ");
-    let mut short: String = text.chars().take(SHOWN).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    format!("{short:?}")
+    format!("{:?}", terminal::shortened(&text, SHOWN))
 }

@@ -17,6 +17,7 @@ use super::feed::Feed;
 use super::outcome::Outcome;
 use super::progress::Progress;
 use super::status::Status;
+use super::terminal::visible;
 use super::work::Work;
 
 /// How much of what calls have returned waits in memory, in bytes.
@@ -113,6 +114,8 @@ pub(super) struct Printer {
     mode: Mode,
     json: bool,
     tag: bool,
+    /// Somebody may look at tags on a terminal.
+    is_seen: bool,
     /// The index of the first call that has not been printed, in input order.
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
@@ -144,6 +147,7 @@ impl Printer {
             },
             json: options.json,
             tag: options.tag,
+            is_seen: io::stdout().is_terminal() || io::stderr().is_terminal(),
             next: 0,
             waiting: BTreeMap::new(),
             streamed: BTreeMap::new(),
@@ -213,7 +217,7 @@ impl Printer {
             if !wanted || (call.stdout.is_empty() && call.stderr.is_empty()) {
                 continue;
             }
-            let tag = self.tag.then(|| feed.item(call.index).input);
+            let tag = self.tag(|| feed.item(call.index).input);
             let mut streamed = self.streamed.get(&call.index).copied().unwrap_or_default();
             if streamed.attempt != call.attempt {
                 streamed = Streamed {
@@ -237,6 +241,15 @@ impl Printer {
         self.stdout.flush()
     }
 
+    /// What stands before each line, if anything does.
+    fn tag(&self, input: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
+        let input = self.tag.then(input)?;
+        Some(match self.is_seen {
+            true => visible(&String::from_utf8_lossy(&input)).into_bytes(),
+            false => input,
+        })
+    }
+
     /// Whether output has to come in whole lines: others may stand beside it, or tags before them.
     fn whole_lines(&self) -> bool {
         self.tag || matches!(self.mode, Mode::Any { .. })
@@ -254,7 +267,8 @@ impl Printer {
             // What was streamed belongs to an attempt before.
             false => Streamed::default(),
         };
-        let tag = self.tag.then_some(outcome.input.as_slice());
+        let tag = self.tag(|| outcome.input.clone());
+        let tag = tag.as_deref();
         self.pass_on(
             &outcome.stdout,
             &outcome.stderr,

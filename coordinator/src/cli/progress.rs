@@ -1,68 +1,68 @@
-//! How far a run has come, on stderr, while it runs.
+//! How far a run has come, on stderr, while it runs: a bar on a terminal, or a line now and then.
 
-use std::fmt;
-use std::io::{self, IsTerminal};
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::{Options, When};
+use super::{complain, terminal};
 
 /// The bar that is shown, if there is one: whatever else is written to a terminal must go around it.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// A progress bar, or none.
+/// How often the bar is drawn at most, in a second.
+const HZ: u8 = 10;
+/// A bar that is shorter than this says nothing.
+const LEAST_BAR: usize = 8;
+/// When the first line comes where there is no bar; the others come after twice as long each, at most [`RAREST`].
+const FIRST_LINE: Duration = Duration::from_secs(1);
+const RAREST: Duration = Duration::from_secs(60);
+
+/// What is shown of a run's progress.
 #[derive(Debug)]
-pub(super) struct Progress {
-    bar: Option<ProgressBar>,
+pub(super) enum Progress {
+    Nothing,
+    Bar(Bar),
+    Lines(Lines),
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct State {
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    pub(super) running: usize,
+    /// How many calls there are, if that is known.
+    pub(super) all: Option<u64>,
 }
 
 impl Progress {
     pub(super) fn new(options: &Options, colour: bool) -> Self {
-        let wanted = match options.progress {
-            When::Always => true,
-            When::Never => false,
+        let has_bar = terminal::understands_escapes();
+        match options.progress {
+            When::Always if has_bar => Progress::Bar(Bar::new(colour)),
+            When::Always => Progress::Lines(Lines::new()),
+            When::Never => Progress::Nothing,
             When::Auto => {
                 let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
-                io::stderr().is_terminal() && !ci && !options.quiet
+                let wanted = has_bar && !ci && !options.quiet && !terminal::stdout_is_pipe();
+                match wanted {
+                    true => Progress::Bar(Bar::new(colour)),
+                    false => Progress::Nothing,
+                }
             }
-        };
-        if !wanted {
-            return Progress { bar: None };
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-        bar.set_style(style("{elapsed_precise} {pos} done{msg} · {rate}", colour));
-        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
-        Progress { bar: Some(bar) }
     }
 
-    pub(super) fn none() -> Self {
-        Progress { bar: None }
-    }
-
-    /// Shows how many calls are done, how many of them failed, how many run, and how many there are, if
-    /// that is known.
-    pub(super) fn show(
-        &self,
-        done: u64,
-        failed: u64,
-        running: impl FnOnce() -> usize,
-        all: Option<u64>,
-        colour: bool,
-    ) {
-        let Some(bar) = &self.bar else { return };
-        if let (Some(all), None) = (all, bar.length()) {
-            bar.set_length(all);
-            let wide = "{elapsed_precise} {wide_bar} {pos}/{len}{msg} · {rate} · {left} left";
-            bar.set_style(style(wide, colour));
+    /// Shows how far the run has come.
+    pub(super) fn show(&self, state: impl FnOnce() -> State) {
+        match self {
+            Progress::Nothing => {}
+            Progress::Bar(bar) => bar.show(state),
+            Progress::Lines(lines) => lines.show(state),
         }
-        bar.set_position(done);
-        let failed = match (failed, colour) {
-            (0, _) => String::new(),
-            (failed, true) => format!(" · \u{1b}[31m{failed} failed\u{1b}[0m"),
-            (failed, false) => format!(" · {failed} failed"),
-        };
-        bar.set_message(format!("{failed} · {} running", running()));
     }
 
     /// Whether there is a bar.
@@ -81,31 +81,156 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-            *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = None;
+/// A line at the bottom of the terminal, which is drawn again and again.
+#[derive(Debug)]
+pub(super) struct Bar {
+    bar: ProgressBar,
+    colour: bool,
+    /// It is not drawn while others write to the terminal.
+    hidden: Cell<bool>,
+    template: Cell<&'static str>,
+    /// When it was brought up to date last.
+    shown: Cell<Option<Instant>>,
+}
+
+impl Bar {
+    fn new(colour: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+        Bar {
+            bar,
+            colour,
+            hidden: Cell::new(true),
+            template: Cell::new(""),
+            shown: Cell::new(None),
         }
+    }
+
+    fn show(&self, state: impl FnOnce() -> State) {
+        let is_recent = |shown: Instant| shown.elapsed() < Duration::from_secs(1) / u32::from(HZ);
+        if self.shown.get().is_some_and(is_recent) {
+            return;
+        }
+        self.shown.set(Some(Instant::now()));
+        let state = state();
+        let hidden = !terminal::is_in_foreground();
+        if self.hidden.replace(hidden) != hidden {
+            self.bar.set_draw_target(match hidden {
+                true => ProgressDrawTarget::hidden(),
+                false => ProgressDrawTarget::stderr_with_hz(HZ),
+            });
+        }
+        if let (Some(all), None) = (state.all, self.bar.length()) {
+            self.bar.set_length(all);
+        }
+        let text = state.text(self.bar.per_sec(), self.bar.eta());
+        // The time, and a space on both sides of the bar.
+        let around = "00:00:00".len() + 2;
+        let left = terminal::columns().saturating_sub(around + text.chars().count());
+        let template = match (state.all, self.colour) {
+            (Some(_), true) if left > LEAST_BAR => "{elapsed_precise} {wide_bar:.green/dim} {msg}",
+            (Some(_), false) if left > LEAST_BAR => "{elapsed_precise} {wide_bar} {msg}",
+            _ => "{wide_msg}",
+        };
+        if self.template.replace(template) != template {
+            // The templates are ours; one that is wrong shows in the first run.
+            let style = ProgressStyle::with_template(template);
+            self.bar
+                .set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        }
+        let failed = format!("{} failed", state.failed);
+        let text = match self.colour && state.failed > 0 {
+            true => text.replace(&failed, &format!("\u{1b}[31m{failed}\u{1b}[0m")),
+            false => text,
+        };
+        self.bar.set_position(state.done);
+        self.bar.set_message(text);
     }
 }
 
-fn style(template: &str, colour: bool) -> ProgressStyle {
-    let template = match colour {
-        true => template.replace("{wide_bar}", "{wide_bar:.green/dim}"),
-        false => template.to_owned(),
-    };
-    // The templates are ours; one that is wrong shows in the first run.
-    ProgressStyle::with_template(&template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("rate", |state: &ProgressState, to: &mut dyn fmt::Write| {
-            let _ = write!(to, "{:.1}/s", state.per_sec());
-        })
-        .with_key("left", |state: &ProgressState, to: &mut dyn fmt::Write| {
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// A line now and then, for a file or a terminal that knows no more.
+#[derive(Debug)]
+pub(super) struct Lines {
+    began: Instant,
+    next: Cell<Duration>,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Lines {
+            began: Instant::now(),
+            next: Cell::new(FIRST_LINE),
+        }
+    }
+
+    fn show(&self, state: impl FnOnce() -> State) {
+        let elapsed = self.began.elapsed();
+        if elapsed < self.next.get() {
+            return;
+        }
+        self.next.set(elapsed + elapsed.min(RAREST));
+        let state = state();
+        let rate = state.done as f64 / elapsed.as_secs_f64();
+        let left = state.all.map_or(0, |all| all.saturating_sub(state.done));
+        let eta = Duration::try_from_secs_f64(left as f64 / rate).unwrap_or_default();
+        complain(&state.text(rate, eta));
+    }
+}
+
+impl State {
+    /// In one line.
+    fn text(&self, rate: f64, eta: Duration) -> String {
+        let State {
+            done,
+            failed,
+            running,
+            all,
+        } = self;
+        let done = match all {
+            Some(all) => format!("{done}/{all}"),
+            None => format!("{done} done"),
+        };
+        let failed = match failed {
+            0 => String::new(),
+            failed => format!(" · {failed} failed"),
+        };
+        let left = match all {
+            None => String::new(),
             // Of nothing one can't tell.
-            let _ = match state.pos() {
-                0 => write!(to, "?"),
-                _ => write!(to, "{:#}", HumanDuration(state.eta())),
-            };
-        })
+            Some(_) if self.done == 0 => " · ? left".to_owned(),
+            Some(_) => format!(" · {:#} left", HumanDuration(eta)),
+        };
+        format!("{done}{failed} · {running} running · {rate:.1}/s{left}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_known() {
+        let mut state = State {
+            done: 0,
+            failed: 0,
+            running: 2,
+            all: None,
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(state.text(0.0, second), "0 done · 2 running · 0.0/s");
+        state.all = Some(9);
+        assert_eq!(state.text(0.0, second), "0/9 · 2 running · 0.0/s · ? left");
+        (state.done, state.failed) = (8, 1);
+        assert_eq!(
+            state.text(7.96, second),
+            "8/9 · 1 failed · 2 running · 8.0/s · 1s left"
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! A run: inputs go in, calls are made of them, and what they come to is printed, logged and summed up.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,19 +10,19 @@ use std::time::Duration;
 use coordinator::{CallError, Order, Output, Pool, Report, Reports, TaskInfo, Text, Why};
 use serde_json::json;
 
-use super::args::{Options, When};
+use super::args::Options;
 use super::feed::{self, Brake, Feed, Gathered};
 use super::inputs::Inputs;
 use super::log::{self, Log, Succeeded};
 use super::outcome::{Outcome, shown};
 use super::printer::Printer;
-use super::progress::Progress;
+use super::progress::{self, Progress};
 use super::signals::Interruption;
 use super::status::Status;
 use super::summary::Summary;
 use super::suspects::{self, Suspects};
 use super::work::{self, Work};
-use super::{Exit, Trouble, cannot_write, complain};
+use super::{Exit, Trouble, cannot_write, complain, terminal};
 
 /// Somebody has closed stdout before all was done, and there is nothing to be said about it. What a
 /// signal would have made of it: SIGPIPE.
@@ -85,7 +85,7 @@ pub(super) fn run(
     let jobs = jobs(options, known.filter(|_| !workers.manual));
     let pool = Arc::new(pool(work, options, workers, jobs)?);
     interruption.attach(&pool, options.limits.grace.unwrap_or(GRACE));
-    let colour = has_colour(options.color);
+    let colour = terminal::has_colour(options.color);
     let mut run = Run {
         work,
         options,
@@ -99,7 +99,6 @@ pub(super) fn run(
         suspects: Suspects::default(),
         known,
         jobs,
-        colour,
         may_be_silent: matches!(work, Work::Pipe { .. }) && !options.quiet,
     };
     let ran = run.drive(gathered);
@@ -180,16 +179,6 @@ fn jobs(options: &Options, calls: Option<u64>) -> usize {
     calls.map_or(jobs, |calls| jobs.min(calls.max(1)))
 }
 
-/// Whether stderr gets colours: see <https://no-color.org>.
-fn has_colour(when: When) -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    match when {
-        When::Always => true,
-        When::Never => false,
-        When::Auto => io::stderr().is_terminal() && !refused,
-    }
-}
-
 /// Whoever closes stdout has seen enough; `false` then.
 fn seen_enough(printed: io::Result<()>) -> Result<bool, Trouble> {
     match printed {
@@ -230,7 +219,6 @@ struct Run<'r> {
     /// How many inputs there are, if that is known from the start.
     known: Option<u64>,
     jobs: usize,
-    colour: bool,
     /// Nobody has been told yet that a process has not answered at all.
     may_be_silent: bool,
 }
@@ -406,19 +394,23 @@ impl Run<'_> {
     }
 
     fn show(&self) {
-        let calls = self.feed.calls.load(Ordering::Relaxed);
-        let all = match self.feed.ended.load(Ordering::Relaxed) {
-            true => Some(calls),
-            false => {
-                let skipped = self.feed.skipped.load(Ordering::Relaxed);
-                let calls = skipped / self.work.many() as u64;
-                self.known.map(|known| known.saturating_sub(calls))
+        self.progress.show(|| {
+            let calls = self.feed.calls.load(Ordering::Relaxed);
+            let all = match self.feed.ended.load(Ordering::Relaxed) {
+                true => Some(calls),
+                false => {
+                    let skipped = self.feed.skipped.load(Ordering::Relaxed);
+                    let calls = skipped / self.work.many() as u64;
+                    self.known.map(|known| known.saturating_sub(calls))
+                }
+            };
+            progress::State {
+                done: self.summary.done(),
+                failed: self.summary.failed,
+                running: self.pool.stats().running,
+                all,
             }
-        };
-        let done = self.summary.done();
-        let running = || self.pool.stats().running;
-        self.progress
-            .show(done, self.summary.failed, running, all, self.colour);
+        });
     }
 
     /// Says what is running.
@@ -452,7 +444,7 @@ impl Run<'_> {
             seen_enough(printed)?;
         }
         // Nothing is to stand between the lines.
-        self.progress = Progress::none();
+        self.progress = Progress::Nothing;
         seen_enough(self.printer.end())?;
         self.summary
             .say(self.options, interrupted.is_some() || !all_read || broken);

@@ -10,11 +10,11 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::args::{self, Options};
-use super::complain;
 use super::outcome::{Outcome, millis, shown};
 use super::status::Status;
 use super::suspects::{self, Range};
 use super::template::quoted;
+use super::{complain, complain_in_red};
 
 /// How long a command line may be that is shown to be repeated, in bytes.
 const REPEATABLE: usize = 4096;
@@ -132,18 +132,19 @@ impl Summary {
             return;
         }
         for (input, why) in self.named.values() {
-            complain(&self.red(&format!("input {}: {why}", shown(input))));
+            complain_in_red(&format!("input {}: {why}", shown(input)), self.colour);
         }
         let more = self.failed.saturating_sub(self.named.len() as u64);
         if more > 0 {
             complain(&format!("and {more} more that did not succeed"));
         }
         if !self.suspects.is_empty() {
-            complain(&self.red(&format!(
-                "what was answered to inputs {} may belong to other inputs, because the process wrote a line too \
-                 many: these do not count as done (with --numbered, no answer can be taken for another's)",
-                suspects::shown(&self.suspects)
-            )));
+            let ranges = suspects::shown(&self.suspects);
+            let what = format!(
+                "what was answered to inputs {ranges} may belong to other inputs, because the process wrote a line too \
+                 many: these do not count as done (with --numbered, no answer can be taken for another's)"
+            );
+            complain_in_red(&what, self.colour);
         }
         complain(&self.line(stopped));
         if !went_well {
@@ -183,13 +184,6 @@ impl Summary {
             parts.push("the rest did not run".to_owned());
         }
         format!("{} in {:.1?}", parts.join("; "), self.began.elapsed())
-    }
-
-    fn red(&self, text: &str) -> String {
-        match self.colour {
-            true => format!("\u{1b}[31m{text}\u{1b}[0m"),
-            false => text.to_owned(),
-        }
     }
 
     /// How to run what is left.

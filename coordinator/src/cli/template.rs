@@ -6,6 +6,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
+use super::terminal::is_hidden;
+
 /// A command whose words may have places for inputs.
 #[derive(Debug, Clone)]
 pub(super) struct Template(Vec<Vec<Piece>>);
@@ -192,7 +194,7 @@ fn directory(path: &[u8]) -> &[u8] {
 /// Words as a shell takes them, exactly, on one line.
 pub(super) fn quoted<'w>(words: impl IntoIterator<Item = &'w [u8]>) -> String {
     let quote = |word: &[u8]| match std::str::from_utf8(word) {
-        Ok(text) if !text.chars().any(char::is_control) => {
+        Ok(text) if !text.chars().any(is_hidden) => {
             // It only fails for a zero byte.
             shlex::try_quote(text).map_or_else(|_| escaped(word), Cow::into_owned)
         }
@@ -215,9 +217,9 @@ fn escaped(word: &[u8]) -> String {
                 // what follows for commands.
                 '\'' => octal(&mut quoted, b"'"),
                 '\\' => quoted.push_str("\\\\"),
-                control if control.is_control() => {
+                hidden if is_hidden(hidden) => {
                     let mut bytes = [0; 4];
-                    octal(&mut quoted, control.encode_utf8(&mut bytes).as_bytes());
+                    octal(&mut quoted, hidden.encode_utf8(&mut bytes).as_bytes());
                 }
                 other => quoted.push(other),
             }

@@ -1,5 +1,10 @@
 //! What a process has started: its descendants, by parent, in whatever group or session they are.
 
+#![expect(
+    unsafe_code,
+    reason = "rustix has no getpgid that is right in every process namespace"
+)]
+
 use std::fs;
 use std::time::Duration;
 
@@ -52,17 +57,12 @@ pub(super) fn reap_ours(groups: &[Pid], but: Pid) {
     if !asked && rustix::process::getpid() != Pid::INIT {
         return;
     }
-    let is_meant = |pid: &Pid| {
-        let group = rustix::process::getpgid(Some(*pid));
-        *pid != but && group.is_ok_and(|group| groups.contains(&group))
-    };
     for _ in 0..LOOKS {
-        let ours = children(std::process::id()).into_iter();
-        let ours = ours.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let mut left = false;
-        for pid in ours.filter(is_meant) {
+        for pid in members(groups).filter(|pid| *pid != but) {
+            // One that is another's child yet may fall to this process when its parent has died.
             let reaped = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
-            left |= matches!(reaped, Ok(None));
+            left |= !matches!(reaped, Ok(Some(_)));
         }
         if !left {
             return;
@@ -70,6 +70,19 @@ pub(super) fn reap_ours(groups: &[Pid], but: Pid) {
         // They have been killed, and die when they are next given a processor.
         std::thread::sleep(BETWEEN_LOOKS);
     }
+}
+
+/// The processes of some groups, the dead that nobody has reaped included.
+fn members(groups: &[Pid]) -> impl Iterator<Item = Pid> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_member = |pid: &Pid| {
+        // SAFETY: it takes a number and returns one; 0 if the group is outside of this process namespace, of which
+        // rustix's would make an invalid `Pid`.
+        let group = unsafe { libc::getpgid(pid.as_raw_nonzero().get()) };
+        Pid::from_raw(group.max(0)).is_some_and(|group| groups.contains(&group))
+    };
+    pids.filter_map(Pid::from_raw).filter(is_member)
 }
 
 /// How long to wait at most for those that were killed, and how often to look.

@@ -7,9 +7,7 @@
 use std::fs;
 
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, Signal, WaitOptions, getpgid, getpgrp, getpid, kill_process, kill_process_group,
-};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group};
 
 /// How often to look again: a process that is killed leaves what it had started.
 const ROUNDS: u32 = 1000;
@@ -29,8 +27,10 @@ pub(super) fn end() {
         }
         for child in children {
             // A group that is not the worker's is the command's, all of it.
-            let _ = match getpgid(Some(child)) {
-                Ok(group) if group != getpgrp() => kill_process_group(group, Signal::KILL),
+            let _ = match group_of(child) {
+                Some(group) if Some(group) != group_of(getpid()) => {
+                    kill_process_group(group, Signal::KILL)
+                }
                 _ => kill_process(child, Signal::KILL),
             };
             while let Err(Errno::INTR) = rustix::process::waitpid(Some(child), WaitOptions::empty())
@@ -38,6 +38,13 @@ pub(super) fn end() {
             }
         }
     }
+}
+
+/// A process's group; none if it is outside of this process namespace, of which rustix's would make an invalid [`Pid`].
+#[expect(unsafe_code, reason = "std has no such function")]
+fn group_of(pid: Pid) -> Option<Pid> {
+    // SAFETY: it takes a number and returns one.
+    Pid::from_raw(unsafe { libc::getpgid(pid.as_raw_nonzero().get()) }.max(0))
 }
 
 fn children() -> Vec<Pid> {

@@ -8,6 +8,7 @@ use super::read::KEPT;
 use super::text;
 use super::timeline::Timeline;
 use crate::cli::status::Status;
+use crate::cli::terminal;
 
 /// So many bytes of inputs are embedded; if they are longer, each is cut shorter.
 const INPUTS: usize = 8_000_000;
@@ -30,7 +31,7 @@ impl<'a> Texts<'a> {
     /// As a JSON array of texts no longer than the limit.
     fn json(&self, limit: usize) -> String {
         let texts = self.texts.iter();
-        let texts = texts.map(|shown| text::json(&text::visible(&text::shorten(shown, limit))));
+        let texts = texts.map(|shown| text::json(&terminal::visible(&text::shorten(shown, limit))));
         format!("[{}]", texts.collect::<Vec<_>>().join(",\n"))
     }
 }

@@ -14,7 +14,7 @@ use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::args::Report;
-use super::{Exit, Trouble, cannot_write, check_stdout, complain};
+use super::{Exit, Trouble, cannot_write, check_stdout, complain, terminal};
 use timeline::Timeline;
 
 /// Reads the log and writes the page or the trace.
@@ -34,7 +34,7 @@ pub(super) fn run(args: &Report) -> Result<Exit, Trouble> {
         complain(&format_args!("{}: {warning}", args.log.display()));
     }
     let name = args.log.file_name().unwrap_or(args.log.as_os_str());
-    let title = text::visible(&name.to_string_lossy());
+    let title = terminal::visible(&name.to_string_lossy());
     let timeline = Timeline::new(log);
     let fill = |out: &mut dyn Write| {
         if args.trace {

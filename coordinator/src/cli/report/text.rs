@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::cli::terminal::visible_char;
+
 /// The first `limit` characters, with an ellipsis if there were more.
 pub(super) fn shorten(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
@@ -11,25 +13,6 @@ pub(super) fn shorten(text: &str, limit: usize) -> String {
             .take(limit.saturating_sub(1))
             .chain(['…'])
             .collect(),
-    }
-}
-
-/// Shows what would else be invisible, or would rearrange the text around it.
-pub(super) fn visible(text: &str) -> String {
-    text.chars().map(visible_char).collect()
-}
-
-fn visible_char(c: char) -> char {
-    match c {
-        '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'),
-        '\x7f' => '\u{2421}',
-        '\u{2028}' | '\u{2029}' => '\u{2424}',
-        '\u{80}'..='\u{9f}'
-        | '\u{200e}'
-        | '\u{200f}'
-        | '\u{202a}'..='\u{202e}'
-        | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        _ => c,
     }
 }
 

@@ -1,0 +1,202 @@
+//! What people see on a terminal: this test is the terminal.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::fs::File;
+use std::io::Read;
+use std::num::NonZero;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use tempfile::TempDir;
+use tests::eventually;
+
+/// A terminal of so many columns, and what is to be seen on it.
+struct Terminal {
+    ours: Arc<OwnedFd>,
+    screen: Arc<Mutex<vt100::Parser>>,
+    raw: Arc<Mutex<Vec<u8>>>,
+}
+
+const ROWS: u16 = 24;
+const FLAGS: OpenptFlags = OpenptFlags::RDWR
+    .union(OpenptFlags::NOCTTY)
+    .union(OpenptFlags::CLOEXEC);
+
+fn some(count: u16) -> NonZero<u16> {
+    NonZero::new(count).unwrap()
+}
+
+impl Terminal {
+    fn new(columns: u16) -> Self {
+        let ours = openpt(FLAGS).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let terminal = Terminal {
+            ours: Arc::new(ours),
+            screen: Arc::new(Mutex::new(vt100::Parser::new(some(ROWS), some(columns), 0))),
+            raw: Arc::default(),
+        };
+        terminal.resize(columns);
+        terminal
+    }
+
+    fn resize(&self, columns: u16) {
+        let size = Winsize {
+            ws_row: ROWS,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&*self.ours, size).unwrap();
+        let mut screen = self.screen.lock().unwrap();
+        screen.screen_mut().set_size(some(ROWS), some(columns));
+    }
+
+    /// Runs a line of shell on it, as the session's leader.
+    fn run(&self, line: &str, directory: &TempDir) -> Child {
+        let theirs = ioctl_tiocgptpeer(&*self.ours, FLAGS).unwrap();
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait", "bash", "-c", line]);
+        command.env("C", tests::coordinator());
+        command.env("TMPDIR", directory.path());
+        command.env("TERM", "xterm-256color");
+        command.env_remove("CI").env_remove("NO_COLOR");
+        command.stdin(theirs.try_clone().unwrap());
+        command.stdout(theirs.try_clone().unwrap());
+        let child = command.stderr(theirs).spawn().unwrap();
+        let (mut ours, screen, raw) = (
+            File::from(self.ours.try_clone().unwrap()),
+            Arc::clone(&self.screen),
+            Arc::clone(&self.raw),
+        );
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = ours.read(&mut bytes) {
+                screen.lock().unwrap().process(&bytes[..count]);
+                raw.lock().unwrap().extend(&bytes[..count]);
+            }
+        });
+        child
+    }
+
+    /// The lines that are not empty.
+    fn lines(&self) -> Vec<String> {
+        let screen = self.screen.lock().unwrap();
+        let text = screen.screen().contents();
+        let lines = text.lines().map(|line| line.trim_end().to_owned());
+        lines.filter(|line| !line.is_empty()).collect()
+    }
+
+    fn raw(&self) -> String {
+        String::from_utf8_lossy(&self.raw.lock().unwrap()).into_owned()
+    }
+}
+
+/// Runs a line to its end. What was shown when all these parts were, before the file `go` was made; what was shown in
+/// the end; and all that was written.
+fn run(columns: u16, line: &str, until: &[&str]) -> (Vec<String>, Vec<String>, String) {
+    let directory = TempDir::new().unwrap();
+    let terminal = Terminal::new(columns);
+    let mut child = terminal.run(line, &directory);
+    eventually(line, || {
+        let shown = terminal.lines().join("\n");
+        until.iter().all(|part| shown.contains(part))
+    });
+    let during = terminal.lines();
+    std::fs::write(directory.path().join("go"), "").unwrap();
+    child.wait().unwrap();
+    eventually("all is read", || terminal.raw().contains("the end"));
+    (during, terminal.lines(), terminal.raw())
+}
+
+/// Two calls are done, one fails, and the fourth waits.
+const CALLS: &str = r#"exec -j1 -c 'echo out $1; [ $1 != 3 ] || exit 1; [ $1 != 4 ] || until [ -e "$TMPDIR/go" ]; do sleep 0.01; done' ::: 1 2 3 4"#;
+
+#[test]
+fn a_bar_stands_below_the_results_and_is_gone_in_the_end() {
+    let (during, after, _) = run(
+        100,
+        &format!("\"$C\" {CALLS}; echo the end"),
+        &["out 4", "1 failed · 1 running"],
+    );
+    assert_eq!(
+        during[..4],
+        ["out 1", "out 2", "out 3", "out 4"],
+        "{during:?}"
+    );
+    assert!(
+        during[4].contains("3/4 · 1 failed · 1 running"),
+        "{during:?}"
+    );
+    assert_eq!(during.len(), 5, "{during:?}");
+    assert!(!after.iter().any(|line| line.contains("3/4")), "{after:?}");
+}
+
+#[test]
+fn on_a_narrow_terminal_the_bar_is_one_line() {
+    let (during, ..) = run(
+        30,
+        &format!("\"$C\" {CALLS}; echo the end"),
+        &["out 4", "1 failed · 1 running"],
+    );
+    assert!(during[4].starts_with("3/4 · 1 failed"), "{during:?}");
+    assert_eq!(during.len(), 5, "{during:?}");
+}
+
+#[test]
+fn there_is_no_bar_where_it_would_be_in_the_way() {
+    // Who reads the results may show them on the same terminal.
+    let piped = format!("\"$C\" {CALLS} | cat; echo the end");
+    // Somebody types at the shell. In the foreground, the bar would be drawn by now.
+    let behind = format!("set -m; \"$C\" {CALLS} & wait; echo the end");
+    let simple = format!("TERM=dumb \"$C\" {CALLS}; echo the end");
+    for line in [piped, behind, simple] {
+        let (during, after, raw) = run(100, &line, &["out 3"]);
+        assert!(
+            !raw.contains("/4 ·") && !raw.contains("running"),
+            "{line}: {raw}"
+        );
+        assert_eq!(
+            during[..3],
+            ["out 1", "out 2", "out 3"],
+            "{line}: {during:?}"
+        );
+        assert_eq!(
+            raw.contains("\u{1b}[31m"),
+            !line.starts_with("TERM"),
+            "{line}: {raw}"
+        );
+        assert!(
+            after.iter().any(|line| line.contains("input \"3\"")),
+            "{line}: {after:?}"
+        );
+    }
+}
+
+#[test]
+fn what_others_wrote_does_nothing_to_a_terminal() {
+    let escape = "$'\\e[2J\\e]0;title\\a\\u202e'";
+    let lines = [
+        // An input that fails, and is named.
+        format!("\"$C\" exec --tag -c 'echo x; exit 1' ::: {escape}1; echo the end"),
+        // A command of this name.
+        format!("\"$C\" exec -- {escape}; echo the end"),
+        // A task's error, and a file's name.
+        format!("\"$C\" map {escape} ::: 1; echo the end"),
+        format!("\"$C\" report {escape}; echo the end"),
+        format!("\"$C\" exec -a {escape} -- true; echo the end"),
+        format!("\"$C\" exec --dry-run -- echo ::: {escape}; echo the end"),
+        format!("\"$C\" exec {escape}; echo the end"),
+        format!("\"$C\" --{escape}; echo the end"),
+    ];
+    for line in lines {
+        let (_, _, raw) = run(100, &line, &["the end"]);
+        for bad in ["\u{1b}[2J", "\u{1b}]0", "\u{202e}"] {
+            assert!(!raw.contains(bad), "{line}: {raw:?}");
+        }
+    }
+}
