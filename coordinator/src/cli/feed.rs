@@ -11,7 +11,7 @@ use coordinator::{Inputs as Sender, Pool, Text};
 
 use super::args::Options;
 use super::inputs::Inputs;
-use super::log::Succeeded;
+use super::resume::Succeeded;
 use super::work::Work;
 
 /// How far reading may be ahead of printing, in calls: what has ended waits for the calls before it.

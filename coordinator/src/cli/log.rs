@@ -5,9 +5,9 @@
 //! it as often: where it stands among the inputs does not matter. Runs that did not resume repeat what was
 //! done before, so of theirs the largest number counts; what a resumed run did is added.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,23 +16,23 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::Trouble;
 use super::outcome::{self, Outcome};
+use super::resume::{self, Succeeded};
 use super::suspects::Range;
-use super::{Trouble, complain};
 
 /// How each line begins.
-const BEGINNING: &[u8] = b"{\"v\":1,\"run\":\"";
+pub(super) const BEGINNING: &[u8] = b"{\"v\":1,\"run\":\"";
 /// How long to wait for another run to let go of the log: one that was just killed takes a moment.
 const IN_USE: Duration = Duration::from_secs(1);
 
 /// A line of the log.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct Line {
     v: u32,
     /// Which invocation it was: its process id and when it began.
     run: String,
     /// Whether that skipped what had succeeded before.
-    #[serde(default)]
     resumed: bool,
     template: String,
     seq: u64,
@@ -50,49 +50,51 @@ struct Line {
     pid: Option<u32>,
     error: Option<String>,
     /// Inputs of this run, by number, that were logged as done and may have others' answers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     suspects: Vec<Range>,
 }
 
 /// What stands in a line of the log that names suspects, and in no other.
-const SUSPECTS: &[u8] = b"\"suspects\":[[";
+pub(super) const SUSPECTS: &[u8] = b"\"suspects\":[[";
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct Input {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     input_b64: Option<String>,
 }
 
-impl Input {
-    fn bytes(self) -> Option<Vec<u8>> {
-        match self.input_b64 {
-            Some(encoded) => outcome::from_base64(&encoded),
-            None => self.input.map(String::into_bytes),
-        }
-    }
+/// What a run that resumes has to know of a line.
+#[derive(Debug, Deserialize)]
+pub(super) struct Entry<'l> {
+    #[serde(borrow)]
+    pub(super) run: Cow<'l, str>,
+    #[serde(default)]
+    pub(super) resumed: bool,
+    #[serde(borrow)]
+    pub(super) template: Cow<'l, str>,
+    pub(super) seq: u64,
+    #[serde(borrow, default)]
+    pub(super) input: Option<Cow<'l, str>>,
+    #[serde(borrow, default)]
+    pub(super) input_b64: Option<Cow<'l, str>>,
+    #[serde(borrow)]
+    pub(super) status: Cow<'l, str>,
+    #[serde(default)]
+    pub(super) suspects: Vec<Range>,
 }
 
-/// How often each input has succeeded, as far as a log tells.
-#[derive(Debug, Default)]
-pub(super) struct Succeeded(HashMap<Vec<u8>, u32>);
-
-impl Succeeded {
-    /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether this input need not be run; it counts as seen then.
-    pub(super) fn skips(&mut self, input: &[u8]) -> bool {
-        match self.0.get_mut(input) {
-            Some(left) if *left > 0 => {
-                *left -= 1;
-                true
-            }
-            _ => false,
-        }
+/// The input that a line names.
+pub(super) fn bytes_of<'l>(
+    text: Option<Cow<'l, str>>,
+    encoded: Option<Cow<'l, str>>,
+) -> Option<Cow<'l, [u8]>> {
+    match (encoded, text) {
+        (Some(encoded), _) => outcome::from_base64(&encoded).map(Cow::Owned),
+        (None, Some(Cow::Borrowed(text))) => Some(Cow::Borrowed(text.as_bytes())),
+        (None, Some(Cow::Owned(text))) => Some(Cow::Owned(text.into_bytes())),
+        (None, None) => None,
     }
 }
 
@@ -108,144 +110,14 @@ pub(super) struct Log {
 /// Reads what has succeeded. A log that is not there yet says nothing.
 pub(super) fn read(path: &Path, template: &str) -> Result<Succeeded, Trouble> {
     match File::open(path) {
-        Ok(file) => read_from(&file, path, template, true),
+        Ok(file) => resume::read(&file, path, template, true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Succeeded::default()),
         Err(error) => Err(unreadable(path, &error)),
     }
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Trouble {
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Trouble {
     Trouble::Usage(format!("the log {} can't be read: {error}", path.display()))
-}
-
-/// Reads what an open log says. A file in which there is no line of a log is not taken for one: it may be
-/// anything.
-fn read_from(
-    file: &File,
-    path: &Path,
-    template: &str,
-    resumes: bool,
-) -> Result<Succeeded, Trouble> {
-    let mut reader = BufReader::new(file);
-    let mut runs = Runs {
-        suspects: match resumes {
-            true => read_suspects(file).map_err(|error| unreadable(path, &error))?,
-            false => HashMap::new(),
-        },
-        ..Runs::default()
-    };
-    let (mut text, mut number, mut torn) = (Vec::new(), 0_u64, None::<(u64, u64)>);
-    // Until a line is whole: whether each could be the beginning of one.
-    let mut is_log = true;
-    let unreadable = |error| unreadable(path, &error);
-    while reader.read_until(b'\n', &mut text).map_err(unreadable)? > 0 {
-        number += 1;
-        match serde_json::from_slice::<Line>(&text) {
-            Ok(line) if resumes && line.template != template => {
-                return Err(Trouble::Usage(format!(
-                    "{} is the log of another command, so nothing in it can be skipped: it has `{}`, \
-                     this is `{template}`",
-                    path.display(),
-                    line.template
-                )));
-            }
-            // Whoever does not resume only needs to know that it is one.
-            Ok(_) if !resumes => return Ok(Succeeded::default()),
-            Ok(line) => runs.add(line),
-            // What a machine that lost its power had not written is zeros.
-            Err(_)
-                if text
-                    .iter()
-                    .all(|byte| matches!(byte, 0 | b'\n' | b'\r' | b' ')) => {}
-            // It was being written when the machine or the run ended.
-            Err(_) => {
-                let begun = text.trim_ascii_end();
-                is_log &= begun.starts_with(BEGINNING) || BEGINNING.starts_with(begun);
-                torn.get_or_insert((0, number)).0 += 1;
-            }
-        }
-        text.clear();
-    }
-    is_log |= !runs.run.is_empty();
-    let Some((count, first)) = torn else {
-        return Ok(runs.finish());
-    };
-    if !is_log {
-        return Err(Trouble::Usage(format!(
-            "{} is something else than a log, and is left as it is: name another file",
-            path.display()
-        )));
-    }
-    if resumes {
-        let lines = if count == 1 { "line is" } else { "lines are" };
-        complain(&format!(
-            "{count} {lines} left out of {}, from line {first} on: torn, or not of a log",
-            path.display()
-        ));
-    }
-    Ok(runs.finish())
-}
-
-/// What was taken back later, by run.
-fn read_suspects(mut file: &File) -> io::Result<HashMap<String, Vec<Range>>> {
-    let mut suspects: HashMap<String, Vec<Range>> = HashMap::new();
-    let mut reader = BufReader::new(file);
-    let mut text = Vec::new();
-    while reader.read_until(b'\n', &mut text)? > 0 {
-        let names_some = text.windows(SUSPECTS.len()).any(|part| part == SUSPECTS);
-        if let (true, Ok(line)) = (names_some, serde_json::from_slice::<Line>(&text)) {
-            suspects.entry(line.run).or_default().extend(line.suspects);
-        }
-        text.clear();
-    }
-    file.seek(SeekFrom::Start(0))?;
-    Ok(suspects)
-}
-
-/// Adds runs up, one after another.
-#[derive(Default)]
-struct Runs {
-    suspects: HashMap<String, Vec<Range>>,
-    before: HashMap<Vec<u8>, u32>,
-    run: String,
-    resumed: bool,
-    now: HashMap<Vec<u8>, u32>,
-}
-
-impl Runs {
-    fn add(&mut self, line: Line) {
-        if line.run != self.run {
-            self.close();
-            self.run = line.run;
-            self.resumed = line.resumed;
-        }
-        let is_in = |(first, last): &Range| (*first..=*last).contains(&line.seq);
-        let suspects = self.suspects.get(&self.run);
-        if line.status == "ok"
-            && !suspects.is_some_and(|ranges| ranges.iter().any(is_in))
-            && let Some(input) = line.input.bytes()
-        {
-            // Several of one command stand with zero bytes between them, and no command can be given one.
-            for input in input.split(|byte| *byte == 0) {
-                *self.now.entry(input.to_vec()).or_default() += 1;
-            }
-        }
-    }
-
-    fn close(&mut self) {
-        for (input, times) in std::mem::take(&mut self.now) {
-            let before = self.before.entry(input).or_default();
-            *before = match self.resumed {
-                true => *before + times,
-                false => times.max(*before),
-            };
-        }
-    }
-
-    fn finish(mut self) -> Succeeded {
-        self.close();
-        Succeeded(self.before)
-    }
 }
 
 impl Log {
@@ -269,13 +141,10 @@ impl Log {
         options.read(is_file).append(true).create(is_file);
         let mut file = options.open(path).map_err(refused)?;
         if is_file && !lock(&file) {
-            return Err(Trouble::Usage(format!(
-                "another run is writing the log {}: wait for its end, or name another file",
-                path.display()
-            )));
+            return Err(Trouble::Usage(in_use(&file, path)));
         }
         let succeeded = match is_file {
-            true => read_from(&file, path, template, resumed)?,
+            true => resume::read(&file, path, template, resumed)?,
             false => Succeeded::default(),
         };
         let mut last = [b'\n'];
@@ -370,6 +239,46 @@ fn lock(file: &File) -> bool {
     }
     // A file system without locks has no second run to tell of.
     true
+}
+
+/// What to say of a log that somebody else has locked. That may be anybody who can read it.
+fn in_use(file: &File, path: &Path) -> String {
+    let path = path.display();
+    let Some((pid, name)) = holder(file) else {
+        return format!(
+            "another run is writing the log {path}: wait for its end, or name another file"
+        );
+    };
+    match name.starts_with("coordinator") {
+        true => format!(
+            "another run (process {pid}) is writing the log {path}: wait for its end, or name another file"
+        ),
+        false => format!(
+            "process {pid} (`{name}`) has locked the log {path}, so another run may be writing it: end that process, or \
+             name another file"
+        ),
+    }
+}
+
+/// Which process holds the lock of a file, and its name: see proc_locks(5). None, where that is not to be found out.
+fn holder(file: &File) -> Option<(u32, String)> {
+    let stat = rustix::fs::fstat(file).ok()?;
+    let (major, minor) = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    let place = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let mut held = locks.lines().filter_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            [_, "FLOCK", _, _, pid, of, ..] if of == place => pid.parse::<u32>().ok(),
+            _ => None,
+        }
+    });
+    let pid = held.next()?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some((pid, name.trim_end().to_owned()))
 }
 
 fn since_1970() -> f64 {

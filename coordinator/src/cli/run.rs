@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coordinator::{CallError, Order, Output, Pool, Report, Reports, TaskInfo, Text, Why};
 use serde_json::json;
@@ -13,10 +13,11 @@ use serde_json::json;
 use super::args::Options;
 use super::feed::{self, Brake, Feed, Gathered};
 use super::inputs::Inputs;
-use super::log::{self, Log, Succeeded};
+use super::log::{self, Log};
 use super::outcome::{Outcome, shown};
 use super::printer::Printer;
 use super::progress::{self, Progress};
+use super::resume::Succeeded;
 use super::signals::Interruption;
 use super::status::Status;
 use super::summary::Summary;
@@ -51,6 +52,8 @@ pub(super) fn run(
     workers: Workers<'_>,
     words: Option<Vec<OsString>>,
 ) -> Result<Exit, Trouble> {
+    // What it takes to read a log belongs to the run.
+    let began = Instant::now();
     let known = words
         .as_ref()
         .map(|words| words.len().div_ceil(work.many()) as u64);
@@ -95,7 +98,7 @@ pub(super) fn run(
         printer: Printer::new(work, options),
         log,
         progress: Progress::new(options, colour),
-        summary: Summary::new(work.many(), colour),
+        summary: Summary::new(work.many(), colour, began),
         suspects: Suspects::default(),
         known,
         jobs,

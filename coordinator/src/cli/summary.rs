@@ -49,9 +49,9 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub(super) fn new(many: usize, colour: bool) -> Self {
+    pub(super) fn new(many: usize, colour: bool, began: Instant) -> Self {
         Summary {
-            began: Instant::now(),
+            began,
             ok: 0,
             failed: 0,
             again: 0,

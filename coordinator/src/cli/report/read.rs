@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::text;
+use crate::cli::lines::{self, Lines};
 use crate::cli::outcome::from_base64;
 use crate::cli::status::Status;
 
@@ -133,21 +134,27 @@ impl Calls {
 }
 
 /// Reads all of it. Lines that make no sense are counted, and do not hide the others.
-pub(super) fn read(mut from: impl BufRead) -> io::Result<Log> {
+pub(super) fn read(from: impl BufRead) -> io::Result<Log> {
     let mut log = Log::default();
     let (mut runs, mut calls) = (HashMap::new(), Calls::default());
-    let mut bytes = Vec::new();
+    let mut lines = Lines::new(from);
     let mut number = 0;
-    while from.read_until(b'\n', &mut bytes)? > 0 {
+    while let Some(line) = lines.next()? {
         number += 1;
-        let line: Option<Line> = serde_json::from_slice(&bytes).ok();
+        let bytes = match line {
+            lines::Line::Whole(bytes) => bytes,
+            lines::Line::TooLong => {
+                log.bad.get_or_insert((0, number)).0 += 1;
+                continue;
+            }
+        };
+        let line: Option<Line> = serde_json::from_slice(bytes).ok();
         match line.filter(|line| line.v == 1) {
             Some(line) => log.add(line, number, &mut runs, &mut calls),
             None if bytes.trim_ascii().is_empty() => {}
             None if bytes.last() != Some(&b'\n') => log.torn = true,
             None => log.bad.get_or_insert((0, number)).0 += 1,
         }
-        bytes.clear();
     }
     Ok(log)
 }

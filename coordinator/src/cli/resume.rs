@@ -1,0 +1,361 @@
+//! What a log tells a run that resumes: how often each input has succeeded.
+//!
+//! A log may have millions of lines. Of each input only 128 bits are kept, of a hash whose key nobody knows: two inputs
+//! out of ten million are taken for one with a probability of less than 10⁻²⁴.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fs::File;
+use std::hash::BuildHasher;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use memchr::memmem::Finder;
+
+use super::lines::{Line, Lines};
+use super::log::{BEGINNING, Entry, SUSPECTS};
+use super::suspects::Range;
+use super::{Trouble, complain};
+
+/// How much of a log is read at once.
+const BLOCK: usize = 1 << 20;
+/// How long reading may take before something is said of it, and again after twice as long.
+const SILENT: Duration = Duration::from_secs(2);
+
+/// An input: its hash.
+type Key = u128;
+
+/// How often each input has succeeded, as far as a log tells.
+#[derive(Debug, Default)]
+pub(super) struct Succeeded {
+    hash: Hash,
+    /// Sorted.
+    keys: Vec<Key>,
+    /// How often each may still be skipped.
+    times: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Hash(RandomState, RandomState);
+
+impl Hash {
+    fn of(&self, input: &[u8]) -> Key {
+        (Key::from(self.0.hash_one(input)) << 64) | Key::from(self.1.hash_one(input))
+    }
+}
+
+impl Succeeded {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whether this input need not be run; it counts as seen then.
+    pub(super) fn skips(&mut self, input: &[u8]) -> bool {
+        let key = self.hash.of(input);
+        let Some(place) = self.place(key) else {
+            return false;
+        };
+        let left = &mut self.times[place];
+        let skips = *left > 0;
+        *left = left.saturating_sub(1);
+        skips
+    }
+
+    /// Hashes are spread evenly, so that one can tell about where a key stands: looking in the middle of what is left,
+    /// again and again, would have to fetch many times as much memory.
+    fn place(&self, key: Key) -> Option<usize> {
+        let count = self.keys.len();
+        let guess = ((key >> 64) * count as u128) >> 64;
+        let guess = usize::try_from(guess).unwrap_or(0).min(count);
+        let (mut low, mut high, mut step) = (guess, guess, 16);
+        while low > 0 && self.keys[low - 1] >= key {
+            low = low.saturating_sub(step);
+            step *= 2;
+        }
+        step = 16;
+        while high < count && self.keys[high] <= key {
+            high = (high + step).min(count);
+            step *= 2;
+        }
+        let found = self.keys[low..high].binary_search(&key).ok()?;
+        Some(low + found)
+    }
+}
+
+/// Reads what an open log says. A file in which there is no line of a log is not taken for one: it may be
+/// anything.
+pub(super) fn read(
+    file: &File,
+    path: &Path,
+    template: &str,
+    resumes: bool,
+) -> Result<Succeeded, Trouble> {
+    let unreadable = |error: io::Error| super::log::unreadable(path, &error);
+    let mut runs = Runs::default();
+    if resumes {
+        runs.suspects = suspects(file).map_err(unreadable)?;
+    }
+    let size = file.metadata().map_or(0, |found| found.len());
+    let mut lines = Lines::new(BufReader::with_capacity(BLOCK, file));
+    let (mut number, mut torn) = (0_u64, None::<(u64, u64)>);
+    let (began, mut silent) = (Instant::now(), SILENT);
+    // Until a line is whole: whether each could be the beginning of one.
+    let mut is_log = true;
+    loop {
+        // Reading the clock costs as much as a short line.
+        if number.is_multiple_of(1024) && began.elapsed() > silent {
+            silent *= 2;
+            let part = lines.read() * 100 / size.max(1);
+            complain(&format!("reading {}: {part} %", path.display()));
+        }
+        let Some(line) = lines.next().map_err(unreadable)? else {
+            break;
+        };
+        number += 1;
+        let text = match line {
+            Line::Whole(text) => text,
+            Line::TooLong => {
+                torn.get_or_insert((0, number)).0 += 1;
+                continue;
+            }
+        };
+        match serde_json::from_slice::<Entry<'_>>(text) {
+            Ok(entry) if resumes && entry.template != template => {
+                return Err(Trouble::Usage(format!(
+                    "{} is the log of another command, so nothing in it can be skipped: it has `{}`, \
+                     this is `{template}`",
+                    path.display(),
+                    entry.template
+                )));
+            }
+            // Whoever does not resume only needs to know that it is one.
+            Ok(_) if !resumes => return Ok(Succeeded::default()),
+            Ok(entry) => runs.add(entry),
+            // What a machine that lost its power had not written is zeros.
+            Err(_)
+                if text
+                    .iter()
+                    .all(|byte| matches!(byte, 0 | b'\n' | b'\r' | b' ')) => {}
+            // It was being written when the machine or the run ended.
+            Err(_) => {
+                let begun = text.trim_ascii_end();
+                is_log &= begun.starts_with(BEGINNING) || BEGINNING.starts_with(begun);
+                torn.get_or_insert((0, number)).0 += 1;
+            }
+        }
+    }
+    is_log |= !runs.run.is_empty();
+    let Some((count, first)) = torn else {
+        return Ok(runs.finish());
+    };
+    if !is_log {
+        return Err(Trouble::Usage(format!(
+            "{} is something else than a log, and is left as it is: name another file",
+            path.display()
+        )));
+    }
+    if resumes {
+        let lines = if count == 1 { "line is" } else { "lines are" };
+        complain(&format!(
+            "{count} {lines} left out of {}, from line {first} on: torn, too long, or not of a log",
+            path.display()
+        ));
+    }
+    Ok(runs.finish())
+}
+
+/// What was taken back later, by run.
+fn suspects(mut file: &File) -> io::Result<HashMap<String, Vec<Range>>> {
+    let mut suspects: HashMap<String, Vec<Range>> = HashMap::new();
+    let finder = Finder::new(SUSPECTS);
+    if contains(file, &finder)? {
+        let mut lines = Lines::new(BufReader::with_capacity(BLOCK, file));
+        while let Some(line) = lines.next()? {
+            if let Line::Whole(text) = line
+                && finder.find(text).is_some()
+                && let Ok(entry) = serde_json::from_slice::<Entry<'_>>(text)
+            {
+                let run = entry.run.into_owned();
+                suspects.entry(run).or_default().extend(entry.suspects);
+            }
+        }
+        file.seek(SeekFrom::Start(0))?;
+    }
+    Ok(suspects)
+}
+
+/// Whether some bytes stand anywhere in a file, which is at its beginning before and after.
+fn contains(mut file: &File, finder: &Finder<'_>) -> io::Result<bool> {
+    let overlap = finder.needle().len() - 1;
+    let mut block = vec![0; BLOCK];
+    // What is kept of the block before: the bytes may stand across.
+    let mut kept = 0;
+    let found = loop {
+        let count = match file.read(&mut block[kept..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        let end = kept + count;
+        if finder.find(&block[..end]).is_some() {
+            break true;
+        }
+        if count == 0 {
+            break false;
+        }
+        kept = overlap.min(end);
+        block.copy_within(end - kept..end, 0);
+    };
+    file.seek(SeekFrom::Start(0))?;
+    Ok(found)
+}
+
+/// Adds runs up, one after another.
+#[derive(Default)]
+struct Runs {
+    suspects: HashMap<String, Vec<Range>>,
+    before: Succeeded,
+    run: String,
+    resumed: bool,
+    /// What has succeeded in this run, as often as it has.
+    now: Vec<Key>,
+}
+
+impl Runs {
+    fn add(&mut self, entry: Entry<'_>) {
+        if entry.run != self.run {
+            self.close();
+            self.run = entry.run.into_owned();
+            self.resumed = entry.resumed;
+        }
+        let is_in = |(first, last): &Range| (*first..=*last).contains(&entry.seq);
+        let suspects = self.suspects.get(&self.run);
+        if entry.status == "ok"
+            && !suspects.is_some_and(|ranges| ranges.iter().any(is_in))
+            && let Some(input) = super::log::bytes_of(entry.input, entry.input_b64)
+        {
+            // Several of one command stand with zero bytes between them, and no command can be given one.
+            for input in input.split(|byte| *byte == 0) {
+                self.now.push(self.before.hash.of(input));
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        let mut now = std::mem::take(&mut self.now);
+        now.sort_unstable();
+        let (mut keys, mut times) = (Vec::new(), Vec::new());
+        let mut before = std::mem::take(&mut self.before.keys)
+            .into_iter()
+            .zip(std::mem::take(&mut self.before.times))
+            .peekable();
+        if before.peek().is_none() {
+            // The only run, mostly: in the same memory.
+            times = Vec::with_capacity(now.len());
+            let mut last = None;
+            now.retain(|key| {
+                let is_new = last.replace(*key) != Some(*key);
+                match times.last_mut() {
+                    Some(count) if !is_new => *count += 1,
+                    _ => times.push(1),
+                }
+                is_new
+            });
+            (self.before.keys, self.before.times) = (now, times);
+            return;
+        }
+        for same in now.chunk_by(|one, other| one == other) {
+            let (key, count) = (same[0], u32::try_from(same.len()).unwrap_or(u32::MAX));
+            while let Some((earlier, count)) = before.next_if(|(earlier, _)| *earlier < key) {
+                keys.push(earlier);
+                times.push(count);
+            }
+            let (_, known) = before
+                .next_if(|(known, _)| *known == key)
+                .unwrap_or_default();
+            keys.push(key);
+            times.push(match self.resumed {
+                true => known.saturating_add(count),
+                // It has repeated what was done before.
+                false => known.max(count),
+            });
+        }
+        for (key, count) in before {
+            keys.push(key);
+            times.push(count);
+        }
+        (self.before.keys, self.before.times) = (keys, times);
+    }
+
+    fn finish(mut self) -> Succeeded {
+        self.close();
+        self.before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(run: &str, resumed: bool, input: u8) -> Entry<'static> {
+        let text = format!(
+            r#"{{"v":1,"run":"{run}","resumed":{resumed},"template":"","seq":1,"input":"{input}","status":"ok"}}"#
+        );
+        serde_json::from_slice(text.leak().as_bytes()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn runs_add_up_as_in_a_table(
+            log in prop::collection::vec((any::<bool>(), prop::collection::vec(0..20_u8, 0..40)), 0..6),
+        ) {
+            let mut runs = Runs::default();
+            let mut table: HashMap<u8, usize> = HashMap::new();
+            for (number, (resumed, inputs)) in log.iter().enumerate() {
+                for input in inputs {
+                    runs.add(entry(&number.to_string(), *resumed, *input));
+                }
+                for input in 0..20 {
+                    let now = inputs.iter().filter(|other| **other == input).count();
+                    let before = table.entry(input).or_default();
+                    *before = if *resumed { *before + now } else { now.max(*before) };
+                }
+            }
+            let mut succeeded = runs.finish();
+            for (input, times) in table {
+                let text = input.to_string();
+                for _ in 0..times {
+                    prop_assert!(succeeded.skips(text.as_bytes()));
+                }
+                prop_assert!(!succeeded.skips(text.as_bytes()));
+            }
+            prop_assert!(!succeeded.skips(b"none"));
+        }
+    }
+
+    #[test]
+    fn what_stands_across_two_blocks_is_found() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        for at in [
+            0,
+            BLOCK - SUSPECTS.len() - 1,
+            BLOCK - 3,
+            BLOCK,
+            2 * BLOCK - 5,
+        ] {
+            let mut bytes = vec![b'x'; at];
+            bytes.extend(SUSPECTS);
+            std::fs::write(&path, &bytes).unwrap();
+            let (file, finder) = (File::open(&path).unwrap(), Finder::new(SUSPECTS));
+            assert!(contains(&file, &finder).unwrap(), "{at}");
+            std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+            let file = File::open(&path).unwrap();
+            assert!(!contains(&file, &finder).unwrap(), "{at}");
+        }
+    }
+}
