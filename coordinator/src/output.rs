@@ -235,11 +235,23 @@ impl Captured {
     ///
     /// # Errors
     ///
-    /// What the system says when it can't read the file.
+    /// What the system says when it can't read the file, or [`io::ErrorKind::OutOfMemory`]: a task may write more than
+    /// there is memory for.
     pub fn read(&self) -> io::Result<Vec<u8>> {
-        let mut all = Vec::new();
-        self.copy_to(&mut all)?;
-        Ok(all)
+        self.read_first(u64::MAX)
+    }
+
+    /// Reads its beginning, at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_first(&self, limit: u64) -> io::Result<Vec<u8>> {
+        let count = self.len().min(limit);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(usize::try_from(count).unwrap_or(usize::MAX))?;
+        self.copy(0, count, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Copies it, piece by piece, however large it is.
@@ -257,15 +269,18 @@ impl Captured {
     ///
     /// As [`copy_to`](Self::copy_to).
     pub fn copy_from(&self, skip: u64, writer: &mut dyn Write) -> io::Result<()> {
+        self.copy(skip, u64::MAX, writer)
+    }
+
+    fn copy(&self, skip: u64, limit: u64, writer: &mut dyn Write) -> io::Result<()> {
         let Some(held) = &self.range else {
             return Ok(());
         };
-        let mut at = held.range.start + skip;
+        let mut at = held.range.start.saturating_add(skip);
+        let end = at.saturating_add(limit).min(held.range.end);
         let mut chunk = vec![0; CHUNK.min(usize::try_from(self.len()).unwrap_or(CHUNK))];
-        while at < held.range.end {
-            let want = usize::try_from(held.range.end - at)
-                .unwrap_or(CHUNK)
-                .min(chunk.len());
+        while at < end {
+            let want = usize::try_from(end - at).unwrap_or(CHUNK).min(chunk.len());
             let read = os::read_at(&held.file.file, &mut chunk[..want], at)?;
             if read == 0 {
                 break; // a worker that claimed more than there is
@@ -289,6 +304,9 @@ impl Captured {
         }
     }
 }
+
+/// A line that is longer is not kept until it is whole, in bytes.
+const LONGEST: usize = 1 << 20;
 
 /// Forwards what the calls of one map have printed, in the order in which it is given, in whole
 /// lines: the beginning of a line waits for its end, which may come with a later call.
@@ -357,6 +375,11 @@ impl Write for Splitter<'_> {
                 self.begun.extend(&bytes[last + 1..]);
             }
             None => self.begun.extend(bytes),
+        }
+        // Whoever writes lines of any length must not have us keep them.
+        if self.begun.len() > LONGEST {
+            self.to.write_all(self.begun)?;
+            self.begun.clear();
         }
         Ok(bytes.len())
     }

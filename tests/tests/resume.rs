@@ -236,7 +236,10 @@ fn a_log_has_one_writer_and_is_nothing_else() {
     );
     let output = coordinator(&["exec", "--log", name, "-c", &inside, ":::", "1"]).output();
     let said = stdout(&output);
-    assert!(said.contains("another run is writing the log"), "{said}");
+    assert!(
+        said.contains("another run (process ") && said.contains("is writing the log"),
+        "{said}"
+    );
     assert_eq!(output.status.code(), Some(1));
 
     let inputs = directory.path().join("inputs");
@@ -252,4 +255,27 @@ fn a_log_has_one_writer_and_is_nothing_else() {
         complains(&output, 2, "something else than a log");
     }
     assert_eq!(fs::read_to_string(&inputs).unwrap(), "1\n2\n");
+}
+
+#[test]
+fn who_has_locked_a_log_is_said() {
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("log");
+    fs::write(&log, "").unwrap();
+    // Whoever may read a file may lock it.
+    let reader = fs::File::open(&log).unwrap();
+    rustix::fs::flock(&reader, rustix::fs::FlockOperation::LockShared).unwrap();
+    let words = [
+        "exec",
+        "--log",
+        log.to_str().unwrap(),
+        "--",
+        "true",
+        ":::",
+        "1",
+    ];
+    let said = format!("process {} (`", std::process::id());
+    complains(&coordinator(&words).output(), 2, &said);
+    drop(reader);
+    assert!(coordinator(&words).output().status.success());
 }

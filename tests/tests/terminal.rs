@@ -200,3 +200,19 @@ fn what_others_wrote_does_nothing_to_a_terminal() {
         }
     }
 }
+
+#[test]
+fn a_report_that_nobody_named_replaces_a_report_and_nothing_else() {
+    let line = r#"cd "$TMPDIR"; "$C" exec --log log -- true ::: 1; echo mine > other; echo mine > log.html
+        "$C" report log || echo first $?
+        rm log.html; ln -s other log.html; "$C" report log || echo second $?
+        cat other; rm log.html; "$C" report log && "$C" report log && grep -c '<html' log.html
+        "$C" report --trace log && "$C" report --trace log; echo the end"#;
+    let (_, lines, raw) = run(100, line, &["the end"]);
+    assert!(raw.contains("no report: choose a name with -o"), "{raw}");
+    for part in ["first 3", "second 3", "mine", "1", "the end"] {
+        assert!(lines.iter().any(|line| line == part), "{part}: {lines:?}");
+    }
+    assert_eq!(raw.matches("wrote log.html").count(), 2, "{raw}");
+    assert_eq!(raw.matches("wrote log.trace.json").count(), 2, "{raw}");
+}

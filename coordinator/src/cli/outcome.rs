@@ -14,6 +14,8 @@ use super::work::Work;
 
 /// The version of the JSON that is printed, and of the log.
 const VERSION: u32 = 1;
+/// How much of what a call has printed stands in an object, in bytes.
+pub(super) const PRINTED: u64 = 16 << 20;
 /// How much of an input a message shows, in characters.
 const SHOWN: usize = 60;
 
@@ -124,8 +126,13 @@ impl Outcome {
             }
             _ => {}
         }
-        put(&mut object, "stdout", &self.stdout.read()?);
-        put(&mut object, "stderr", &self.stderr.read()?);
+        for (name, captured) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            put(&mut object, name, &captured.read_first(PRINTED)?);
+            if captured.len() > PRINTED {
+                let left_out = captured.len() - PRINTED;
+                object.insert(format!("{name}_cut"), left_out.into());
+            }
+        }
         object.insert("error".into(), json!(self.error));
         Ok(Value::Object(object))
     }

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::args::Options;
 use super::check_stdout;
 use super::feed::Feed;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, PRINTED};
 use super::progress::Progress;
 use super::status::Status;
 use super::terminal::visible;
@@ -106,6 +106,11 @@ impl Write for Out {
         }
     }
 }
+
+/// How much is written to stderr at once.
+const PIECE: usize = 64 << 10;
+/// A line that is longer is not kept until it is whole.
+const LONGEST: usize = 1 << 20;
 
 /// Prints outcomes.
 pub(super) struct Printer {
@@ -314,17 +319,18 @@ impl Printer {
         if stderr.len() > streamed.stderr {
             // What it says on both streams is shown in this order on a terminal.
             self.stdout.flush()?;
-            let mut error = Vec::new();
             // The bar would wipe out part of a line.
             let whole_lines = whole_lines || (part == Part::SoFar && Progress::is_shown());
-            let mut lines = Lines::new(&mut error, tag, whole_lines);
-            stderr.copy_from(streamed.stderr, &mut lines)?;
-            streamed.stderr += lines.passed;
-            if is_all && !lines.at_start {
-                error.push(b'\n');
-            }
-            // If stderr is gone there is no one left to tell.
-            let _ = Progress::aside(|| io::stderr().write_all(&error));
+            streamed.stderr += Progress::aside(|| {
+                let mut error = BufWriter::with_capacity(PIECE, Deaf(io::stderr()));
+                let mut lines = Lines::new(&mut error, tag, whole_lines);
+                stderr.copy_from(streamed.stderr, &mut lines)?;
+                let (passed, at_start) = (lines.passed, lines.at_start);
+                if is_all && !at_start {
+                    error.write_all(b"\n")?;
+                }
+                error.flush().map(|()| passed)
+            })?;
         }
         Ok(())
     }
@@ -333,7 +339,8 @@ impl Printer {
     pub(super) fn stray(&mut self, stray: &Stray) -> io::Result<()> {
         if self.json {
             let text = |captured: &Captured| -> io::Result<String> {
-                Ok(String::from_utf8_lossy(&captured.read()?).into_owned())
+                let said = captured.read_first(PRINTED)?;
+                Ok(String::from_utf8_lossy(&said).into_owned())
             };
             let source = match stray.source {
                 StraySource::Initializer => "initializer",
@@ -363,6 +370,21 @@ impl Printer {
 fn write_tag(to: &mut impl Write, tag: &[u8]) -> io::Result<()> {
     to.write_all(tag)?;
     to.write_all(b"\t")
+}
+
+/// A stream that may be gone: then there is no one left to tell.
+struct Deaf<W>(W);
+
+impl<W: Write> Write for Deaf<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
 }
 
 /// How much of what a call has written is printed.
@@ -429,6 +451,11 @@ impl<W: Write> Write for Lines<'_, W> {
                 begun.extend(&bytes[last + 1..]);
             }
             None => begun.extend(bytes),
+        }
+        // Whoever writes lines of any length must not have us keep them.
+        if begun.len() > LONGEST {
+            self.pass(&begun)?;
+            begun.clear();
         }
         self.begun = Some(begun);
         Ok(bytes.len())

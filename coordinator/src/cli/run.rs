@@ -36,6 +36,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a process may take for its first answer before that is worth a line.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// Within so many bytes stands what a worker says last.
+const LAST_WORDS: u64 = 64 << 10;
+
 /// How much space there has to be for temporary files, in bytes.
 const LEAST_SPACE: u64 = 16 << 10;
 
@@ -276,7 +279,10 @@ impl Run<'_> {
     /// Prints what workers have printed outside of calls.
     fn take_strays(&mut self) -> io::Result<()> {
         for stray in self.pool.take_strays() {
-            let said = String::from_utf8_lossy(&stray.stderr.read()?).into_owned();
+            let mut said = Vec::new();
+            let skipped = stray.stderr.len().saturating_sub(LAST_WORDS);
+            stray.stderr.copy_from(skipped, &mut said)?;
+            let said = String::from_utf8_lossy(&said);
             let suspect = self.suspects.note_end(stray.worker, &said);
             self.suspect(&suspect)?;
             self.printer.stray(&stray)?;

@@ -9,9 +9,12 @@ mod timeline;
 mod trace;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::args::Report;
 use super::{Exit, Trouble, cannot_write, check_stdout, complain, terminal};
@@ -57,8 +60,11 @@ pub(super) fn run(args: &Report) -> Result<Exit, Trouble> {
             "{log} is the log itself, and would be overwritten"
         )));
     }
-    File::create(&path)
-        .and_then(|file| buffered(file, fill))
+    let file = match &args.output {
+        Some(_) => File::create(&path),
+        None => unasked(&path),
+    };
+    file.and_then(|file| buffered(file, fill))
         .map_err(|error| Trouble::Pool(format!("{} can't be written: {error}", path.display())))?;
     if args.output.is_none() {
         complain(&format_args!("wrote {}", path.display()));
@@ -80,6 +86,34 @@ fn destination(args: &Report) -> Option<PathBuf> {
         None if io::stdout().is_terminal() => Some(beside(&args.log, args.trace)),
         None => None,
     }
+}
+
+/// Opens a file that nobody has named: it replaces an older report, and nothing else.
+fn unasked(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // What the name stands for is somebody else's, if it is a link.
+    let no_link = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.custom_flags(no_link.bits().cast_signed());
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let mut beginning = Vec::new();
+    let longest = page::BEGINNING.len().max(trace::BEGINNING.len());
+    (&mut file)
+        .take(longest as u64)
+        .read_to_end(&mut beginning)?;
+    let begins = |with: &str| beginning.starts_with(with.as_bytes());
+    if !(beginning.is_empty() || begins(page::BEGINNING) || begins(trace::BEGINNING)) {
+        return Err(io::Error::other(
+            "it is there already, and no report: choose a name with -o",
+        ));
+    }
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
 }
 
 fn beside(log: &Path, trace: bool) -> PathBuf {

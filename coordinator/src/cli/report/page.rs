@@ -13,14 +13,17 @@ const SCRIPT: [&str; 3] = [
     include_str!("charts.js"),
 ];
 
+/// How a page begins, and hardly anything else.
+pub(super) const BEGINNING: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+    <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
+    script-src 'unsafe-inline'; img-src data:\">";
+
 /// Writes the page. What the log says is escaped, and the page may load nothing and send nothing,
 /// should an escape be missing.
 pub(super) fn write(out: &mut dyn Write, title: &str, timeline: &Timeline) -> io::Result<()> {
     writeln!(
         out,
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
-         style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">\n\
+        "{BEGINNING}\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<link rel=\"icon\" href=\"data:,\">\n\
          <title>{} – coordinator report</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>",

@@ -8,9 +8,12 @@ use super::text;
 use super::timeline::Timeline;
 use crate::cli::status::Status;
 
+/// How a trace begins.
+pub(super) const BEGINNING: &str = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[";
+
 /// Writes one event for each attempt: a process for each run, and in it a thread for each worker.
 pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
-    write!(out, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
+    out.write_all(BEGINNING.as_bytes())?;
     let mut separator = "\n";
     let mut event = |event: serde_json::Value| {
         let wrote = write!(out, "{separator}{event}");
