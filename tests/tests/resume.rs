@@ -279,3 +279,34 @@ fn who_has_locked_a_log_is_said() {
     drop(reader);
     assert!(coordinator(&words).output().status.success());
 }
+
+#[test]
+fn a_log_that_was_cut_anywhere_is_taken_up_again() {
+    let directory = TempDir::new().unwrap();
+    let (log, ran) = (directory.path().join("log"), directory.path().join("ran"));
+    let script = format!("echo $1 >> {}", ran.display());
+    let resume = |inputs: &[&str]| {
+        let words = ["exec", "-j1", "--resume", "--log", log.to_str().unwrap()];
+        let words = [&words[..], &["-c", script.as_str(), ":::"], inputs].concat();
+        let output = coordinator(&words).output();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let done = fs::read_to_string(&ran).unwrap_or_default();
+        let _ = fs::remove_file(&ran);
+        done
+    };
+    assert_eq!(resume(&["a", "b"]), "a\nb\n");
+    let whole = fs::read(&log).unwrap();
+    let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    for cut in first..=whole.len() {
+        fs::write(&log, &whole[..cut]).unwrap();
+        // The line is whole without its newline, too.
+        let rest = if cut >= whole.len() - 1 { "" } else { "b\n" };
+        assert_eq!(resume(&["a", "b"]), rest, "cut at {cut} of {}", whole.len());
+        assert_eq!(
+            resume(&["a", "b", "c"]),
+            "c\n",
+            "cut at {cut} of {}",
+            whole.len()
+        );
+    }
+}

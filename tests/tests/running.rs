@@ -130,13 +130,18 @@ fn ctrl_c_finishes_the_commands_that_run() {
     let waiting = start(&["-j1"], "");
     waiting.pids(1);
     waiting.signal(Signal::INT);
-    fs::write(waiting.file("go"), "").unwrap();
     let ran = waiting.file("pids2");
+    let go = waiting.file("go");
     let Waiting {
         run,
-        child,
+        mut child,
         directory: _directory,
     } = waiting;
+    // Until it has heard of the signal, the next command may start.
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = said.next().unwrap().unwrap();
+    assert!(line.contains("finishing 1 running"), "{line}");
+    fs::write(go, "").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(
         (output.status.code(), stdout(&output)),
