@@ -379,8 +379,10 @@ impl Seat {
         }
         // From here on its box says how it ended. One that was started by hand may still live; it is not
         // to start anything more.
-        self.worker.black_box.lower(0);
-        let started = self.worker.black_box.progress().started;
+        let (started, convicted) = shared.act(|state| {
+            let (jobs, sight) = state.jobs_and_sight();
+            (jobs.gone(&running, &sight), jobs.why_killed(&running))
+        });
         // What a worker says that makes no sense, it says in the call that it is running.
         let rubbish = matches!(error, LinkError::Malformed(_));
         let started = if rubbish { started.max(1) } else { started };
@@ -388,6 +390,7 @@ impl Seat {
         shared.act(|state| state.collect(self.slot, now));
         let refused = self.worker.process.as_deref();
         let refused = refused.and_then(WorkerProcess::refused);
+        let note = note.or(convicted.map(str::to_owned));
         let note = note.or(refused.map(|why| {
             format!("its worker was killed at once, because this program may not signal it: {why}")
         }));

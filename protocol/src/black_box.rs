@@ -140,9 +140,10 @@ impl BlackBox {
     /// How far the worker has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        // This order: what is finished by now has certainly been started by then.
-        let finished = self.word(DONE).load(Ordering::Acquire);
+        // This order: what is said to be finished may be left of the batch before, as long as none of this one is
+        // started. Whoever sees that one is sees what has been said since.
         let (started, allowed) = halves(self.word(TICKET).load(Ordering::Acquire));
+        let finished = self.word(DONE).load(Ordering::Acquire);
         Progress {
             started,
             allowed,

@@ -1,8 +1,10 @@
 //! Deadlines and other ends of running calls, and taking back those that have not begun.
 
+use std::time::Duration;
+
 use super::{
-    Busy, Doom, Doomed, End, Inputs, MapId, Must, STUCK, Scheduler, Sight, Slot, SlotId, Stage,
-    Time, WORTH,
+    Busy, Doom, Doomed, End, Inputs, MapId, Must, Running, STUCK, Scheduler, Seen, Sight, Slot,
+    SlotId, Stage, Time, WORTH,
 };
 
 impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
@@ -26,13 +28,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             };
             match busy.end {
                 End::Limited { at, limit } if at <= now => {
-                    let seen = busy.note(sight.look(slot));
-                    if busy.begins_again(seen, now) {
-                        busy.next_call(seen.began);
-                    }
-                    if busy.deadline().is_some_and(|at| at <= now) {
-                        self.doom(slot, Doom::TimedOut(limit), now, sight, Must::HaveACall);
-                    }
+                    self.out_of_time(slot, limit, now, sight);
                 }
                 End::Owing { kill_at } if kill_at <= now => {
                     let doom = Doomed {
@@ -49,6 +45,22 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
                 _ => {}
             }
         }
+    }
+
+    /// What a slot's worker runs has had its time, unless it began later than one knew.
+    fn out_of_time(&mut self, slot: SlotId, limit: Duration, now: Time, sight: &impl Sight) {
+        let Some(seen) = self.look(slot, sight) else {
+            return;
+        };
+        if let Some(busy) = self.open_to(slot)
+            && busy.begins_again(seen, now)
+        {
+            busy.next_call(seen.began);
+            if busy.deadline().is_none_or(|at| at > now) {
+                return;
+            }
+        }
+        self.doom(slot, Doom::TimedOut(limit), now, sight, Must::HaveACall);
     }
 
     /// The slots whose workers may have only so much memory for what they are running.
@@ -78,8 +90,7 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         sight: &impl Sight,
         must: Must,
     ) {
-        let busy = self.slots[slot.0].busy();
-        let Some(busy) = busy.filter(|busy| busy.doomed().is_none()) else {
+        let Some(busy) = self.open_to(slot) else {
             return;
         };
         // A worker that never gets as far as the first call has to answer for that one.
@@ -87,12 +98,13 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             Must::HaveACall => busy.reported + 1,
             Must::Die | Must::BeRunning(_) => 0,
         };
-        let kept = sight.lower(slot, least);
-        self.retract(slot, kept, now);
+        self.lower(slot, least, now, sight);
+        let Some(seen) = self.look(slot, sight) else {
+            return;
+        };
         let Some(busy) = self.slots[slot.0].busy_mut() else {
             return;
         };
-        let seen = busy.note(sight.look(slot));
         let last = busy
             .limit
             .checked_sub(1)
@@ -137,12 +149,50 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         }
         for slot in self.slots_of(map) {
             // What is doomed ends as was decided, begun or not.
-            let doomed = self.slots[slot.0].busy().and_then(Busy::doomed);
-            if doomed.is_none() {
-                let kept = sight.lower(slot, 0);
-                self.retract(slot, kept, now);
-            }
+            self.lower(slot, 0, now, sight);
         }
+    }
+
+    // ---- What a worker shows ---------------------------------------------------------------
+
+    /// A slot's batch, if its worker may still be told to do something about it.
+    fn open_to(&mut self, slot: SlotId) -> Option<&mut Busy> {
+        let busy = self.slots[slot.0].busy_mut()?;
+        (!busy.is_gone && busy.doomed().is_none()).then_some(busy)
+    }
+
+    /// How far a slot's worker has come, if that is of interest. One that shows what can't be is killed.
+    fn look(&mut self, slot: SlotId, sight: &impl Sight) -> Option<Seen> {
+        let seen = self.open_to(slot)?.note(sight.look(slot));
+        if seen.is_none() {
+            self.convict(slot);
+        }
+        seen
+    }
+
+    /// A slot's worker is to start no more than `to` calls of its batch: the others wait again.
+    fn lower(&mut self, slot: SlotId, to: u32, now: Time, sight: &impl Sight) {
+        let Some(busy) = self.open_to(slot) else {
+            return;
+        };
+        match busy.keeps(to, sight.lower(slot, to)) {
+            Some(kept) => self.retract(slot, kept, now),
+            None => self.convict(slot),
+        }
+    }
+
+    /// A slot's worker lies: it is killed. What it runs is not known any more, but it has to answer for a call.
+    fn convict(&mut self, slot: SlotId) {
+        if let Some(busy) = self.slots[slot.0].busy_mut() {
+            busy.end = End::Killed { doom: Doomed::LIED };
+            self.effects.signals.push((slot, Stage::Kill));
+        }
+    }
+
+    /// Why the worker was killed, where the end of its calls does not say it.
+    pub(crate) fn why_killed(&self, running: &Running) -> Option<&'static str> {
+        let doomed = self.slots[running.slot.0].busy()?.doomed()?;
+        doomed.doom.note()
     }
 
     // ---- Taking back -----------------------------------------------------------------------
@@ -159,38 +209,40 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
     pub(super) fn take_back(&mut self, now: Time, sight: &impl Sight) -> bool {
         let mut best: Option<(u32, SlotId, u32)> = None;
         for slot in self.busy_slots() {
-            let Some(busy) = self.slots[slot.0].busy_mut() else {
+            let Some(busy) = self.open_to(slot) else {
                 continue;
             };
-            if busy.doomed().is_some() || busy.limit <= busy.reported + 1 {
+            let (limit, map, begun) = (busy.limit, busy.map, busy.since);
+            if limit <= busy.reported + 1 {
                 continue;
             }
-            let seen = busy.note(sight.look(slot));
-            let spare = busy.limit.saturating_sub(seen.started.max(1));
+            let Some(seen) = self.look(slot, sight) else {
+                continue;
+            };
+            let spare = limit.saturating_sub(seen.started.max(1));
             let since = match seen.started {
-                0 => busy.since,
-                _ => seen.began.max(busy.since),
+                0 => begun,
+                _ => seen.began.max(begun),
             };
             let stuck = now.saturating_sub(since) >= STUCK;
-            let pace = self.maps.get(&busy.map).map(|map| map.pace);
+            let pace = self.maps.get(&map).map(|map| map.pace);
             let worth = pace.is_some_and(|pace| pace.estimate(spare) >= WORTH);
             if spare > 0 && (stuck || worth) && best.is_none_or(|(most, ..)| spare > most) {
                 let keep = match stuck {
                     true => 1,
-                    false => busy.limit - spare.div_ceil(2),
+                    false => limit - spare.div_ceil(2),
                 };
                 best = Some((spare, slot, keep));
             }
         }
         if let Some((_, slot, keep)) = best {
-            let kept = sight.lower(slot, keep);
-            self.retract(slot, kept, now);
+            self.lower(slot, keep, now, sight);
         }
         !self.ready.is_empty()
     }
 
     /// A slot's worker keeps only so many calls of its batch: the others wait again.
-    pub(super) fn retract(&mut self, slot: SlotId, kept: u32, now: Time) {
+    fn retract(&mut self, slot: SlotId, kept: u32, now: Time) {
         let Some(busy) = self.slots[slot.0].busy_mut() else {
             return;
         };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Busy, Idle, Inputs, Loss, MOST_CALLS, Map, MapId, Next, RestartLimit, Running, Scheduler,
-    Sight, Slot, SlotId, Time,
+    Busy, Doomed, End, Idle, Inputs, Loss, MOST_CALLS, Map, MapId, Next, RestartLimit, Running,
+    Scheduler, Sight, Slot, SlotId, Time,
 };
 use crate::error::Why;
 
@@ -229,6 +229,24 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         }
     }
 
+    /// The worker is dead, or will not be listened to any more: it starts nothing from here on, and nobody looks at it.
+    /// Returns how many calls it has started.
+    pub(crate) fn gone(&mut self, running: &Running, sight: &impl Sight) -> u32 {
+        let Some(busy) = self.slots[running.slot.0].busy_mut() else {
+            return 0;
+        };
+        busy.is_gone = true;
+        sight.lower(running.slot, 0);
+        let seen = busy.note(sight.look(running.slot));
+        if busy.doomed().is_none() {
+            busy.end = match seen {
+                Some(_) => End::Open,
+                None => End::Killed { doom: Doomed::LIED },
+            };
+        }
+        busy.started
+    }
+
     /// The worker died, having started so many calls. The one that was running is charged, if there was
     /// one; those behind it are not.
     pub(crate) fn died(
@@ -256,9 +274,12 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
             .max(busy.started)
             .clamp(busy.reported, busy.limit);
         let index = |call: u32| busy.first + u64::from(call);
-        // A call that no worker survives reading is charged in the end, or it would go round for ever.
-        let behind = match behind == 0 && busy.limit > 0 && self.is_deadly(busy.map, busy.first) {
-            true => 1,
+        // A call that no worker survives reading is charged in the end, or it would go round for ever. So is one that makes
+        // its worker lie, as soon as it is known which one that is.
+        let lied = doomed == Some(Doomed::LIED);
+        let is_deadly = (lied || behind == busy.reported) && self.is_deadly(&busy, behind, lied);
+        let behind = match is_deadly && behind == busy.reported {
+            true => behind + 1,
             false => behind,
         };
         if behind < busy.limit && self.maps.contains_key(&busy.map) {
@@ -289,11 +310,11 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         }
     }
 
-    /// Whether workers have died several times before they had begun a batch that starts with this call.
-    pub(super) fn is_deadly(&mut self, map: MapId, first: u64) -> bool {
-        self.maps
-            .get_mut(&map)
-            .is_some_and(|map| map.is_deadly(first))
+    /// Whether the next call of a batch, which ended with its worker, has to answer for that though nobody saw it begin.
+    fn is_deadly(&mut self, busy: &Busy, next: u32, lied: bool) -> bool {
+        let left = busy.limit - next;
+        let map = self.maps.get_mut(&busy.map).filter(|_| left > 0);
+        map.is_some_and(|map| map.is_deadly(busy.first + u64::from(next), left, lied))
     }
 
     /// The worker died, or was let go, while it had nothing to do.

@@ -117,6 +117,8 @@ pub(super) enum Doom {
     Cancelled,
     /// It had nothing left to run, and did not say so.
     Silent,
+    /// Its black box contradicts what is known of it.
+    Lied,
 }
 
 impl Doom {
@@ -125,8 +127,21 @@ impl Doom {
         match self {
             Doom::TimedOut(limit) => Why::TimedOut(limit),
             Doom::OutOfMemory(limit) => Why::OutOfMemory { limit },
-            // No call ends as the latter.
-            Doom::Cancelled | Doom::Silent => Why::Cancelled,
+            // No call ends as the latter two.
+            Doom::Cancelled | Doom::Silent | Doom::Lied => Why::Cancelled,
+        }
+    }
+
+    /// What whoever finds the worker dead should know, where the call's end does not say it.
+    pub(super) fn note(self) -> Option<&'static str> {
+        match self {
+            Doom::TimedOut(_) | Doom::OutOfMemory(_) | Doom::Cancelled => None,
+            Doom::Silent => {
+                Some("it was killed because it had nothing left to run and did not say so")
+            }
+            Doom::Lied => Some(
+                "it was killed because what it wrote into the memory that it shares with its coordinator makes no sense",
+            ),
         }
     }
 }
@@ -174,6 +189,8 @@ pub(super) struct Busy {
     believed: (u32, Time),
     pub(super) limits: Limits,
     pub(super) end: End,
+    /// Its worker is dead or not listened to any more. What its box says then is not news.
+    pub(super) is_gone: bool,
 }
 
 /// What is to become of the running call.
@@ -198,6 +215,14 @@ pub(super) struct Doomed {
     pub(super) call: Option<u32>,
 }
 
+impl Doomed {
+    /// What a worker is for a lie: nobody knows which call it runs.
+    pub(super) const LIED: Self = Doomed {
+        doom: Doom::Lied,
+        call: None,
+    };
+}
+
 impl Busy {
     /// A batch that is about to be sent.
     pub(super) fn new<J, I>(map: MapId, batch: &Batch<J, I>, now: Time, limits: Limits) -> Self {
@@ -216,6 +241,7 @@ impl Busy {
             believed: (0, now),
             limits,
             end: End::Open,
+            is_gone: false,
         };
         busy.next_call(now);
         busy
@@ -235,10 +261,20 @@ impl Busy {
         }
     }
 
-    /// Keeps in mind how far the worker has come.
-    pub(super) fn note(&mut self, seen: Seen) -> Seen {
-        self.started = self.started.max(seen.started.min(self.limit));
-        seen
+    /// Keeps in mind how far the worker has come. `None` if that can't be: a worker counts only upwards, and no
+    /// further than it may.
+    pub(super) fn note(&mut self, seen: Seen) -> Option<Seen> {
+        let is_possible = (self.started..=self.limit).contains(&seen.started);
+        let seen = Some(seen).filter(|seen| is_possible && seen.finished <= seen.started)?;
+        self.started = seen.started;
+        Some(seen)
+    }
+
+    /// The worker was allowed no more than `to` calls, and keeps so many. `None` if that can't be: it keeps what it has
+    /// started, and no more than it could have.
+    pub(super) fn keeps(&mut self, to: u32, kept: u32) -> Option<u32> {
+        let least = to.max(self.started).min(self.limit);
+        (least..=self.limit).contains(&kept).then_some(kept)
     }
 
     /// Whether the running call began later than one knows, by its worker's word: it is another one by now, or what

@@ -101,8 +101,10 @@ pub(crate) struct Ended<T> {
     pub(crate) again: bool,
 }
 
-/// How often a batch may come back unbegun, because its worker died, before its first call is charged.
+/// How often a call that went alone may come back unbegun, because its worker died, before it is charged.
 const UNBEGUN: u32 = 2;
+/// By how much smaller the batches are in which calls go that came back in that way.
+const SMALLER: u32 = 8;
 /// How many bytes of inputs go into a batch, unless a single call has more.
 const MOST_BYTES: usize = 256 << 10;
 /// How much of a full window is free before more calls are let in: one part of so many.
@@ -165,6 +167,17 @@ enum Completed<T> {
     Attempt(u64, Ended<T>),
 }
 
+/// A batch that came back unbegun, because its worker died.
+#[derive(Debug, Default)]
+struct Unbegun {
+    /// The first call behind it.
+    end: u64,
+    /// How many of its calls may go together from here on.
+    most: u32,
+    /// How often that was when its first call went alone.
+    alone: u32,
+}
+
 /// Where a map has been cut off.
 #[derive(Debug)]
 struct Cut {
@@ -206,8 +219,8 @@ pub(super) struct Map<J, I, T> {
     bytes: usize,
     /// Ended and not taken, as they ended: only for [`Order::Completion`].
     completed: VecDeque<Completed<T>>,
-    /// How often workers have died before they had begun a batch, by its first call.
-    unbegun: BTreeMap<u64, u32>,
+    /// Calls that came back unbegun, by the first of each batch.
+    unbegun: BTreeMap<u64, Unbegun>,
     sealed: bool,
     cut: Option<Cut>,
     pub(super) detached: bool,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Completed, Ended, Failures, Fate, Limits, MOST_BYTES, Map, Order, Settled, Stretch, UNBEGUN,
-    delay, may_retry,
+    Completed, Ended, Failures, Fate, Limits, MOST_BYTES, Map, Order, SMALLER, Settled, Stretch,
+    UNBEGUN, Unbegun, delay, may_retry,
 };
 use crate::error::Why;
 use crate::scheduler::{Batch, Inputs, Part, Time};
@@ -27,6 +27,7 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
             Failures::Any | Failures::First => most,
         };
         let sharing = slots.min(self.slot_limit());
+        let most = most.min(self.most_together(first));
         let size = self.pace.size(self.ready_calls, sharing).min(most).max(1);
         let mut room = MOST_BYTES;
         while batch.count < size {
@@ -97,12 +98,35 @@ impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
         })
     }
 
-    /// Another worker died before it had begun a batch that starts with this call: whether that is the
-    /// call's doing by now.
-    pub(in crate::scheduler) fn is_deadly(&mut self, first: u64) -> bool {
-        let times = self.unbegun.entry(first).or_default();
-        *times += 1;
-        *times > UNBEGUN
+    /// A worker died, or lied, and ran none of so many calls from `first` on as far as one knows: whether that is the first
+    /// one's doing. It is, if that call was alone each time, or once if its worker lied. Before that it and its neighbours
+    /// go in ever smaller batches, because the worker may have come to any of them.
+    pub(in crate::scheduler) fn is_deadly(&mut self, first: u64, count: u32, lied: bool) -> bool {
+        let end = first + u64::from(count);
+        let end = self
+            .suspicion(first)
+            .map_or(end, |around| around.end.max(end));
+        let unbegun = self.unbegun.entry(first).or_default();
+        unbegun.end = end;
+        unbegun.most = (count / SMALLER).max(1);
+        unbegun.alone += u32::from(count == 1);
+        unbegun.alone > UNBEGUN || (lied && unbegun.alone > 0)
+    }
+
+    /// The last such batch that had a call in it.
+    fn suspicion(&self, index: u64) -> Option<&Unbegun> {
+        let (_, last) = self.unbegun.range(..=index).next_back()?;
+        (last.end > index).then_some(last)
+    }
+
+    /// How many calls from `first` on may go together.
+    fn most_together(&self, first: u64) -> u32 {
+        if let Some(suspicion) = self.suspicion(first) {
+            return suspicion.most;
+        }
+        let next = self.unbegun.range(first..).next();
+        let before = next.map_or(u64::MAX, |(suspected, _)| suspected - first);
+        u32::try_from(before).unwrap_or(u32::MAX).max(1)
     }
 
     /// A slot has done with its batch.

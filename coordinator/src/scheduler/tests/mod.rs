@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod batches;
+mod liars;
 mod world;
 
 use std::cell::RefCell;
@@ -38,6 +39,16 @@ fn one(number: u64) -> Numbers {
 #[derive(Debug, Default)]
 struct Workers(RefCell<BTreeMap<usize, (Seen, u32)>>);
 
+/// What a worker claims: how far it has come, and how far it may go.
+#[derive(Debug, Clone, Copy)]
+struct Lie {
+    started: u32,
+    finished: u32,
+    /// In milliseconds.
+    began: u64,
+    allowed: u32,
+}
+
 impl Workers {
     /// A batch of so many calls is sent to a slot.
     fn open(&self, slot: usize, calls: u32) {
@@ -59,6 +70,18 @@ impl Workers {
             seen.began = now;
         }
         may
+    }
+
+    /// It writes what it likes.
+    fn lie(&self, slot: usize, lie: Lie) {
+        let seen = Seen {
+            started: lie.started,
+            finished: lie.finished.min(lie.started),
+            began: millis(lie.began),
+        };
+        if let Some(box_of) = self.0.borrow_mut().get_mut(&slot) {
+            *box_of = (seen, lie.allowed);
+        }
     }
 
     /// It finishes it.
