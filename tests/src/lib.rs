@@ -5,6 +5,7 @@ pub mod builds;
 pub mod ends;
 pub mod foreign;
 pub mod hogs;
+pub mod hostile;
 pub mod large;
 pub mod processes;
 pub mod run;
