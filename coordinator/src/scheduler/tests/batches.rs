@@ -141,9 +141,9 @@ fn one_limited_call() -> (Jobs, Workers, MapId, Running) {
 fn a_worker_that_keeps_setting_its_clock_back_does_not_evade_the_limit() {
     // The same call for ever: so long it may, because it may be resolving a backtrace. As if it went back and forth, or
     // as if there were calls that there are not: that is a lie, and seen when one looks.
-    let long = slot::SET_BACK;
-    let lies: [(fn(u32) -> u32, Duration); 3] = [
-        (|_| 1, long),
+    type Claim = fn(u32) -> u32;
+    let lies: [(Claim, Duration); 3] = [
+        (|_| 1, slot::SET_BACK),
         (|step| 1 + step % 2, millis(0)),
         (|_| u32::MAX, millis(0)),
     ];

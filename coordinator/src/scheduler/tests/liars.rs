@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{GRACE, Jobs, Lie, Numbers, Workers, jobs, limits, millis, spec};
+use super::{GRACE, Jobs, Lie, Numbers, Workers, jobs, limits, spec};
 
 const SLOTS: usize = 3;
 const LIAR: usize = 0;
