@@ -1,8 +1,11 @@
 //! A condition to wait for, which costs nothing to signal while nobody waits.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+// std's, or those of the model that tries all orders: see `model.rs`.
+use super::sync::{AtomicUsize, Condvar, MutexGuard};
 
 /// A [`Condvar`] that knows whether anybody waits: std's asks the kernel each time, and a single call
 /// signals half a dozen times.

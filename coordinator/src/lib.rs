@@ -29,6 +29,8 @@ mod courier;
 mod data;
 mod error;
 mod launch;
+#[cfg(test)]
+mod model;
 mod os;
 mod output;
 mod pool;
@@ -43,6 +45,11 @@ mod socket;
 mod start;
 mod stray;
 mod supervisor;
+/// What [`condition`] is made of.
+mod sync {
+    pub(crate) use std::sync::atomic::AtomicUsize;
+    pub(crate) use std::sync::{Condvar, MutexGuard};
+}
 mod talk;
 mod turn;
 

@@ -1,0 +1,186 @@
+//! The steps of the record in every order in which two processors may take and see them, by `loom`. What a worker has done
+//! when it dies is what it has done at some step of these: whoever looks at any of them sees what is left of a dead worker.
+
+use std::sync::atomic::Ordering;
+
+use loom::sync::atomic::{AtomicBool, AtomicU64, fence};
+use loom::sync::{Arc, Notify};
+use loom::thread;
+
+use super::Found;
+use super::record::{ENTRIES, Memory, Record};
+
+/// Memory of a model: two calls, and a word of output for each.
+#[derive(Debug)]
+struct Modelled;
+
+impl Memory for Modelled {
+    type Word = AtomicU64;
+    const CALLS: usize = 2;
+
+    fn load(word: &AtomicU64, order: Ordering) -> u64 {
+        word.load(order)
+    }
+
+    fn store(word: &AtomicU64, value: u64, order: Ordering) {
+        word.store(value, order);
+    }
+
+    fn exchange(word: &AtomicU64, from: u64, to: u64) -> Result<u64, u64> {
+        word.compare_exchange_weak(from, to, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    fn fence(order: Ordering) {
+        fence(order);
+    }
+
+    fn copy(words: &[AtomicU64], len: usize, into: &mut Vec<u8>) {
+        let bytes = words
+            .iter()
+            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+        into.extend(bytes.take(len));
+    }
+}
+
+/// What worker and coordinator share.
+struct Shared {
+    words: Vec<AtomicU64>,
+    /// Whether a call's output has been written down, by the model's own book.
+    written: [AtomicBool; 2],
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        Arc::new(Shared {
+            words: (0..ENTRIES + 4).map(|_| AtomicU64::new(0)).collect(),
+            written: [AtomicBool::new(false), AtomicBool::new(false)],
+        })
+    }
+
+    fn record(&self) -> Record<'_, Modelled> {
+        Record(&self.words)
+    }
+}
+
+/// A message between the two. loom's notifications may come once without a cause.
+struct Message(Notify, AtomicBool);
+
+impl Message {
+    fn new() -> Arc<Self> {
+        Arc::new(Message(Notify::new(), AtomicBool::new(false)))
+    }
+
+    fn send(&self) {
+        self.1.store(true, Ordering::Release);
+        self.0.notify();
+    }
+
+    fn receive(&self) {
+        while !self.1.load(Ordering::Acquire) {
+            self.0.wait();
+        }
+    }
+}
+
+/// Tries all orders, but for those with more switches in between than find anything new.
+fn model(play: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(play);
+}
+
+/// What the outputs of the calls are.
+fn output(batch: u8, call: usize) -> [u8; 2] {
+    [batch, call as u8]
+}
+
+/// What was found is right, whenever it was.
+fn check(found: &Found, batch: u8, from: usize) {
+    for (nth, output_found) in found.outputs.chunks(2).enumerate() {
+        assert_eq!(output_found, output(batch, from + nth));
+    }
+    assert_eq!(found.outputs.len(), 2 * found.lens.len());
+}
+
+#[test]
+fn a_call_is_run_or_taken_back_never_both() {
+    model(|| {
+        let shared = Shared::new();
+        shared.record().open(2);
+        let worker = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || (0..2).filter(|_| shared.record().start()).count()
+        });
+        let kept = shared.record().lower(1);
+        // Once more, as when the call that runs is being stopped meanwhile.
+        let later = shared.record().lower(0);
+        let run = worker.join().unwrap_or_default();
+        assert!(later <= kept && kept >= 1 && run as u32 == later);
+        assert_eq!(shared.record().progress().started, later);
+    });
+}
+
+#[test]
+fn what_is_found_at_any_moment_is_right_and_charged_to_the_one_that_ran() {
+    model(|| {
+        let shared = Shared::new();
+        shared.record().open(2);
+        let worker = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let mut recorder = shared.record().recorder();
+                for call in 0..2 {
+                    if shared.record().start() {
+                        shared.written[call].store(true, Ordering::Relaxed);
+                        assert!(recorder.finish(&output(1, call), 1));
+                        if call == 0 {
+                            // It has been said over the link: the box need not keep it.
+                            recorder.sent(1);
+                        }
+                    }
+                }
+            }
+        });
+        let progress = shared.record().progress();
+        assert!(progress.finished <= progress.started && progress.started <= 2);
+        for call in 0..progress.finished as usize {
+            assert!(shared.written[call].load(Ordering::Relaxed));
+        }
+        check(&shared.record().finished(0), 1, 0);
+        check(&shared.record().finished(1), 1, 1);
+        worker.join().unwrap_or_default();
+    });
+}
+
+/// A worker notes that it has sent a batch's last outputs when the next batch may be there already.
+#[test]
+fn what_is_left_of_a_batch_is_never_taken_for_the_next() {
+    model(|| {
+        let shared = Shared::new();
+        let (said, given) = (Message::new(), Message::new());
+        shared.record().open(1);
+        let worker = thread::spawn({
+            let (shared, said, given) =
+                (Arc::clone(&shared), Arc::clone(&said), Arc::clone(&given));
+            move || {
+                let mut recorder = shared.record().recorder();
+                assert!(shared.record().start() && recorder.finish(&output(1, 0), 1));
+                said.send();
+                recorder.sent(1);
+                given.receive();
+                let mut recorder = shared.record().recorder();
+                assert!(shared.record().start());
+                shared.written[0].store(true, Ordering::Relaxed);
+                assert!(recorder.finish(&output(2, 0), 1));
+            }
+        });
+        said.receive();
+        shared.record().open(1);
+        given.send();
+        check(&shared.record().finished(0), 2, 0);
+        if shared.record().progress().finished == 1 {
+            assert!(shared.written[0].load(Ordering::Relaxed));
+        }
+        worker.join().unwrap_or_default();
+    });
+}

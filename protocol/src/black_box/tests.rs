@@ -1,0 +1,165 @@
+//! The box as a whole, in real memory; `model` has its steps by themselves, in every order.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::sync::atomic::AtomicBool;
+
+use super::record::{DONE, SENT, word};
+use super::*;
+
+fn new() -> BlackBox {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(SIZE as u64).unwrap();
+    BlackBox::map(&file).unwrap()
+}
+
+#[test]
+fn what_was_not_started_can_be_taken_back() {
+    let shared = new();
+    shared.open(5);
+    assert!(shared.start(1) && shared.start(2));
+    assert_eq!(shared.lower(0), 2);
+    assert!(!shared.start(3));
+    let progress = shared.progress();
+    assert_eq!((progress.started, progress.allowed), (2, 2));
+    // It is never raised.
+    assert_eq!(shared.lower(9), 2);
+}
+
+#[test]
+fn tickets_are_exact_whoever_is_faster() {
+    let shared = new();
+    for _ in 0..200 {
+        shared.open(1000);
+        let (taken, left) = std::thread::scope(|scope| {
+            let worker = scope.spawn(|| (0..2000).filter(|_| shared.start(0)).count());
+            let lowered = (0..10).rev().map(|to| shared.lower(to * 100));
+            let left = lowered.fold(0, |_, left| left);
+            (worker.join().unwrap(), left)
+        });
+        assert_eq!(taken, left as usize);
+    }
+}
+
+#[test]
+fn what_was_finished_and_not_sent_is_found() {
+    let shared = new();
+    shared.open(10);
+    let mut recorder = shared.recorder();
+    let outputs: [&[u8]; 4] = [b"", b"1", b"12345678", b"1234567890"];
+    for (number, output) in outputs.iter().enumerate() {
+        assert!(shared.start(0) && recorder.finish(output, number as u32));
+    }
+    let found = shared.finished(1);
+    assert_eq!(found.outputs, b"1123456781234567890");
+    assert_eq!((found.lens, found.nanos), (vec![1, 8, 10], vec![1, 2, 3]));
+    recorder.sent(4);
+    assert_eq!(shared.finished(4), Found::default());
+    assert!(shared.start(0) && recorder.finish(b"x", 7));
+    assert_eq!(shared.finished(4).outputs, b"x");
+    // What has been sent already is none of the box's business.
+    assert_eq!(shared.finished(5), Found::default());
+    assert_eq!(shared.finished(3), Found::default());
+    let progress = shared.progress();
+    assert_eq!((progress.started, progress.finished), (5, 5));
+}
+
+#[test]
+fn what_is_found_while_it_is_written_is_right_or_nothing() {
+    let shared = new();
+    shared.open(u32::MAX);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut recorder = shared.recorder();
+            let calls = (0..u32::MAX).take_while(|_| !stop.load(Ordering::Relaxed));
+            for call in calls {
+                assert!(shared.start(0));
+                let output = [&call.to_le_bytes()[..], &[7; 8]].concat();
+                let _ = recorder.finish(&output[..4 + call as usize % 9], call);
+                if call % 5 > 2 {
+                    recorder.sent(call + 1);
+                }
+            }
+        });
+        // Also if what is found is wrong.
+        let _stop = Stop(&stop);
+        let mut times = 0;
+        while times < 10_000 {
+            let from = shared.progress().finished.saturating_sub(2);
+            let found = shared.finished(from);
+            times += u32::from(!found.lens.is_empty());
+            let mut rest = &*found.outputs;
+            for (call, (len, nanos)) in (from..).zip(found.lens.iter().zip(&found.nanos)) {
+                let (output, behind) = rest.split_at(*len as usize);
+                rest = behind;
+                assert_eq!((*len, *nanos), (4 + call % 9, call));
+                assert_eq!(output[..4], call.to_le_bytes());
+                assert!(output[4..].iter().all(|byte| *byte == 7));
+            }
+            assert!(rest.is_empty());
+        }
+    });
+}
+
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_full_box_says_so() {
+    let shared = new();
+    shared.open(3);
+    let mut recorder = shared.recorder();
+    assert!(shared.start(1));
+    assert!(!recorder.finish(&vec![0; OUTPUT_WORDS * 8 + 1], 0));
+    assert!(recorder.finish(&vec![7; OUTPUT_WORDS * 8], 0));
+    assert!(!recorder.finish(b"1", 0));
+    assert_eq!(shared.finished(0).outputs.len(), OUTPUT_WORDS * 8);
+    recorder.sent(1);
+    for _ in 0..CALLS {
+        assert!(recorder.finish(b"", 0));
+    }
+    assert!(!recorder.finish(b"", 0));
+}
+
+/// The worker has sent its last reply, and writes down that it has when the next batch is there already.
+#[test]
+fn what_is_left_of_a_batch_is_never_taken_for_the_next_one() {
+    let shared = new();
+    shared.open(2);
+    let mut recorder = shared.recorder();
+    assert!(shared.start(1) && recorder.finish(b"old", 1));
+    assert!(shared.start(2) && recorder.finish(b"old", 1));
+    shared.open(2);
+    // Between the two steps of a recorder's beginning.
+    shared.word(SENT).store(word(9, 0), Ordering::Relaxed);
+    shared.word(DONE).store(2, Ordering::Release);
+    assert!(shared.finished(0).lens.is_empty());
+    let mut recorder = shared.recorder();
+    assert!(shared.start(3) && recorder.finish(b"new", 1));
+    assert_eq!(shared.finished(0).outputs, b"new");
+}
+
+#[test]
+fn nonsense_is_read_as_nothing_worse() {
+    let shared = new();
+    for seed in 0..200_u64 {
+        for (index, word) in shared.words().iter().enumerate().take(OUTPUTS) {
+            let noise = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ index as u64);
+            word.store(
+                if seed % 2 == 0 { noise } else { noise % 32 },
+                Ordering::Relaxed,
+            );
+        }
+        let progress = shared.progress();
+        assert!(progress.finished <= progress.started);
+        let found = shared.finished((seed % 8) as u32);
+        assert_eq!(found.lens.len(), found.nanos.len());
+        let total: usize = found.lens.iter().map(|len| *len as usize).sum();
+        assert_eq!(found.outputs.len(), total);
+    }
+}
