@@ -6,6 +6,7 @@ mod sync {
     pub(crate) use loom::sync::{Condvar, MutexGuard};
 }
 
+#[expect(clippy::duplicate_mod, reason = "the same steps, of other parts")]
 #[path = "condition.rs"]
 mod condition;
 

@@ -419,6 +419,29 @@ impl Shared {
         }
     }
 
+    /// A thread of the pool has panicked, that of a slot or the supervisor's. Whoever waits for its calls would wait for
+    /// ever, so the pool ends.
+    pub(crate) fn is_broken(&self, slot: Option<SlotId>) {
+        let now = self.now();
+        self.act(|state| {
+            let why = "a thread of the pool panicked, which is a bug: what it said is on stderr";
+            state
+                .failure
+                .get_or_insert_with(|| PoolError::System(why.to_owned()));
+            if let Some(slot) = slot {
+                let by = By {
+                    slot,
+                    pid: state.posts[slot.0].pid.unwrap_or(0),
+                };
+                let trace = Trace::one(by, Duration::ZERO, Printed::default(), Payload::default());
+                let (jobs, sight) = state.jobs_and_sight();
+                jobs.abandon(slot, trace, now, &sight);
+            }
+            let (jobs, sight) = state.jobs_and_sight();
+            jobs.terminate(now, why, &sight);
+        });
+    }
+
     pub(crate) fn wake_supervisor(&self) {
         self.wake.ring();
     }

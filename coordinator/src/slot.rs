@@ -61,6 +61,9 @@ struct Leaving<'s> {
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.is_broken(Some(self.slot));
+        }
         let mut state = self.shared.state();
         state.posts[self.slot.0] = Post::default();
         state.slots_left -= 1;

@@ -16,6 +16,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs until all slots have ended.
 pub(crate) fn run(shared: &Shared) {
+    let _watched = Watched(shared);
     // When it last looked at the deadlines, by the one clock that says whether they have passed: a stop
     // at any point of this loop is seen as a long time between two looks.
     let mut looked = shared.now();
@@ -63,6 +64,17 @@ pub(crate) fn run(shared: &Shared) {
         if overslept > TICK {
             // Not under the lock: the logger is the host's, and may use the pool.
             log::debug!("{overslept:.1?} that this program was stopped for do not count");
+        }
+    }
+}
+
+/// Ends the pool if the supervisor does not end as it should: without it no deadline passes.
+struct Watched<'s>(&'s Shared);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.is_broken(None);
         }
     }
 }

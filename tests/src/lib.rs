@@ -108,6 +108,16 @@ pub fn script(directory: &Path, text: &str) -> PathBuf {
     path
 }
 
+/// A test can't be run here, for want of something that CI has.
+///
+/// # Panics
+///
+/// In CI.
+pub fn skipped(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    eprintln!("skipped: {why}");
+}
+
 /// Waits until something is true.
 ///
 /// # Panics

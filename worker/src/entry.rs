@@ -196,9 +196,18 @@ fn work(name: &OsStr) -> Result<i32, String> {
             std::process::abort();
         }
         // The coordinator is gone, and with it whoever would want to hear of it.
-        Err(LinkError::Closed | LinkError::Broken(_)) => Ok(0),
+        Err(LinkError::Closed) => Ok(0),
+        Err(LinkError::Broken(error)) if is_hung_up(&error) => Ok(0),
         served => served.map_err(|error| error.to_string()),
     }
+}
+
+/// Whether that is what one is told when the other side has closed the link.
+fn is_hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+    )
 }
 
 /// Connects to the coordinator that waits under a name. One that has started this process lets it inherit the way to

@@ -90,8 +90,14 @@ impl Bell {
     }
 
     pub(crate) fn ring(&self) {
-        // It only fails when it has been rung very often, and nobody has heard it yet.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        // It only fails when it has been rung very often, and nobody has heard it yet. Whatever else a system may say: one
+        // that is not heard would be waited for, for ever.
+        for _ in 0..3 {
+            match rustix::io::write(&self.0, &1_u64.to_ne_bytes()) {
+                Ok(_) | Err(Errno::AGAIN) => return,
+                Err(_) => {}
+            }
+        }
     }
 
     /// It is silent until it rings again.

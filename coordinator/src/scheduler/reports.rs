@@ -6,8 +6,10 @@ use super::{
     Busy, Doomed, End, Idle, Inputs, Loss, MOST_CALLS, Map, MapId, Next, RestartLimit, Running,
     Scheduler, Sight, Slot, SlotId, Time,
 };
-use crate::error::Why;
+use crate::error::{Death, Why};
 
+/// SIGKILL.
+const KILLED: i32 = 9;
 /// How long starts must fail for the cause to be more than a bad moment.
 const STANDS: Duration = Duration::from_secs(1);
 
@@ -315,6 +317,20 @@ impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
         let left = busy.limit - next;
         let map = self.maps.get_mut(&busy.map).filter(|_| left > 0);
         map.is_some_and(|map| map.is_deadly(busy.first + u64::from(next), left, lied))
+    }
+
+    /// A slot's thread has gone without a word, and its worker with it. What the worker ran ends as if it had been killed.
+    pub(crate) fn abandon(&mut self, slot: SlotId, trace: T, now: Time, sight: &impl Sight) {
+        let Some(busy) = self.slots[slot.0].busy() else {
+            return;
+        };
+        let running = Running {
+            slot,
+            map: busy.map,
+        };
+        let started = busy.started.max(busy.reported + 1);
+        let why = Why::Died(Death::Signal(KILLED));
+        self.died(running, started, why, trace, now, sight);
     }
 
     /// The worker died, or was let go, while it had nothing to do.
