@@ -36,6 +36,26 @@ pub fn coordinator(arguments: &[&str]) -> Run {
 }
 
 impl Run {
+    /// The same under strace, with these options, for at most thirty seconds: then its exit code is 124.
+    #[must_use]
+    pub fn under_strace(mut self, options: &[&str]) -> Run {
+        let mut command = Command::new("timeout");
+        command.args(["-k", "1", "30", "strace", "-f", "-qq"]);
+        command.args(options);
+        command.arg(self.command.get_program());
+        command.args(self.command.get_args());
+        command
+            .env("TMPDIR", self.temporary.path())
+            .env("RUST_BACKTRACE", "0")
+            .env_remove("RUST_LOG")
+            .env_remove("COORDINATOR_WORKER")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        self.command = command;
+        self
+    }
+
     /// Runs it.
     ///
     /// # Panics

@@ -50,26 +50,9 @@ const NOT_OURS: [&str; 29] = [
     "set_tid_address",
 ];
 
-/// Runs strace before the coordinator: it needs more than the tests' own directory.
+/// The coordinator under strace. It can't have a directory of its own: strace takes one, too.
 fn under_strace(arguments: &[&str], options: &[&str]) -> Run {
-    let mut run = run::coordinator(arguments);
-    let mut command = Command::new("timeout");
-    // Nothing that is waited for here takes a second; a run that hangs is ended, and its code is 124.
-    command
-        .args(["-k", "1", "30", "strace", "-f", "-qq"])
-        .args(options);
-    command
-        .arg(run.command.get_program())
-        .args(run.command.get_args());
-    command
-        .env("TMPDIR", run.temporary.path())
-        .env_remove("RUST_LOG")
-        .env_remove("COORDINATOR_WORKER");
-    command
-        .env("RUST_BACKTRACE", "0")
-        .stdin(std::process::Stdio::null());
-    run.command = command;
-    run
+    run::coordinator(arguments).under_strace(options)
 }
 
 /// How often any thread makes each call in a run in which none fails.

@@ -310,3 +310,68 @@ fn a_log_that_was_cut_anywhere_is_taken_up_again() {
         );
     }
 }
+
+/// Killed when it is about to write a line of its log: what the log says is done does not run again, all else does.
+#[test]
+fn a_run_that_is_killed_at_any_line_of_its_log_is_taken_up_again() {
+    if !std::process::Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "true"])
+        .status()
+        .is_ok_and(|it| it.success())
+    {
+        return tests::skipped("strace does not work here");
+    }
+    let inputs: Vec<String> = (1..=6).map(|number| number.to_string()).collect();
+    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    for number in 1..=inputs.len() {
+        let directory = TempDir::new().unwrap();
+        let (log, ran) = (directory.path().join("log"), directory.path().join("ran"));
+        let script = format!("echo $1 >> {}", ran.display());
+        let log = log.to_str().unwrap();
+        let words = [
+            "exec", "-j2", "--resume", "--log", log, "-c", &script, ":::",
+        ];
+        let words = [&words[..], &inputs].concat();
+        let inject = format!("inject=write:signal=KILL:when={number}");
+        let options = [
+            "-o",
+            "/dev/null",
+            "-P",
+            log,
+            "-e",
+            "trace=write",
+            "-e",
+            &inject,
+        ];
+        let killed = coordinator(&words)
+            .under_strace(&options)
+            .command
+            .output()
+            .unwrap();
+        assert!(
+            !killed.status.success(),
+            "it was to be killed at line {number}"
+        );
+        let lines = fs::read_to_string(log).unwrap().lines().count();
+        assert_eq!(lines, number - 1);
+        let resumed = coordinator(&words).output();
+        assert!(resumed.status.success(), "{}", stderr(&resumed));
+        let ran = fs::read_to_string(&ran).unwrap();
+        let again = inputs
+            .iter()
+            .map(|input| ran.lines().filter(|line| line == input).count());
+        let again: Vec<usize> = again.collect();
+        // Two may have run when it was killed, and the one whose line was being written.
+        assert!(
+            again.iter().all(|times| (1..=2).contains(times)),
+            "{number} {ran}"
+        );
+        assert!(
+            again.iter().sum::<usize>() <= inputs.len() + 3,
+            "{number} {ran}"
+        );
+        // Nothing is left to do.
+        let rest = coordinator(&words).output();
+        assert!(rest.status.success() && stdout(&rest).is_empty());
+    }
+}
