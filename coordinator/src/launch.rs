@@ -101,11 +101,23 @@ pub(crate) struct Worker {
     pub(crate) files: Option<OutputFiles>,
     pub(crate) tasks: Vec<TaskInfo>,
     pub(crate) black_box: Arc<BlackBox>,
+    /// Whether the worker sees that memory, or any. If not, it is given calls one at a time.
+    pub(crate) shares: bool,
     /// The shared values that it has been given.
     pub(crate) given: Given,
     /// The number of the last batch. The first can't be guessed: no reply is taken for an answer that was
     /// sent before there was a question.
     pub(crate) serial: u32,
+}
+
+impl Worker {
+    /// Prepares the black box for so many calls. One that does not see it can't say when it begins its only one.
+    pub(crate) fn open(&self, calls: u32) {
+        match self.shares {
+            true => self.black_box.open(calls),
+            false => self.black_box.open_begun(os::now()),
+        }
+    }
 }
 
 /// Where a coordinator and a worker meet. Dropping it removes it.
@@ -286,7 +298,9 @@ impl Launcher {
                     log::debug!("slot {slot}: process {pid} is ready");
                     let black_box = Arc::new(black_box);
                     let mut link = Link::new(Spinning::new(socket.clone()));
-                    link.share(&black_box, Side::Coordinator);
+                    if hello.shares {
+                        link.share(&black_box, Side::Coordinator);
+                    }
                     return Ok(Worker {
                         link,
                         socket,
@@ -295,6 +309,7 @@ impl Launcher {
                         files,
                         tasks: hello.tasks,
                         black_box,
+                        shares: hello.shares,
                         given: Given::default(),
                         serial: getrandom::u32().unwrap_or(0),
                     });
@@ -348,8 +363,10 @@ impl Launcher {
         };
         let file = os::shared_memory(self.box_size).map_err(HandshakeError::NoMemory)?;
         let memory = BlackBox::map(&file).map_err(HandshakeError::NoMemory)?;
-        let board = self.board.as_ref().map(|board| board.file.as_fd());
-        let descriptors: Vec<_> = [file.as_fd()].into_iter().chain(board).collect();
+        let board = self.board.as_ref().filter(|_| hello.shares);
+        let board = board.map(|board| board.file.as_fd());
+        let file = hello.shares.then(|| file.as_fd());
+        let descriptors: Vec<_> = file.into_iter().chain(board).collect();
         let welcome = Welcome {
             slot,
             board: board.is_some(),

@@ -79,6 +79,9 @@ impl Seat {
 
     /// How many calls it may run before it is replaced.
     pub(crate) fn most(&self, config: &Config) -> u32 {
+        if !self.worker.shares {
+            return 1;
+        }
         let left = config
             .recycle_after
             .map_or(u64::MAX, |limit| limit.saturating_sub(self.answered));
@@ -91,7 +94,7 @@ impl Seat {
 
     /// Prepares the black box for a batch.
     pub(crate) fn open(&self, batch: &Batch<Arc<Job>, Inputs>) {
-        self.worker.black_box.open(batch.count);
+        self.worker.open(batch.count);
     }
 
     /// Has the worker run a batch. On an error the worker is gone, and the scheduler knows.
@@ -110,10 +113,11 @@ impl Seat {
             socket,
             given,
             serial,
+            shares,
             ..
         } = &mut self.worker;
-        let sent = talk::give(socket, given, &batch.parts)
-            .and_then(|()| talk::send(link, *serial, &batch.job, of, &batch.parts));
+        let sent = talk::give(socket, given, &batch.parts, *shares)
+            .and_then(|()| talk::send(link, *serial, &batch.job, of, &batch.parts, *shares));
         match sent {
             Ok(()) => {}
             Err(LinkError::TooLarge(what)) => {

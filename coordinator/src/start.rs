@@ -95,15 +95,22 @@ fn initialize(
         stop: shared.stop.as_fd(),
         patience: None,
     });
-    link.share(&worker.black_box, Side::Coordinator);
+    let shares = worker.shares;
+    if shares {
+        link.share(&worker.black_box, Side::Coordinator);
+    }
     let part = Part {
         inputs: Inputs::one(initializer.input.clone(), initializer.kept.clone()),
         at: 0,
         count: 1,
     };
-    worker.black_box.open(1);
-    let answer = talk::give(&worker.socket, &mut worker.given, slice::from_ref(&part))
-        .and_then(|()| talk::send(&mut link, worker.serial, &initializer.job, (0, 1), &[part]))
+    worker.open(1);
+    let parts = slice::from_ref(&part);
+    let answer = talk::give(&worker.socket, &mut worker.given, parts, shares)
+        .and_then(|()| {
+            let Initializer { job, .. } = initializer;
+            talk::send(&mut link, worker.serial, job, (0, 1), parts, shares)
+        })
         .and_then(|()| link.receive::<Reply>(Caps::FULL));
     let why = match answer {
         Ok((Reply::Values(values), _)) if values.serial == worker.serial => return Ok(worker),

@@ -16,13 +16,14 @@ use crate::socket::{Giving, SharedSocket};
 /// How long a worker whose link has ended may take to end by itself, before it is killed.
 pub(crate) const LINGER: Duration = Duration::from_millis(200);
 
-/// Gives a worker the shared values that calls refer to and that it has not been given yet.
+/// Gives a worker the shared values that calls refer to and that it has not been given yet, if it can map them.
 pub(crate) fn give(
     socket: &SharedSocket,
     given: &mut Given,
     parts: &[Part<Inputs>],
+    shares: bool,
 ) -> Result<(), LinkError> {
-    if parts.iter().all(|part| part.inputs.kept().is_empty()) {
+    if !shares || parts.iter().all(|part| part.inputs.kept().is_empty()) {
         return Ok(());
     }
     let missing = given.add(parts.iter().flat_map(|part| part.inputs.kept()));
@@ -37,13 +38,14 @@ pub(crate) fn give(
     Ok(())
 }
 
-/// Sends calls to run.
+/// Sends calls to run. A worker that shares no memory gets all of them by its socket.
 pub(crate) fn send<S: Read + Write>(
     link: &mut Link<S>,
     serial: u32,
     job: &Job,
     (first, attempt): (u64, u32),
     parts: &[Part<Inputs>],
+    shares: bool,
 ) -> Result<(), LinkError> {
     let lens = parts
         .iter()
@@ -62,7 +64,7 @@ pub(crate) fn send<S: Read + Write>(
         .map(|part| part.inputs.piece(part.at, part.count));
     let inputs: Vec<Piece<'_>> = inputs.collect();
     match inputs[..] {
-        [Piece::OnBoard(region)] => link.send_from_board(&message, region),
+        [Piece::OnBoard(region)] if shares => link.send_from_board(&message, region),
         _ => {
             let bytes: Vec<&[u8]> = inputs.iter().map(|piece| &**piece).collect();
             link.send(&message, &bytes)

@@ -27,6 +27,8 @@ fn greeting() -> Vec<u8> {
         token: token().reveal().to_owned(),
         pid: 7,
         tasks: vec![task],
+        build: String::new(),
+        shares: true,
     };
     let mut link = Link::new(Cursor::new(Vec::new()));
     // Nobody answers; only what it has sent matters.

@@ -14,6 +14,7 @@ fuzz_target!(|data: &[u8]| {
         pid: 1,
         tasks: Vec::new(),
         build: String::new(),
+        shares: true,
     };
     let _ = handshake::introduce(&mut Link::new(Pieces::new(data)), &hello);
     fuzz::read_all::<ToWorker>(data, Side::Worker);

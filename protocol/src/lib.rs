@@ -4,6 +4,9 @@
 //! modules hold the one implementation both sides of this project share. There are no threads and
 //! no processes here.
 //!
+//! A worker need not do all of this. A [plain worker](#plain-workers) shares no memory with its coordinator, which
+//! leaves a page of code: `examples/worker.py` in the repository is one, in Python.
+//!
 //! # Where they meet
 //!
 //! The coordinator makes a directory that only its user may enter (mode 0700) and listens in it on
@@ -20,6 +23,15 @@
 //! The worker connects once and uses this one stream for everything; its standard streams carry
 //! nothing of the protocol. Socket and directory are removed as soon as the two have met.
 //!
+//! **Stdin is the lifeline.** The worker leaves it open and does not read it, nor does a program that it starts. When the
+//! coordinator ends, however it does, the kernel kills the worker's process group.
+//!
+//! **The process that was started must connect itself**: the coordinator turns away every other. A wrapper, as a shell
+//! script that sets something up, ends with `exec worker "$@"`.
+//!
+//! **Time.** A worker has 30 seconds to connect, and its first message then has 5 seconds to come, as has its answer to the
+//! welcome. Time for which it is stopped does not count.
+//!
 //! # Frames
 //!
 //! Each message is a frame:
@@ -34,13 +46,12 @@
 //! A length above its maximum ends the link. A length is never trusted with memory: buffers grow
 //! as bytes arrive. Until the handshake is over the maximum of both is [`frame::MAX_GREETING`].
 //!
-//! After it either side may put a large payload into the [lane], a part of the memory that the
-//! two share. Then three numbers stand in the payload's place, `u32`, little-endian: a word of the lane,
-//! how many bytes of the payload stand before it, and how many from there on are best received into memory
-//! of their own, because they are one large thing (0 if there is none). The rest of the payload follows.
-//! A coordinator may put a single large input onto the [board], too, memory which it shares with all of its
-//! workers: the words of that are counted on from the lane's. They stay as they are until the worker has
-//! answered for the batch.
+//! **Postcard in short.** A struct is its fields, one after another, with nothing between them. `u16`, `u32` and `u64` are
+//! varints: seven bits a byte, the lowest first, the top bit set in each byte but the last. `i16`, `i32` and `i64` are
+//! zigzag varints (0, -1, 1, -2 are 0, 1, 2, 3). `u8`, `i8` and `bool` are one byte, `f32` and `f64` are little-endian. A string, a
+//! byte string and a sequence have their length in front, a varint. An `Option` is a byte, 0 or 1, and the value if it is 1. An
+//! enum is its variant's number, a varint from 0, and the variant's fields. A tuple is its elements, a unit is nothing.
+//! [`message::Runs`] is a sequence of pairs: a number and how often it comes, both `u32`.
 //!
 //! # Handshake
 //!
@@ -56,30 +67,36 @@
 //! The coordinator answers with [`message::ToWorker::Welcome`], or with
 //! [`message::ToWorker::Refused`] and a reason, and closes. It refuses another version, another
 //! token, and, where the system tells, a process of another user or (for a worker that it
-//! started itself) another process; and a worker of another [build](message::Hello::build) than those it has. With
-//! the welcome come descriptors (`SCM_RIGHTS`): of the worker's [black box](black_box) and, behind it, of the
-//! [board], if there is one. The worker maps them before it answers with [`message::Ready`].
+//! started itself) another process; and a worker of another [build](message::Hello::build) than those it has.
+//!
+//! The worker answers with [`message::Ready`], which is nothing: a frame whose header and payload are empty. From then on it
+//! waits.
 //!
 //! # Conversation
 //!
-//! From then on one side speaks at a time, so no size of payload can block both. Before a batch whose inputs refer
-//! to shared memory that the worker has not been given yet, the coordinator sends [`message::ToWorker::Here`], and
-//! the descriptors with it, at most [`descriptors::MOST`] with each.
+//! One side speaks at a time, so no size of payload can block both.
 //!
 //! 1. The coordinator sends one [`message::ToWorker::Batch`]: a task's name, how the payload is
 //!    encoded, and for each call the length of its input. The inputs follow in the payload, in the
 //!    same order, and fill it: a batch whose lengths do not add up to its payload is refused before
 //!    any of its calls runs.
-//! 2. The worker reads the whole frame, then runs the calls in order, each with a ticket from its black
-//!    box. It sends a [`message::Reply`] when a call is worth one (it failed, or it has printed
-//!    something: then the reply says how far the files behind its stdout and stderr have grown), and
-//!    else gathers the outputs of several calls, for a few milliseconds at most. The outputs are the
-//!    payload.
+//! 2. The worker reads the whole frame, then runs the calls in order. It sends a [`message::Reply`] when a call is worth
+//!    one (it failed, or it has printed something), and else gathers the outputs of several calls, for a few milliseconds at
+//!    most. The outputs are the payload.
 //! 3. After the last reply it is the coordinator's turn again: another batch, or
 //!    [`message::ToWorker::Exit`] with the exit code the worker is to leave with. The last reply is the
 //!    one to the last call, or [`message::Reply::Stopped`] if the worker got no ticket for one.
 //!
-//! If the stream ends, the worker leaves: its coordinator is gone.
+//! Each reply repeats the batch's serial number, and says at which call of the batch it begins: the first that was not
+//! answered for yet. If the stream ends, the worker leaves: its coordinator is gone.
+//!
+//! **A call that did not succeed** has a [`message::Verdict`] that says why. A task that the worker does not have, an input that it
+//! can't decode, and types that differ from [those the coordinator knows](message::Batch::types) are `Undecodable`. A worker
+//! that dies has died of the call that it was running.
+//!
+//! **What a call prints** goes into two files, the worker's stdout and stderr. A reply says how long they are now, so what
+//! lies between two replies belongs to the calls that the second answers for; the worker flushes both before it replies. Only
+//! [`message::Reply::Call`] says so. A worker must not answer with [`message::Reply::Values`] for a call that has printed.
 //!
 //! # Encodings
 //!
@@ -88,6 +105,49 @@
 //! | `Postcard` | the task's input type in postcard; several parameters are a tuple | the same |
 //! | `Text` | raw bytes: JSON of the input type, or else a plain string | JSON; empty for a unit |
 //! | `Check` | the same | empty: the task is not run |
+//!
+//! # Plain workers
+//!
+//! A worker whose greeting says that it [shares](message::Hello::shares) no memory is a plain one. All that it is sent comes by
+//! the socket, in batches of one call, which begins by being sent; it answers with one [`message::Reply::Call`]. Nothing of
+//! what follows concerns it: it gets no descriptors, takes no tickets, and ignores [`message::ToWorker::Here`]. It costs some 20 µs a call,
+//! where short calls otherwise cost 0.1, and shared values don't reach it.
+//!
+//! # Shared memory
+//!
+//! With the welcome come descriptors (`SCM_RIGHTS`): of the worker's [black box](black_box) and, behind it, of the
+//! [board], if there is one. The worker maps both before it says that it is ready. Before a batch whose inputs refer
+//! to shared values that the worker has not been given yet, the coordinator sends [`message::ToWorker::Here`], and
+//! the descriptors with it, at most [`descriptors::MOST`] with each.
+//!
+//! All words are `u64` in the machine's byte order, and both sides touch them with atomic instructions only.
+//!
+//! **The order of things in the box.** Coordinator and worker see each other's words only if both keep to this:
+//!
+//! - Before it sends a batch the coordinator sets words 0, 1 and 4, and no others. From its last reply on until it has read the
+//!   next batch the worker leaves the box alone.
+//! - Before its first ticket of a batch the worker counts the upper half of word 2 up and sets the lower to 0, in one store, and
+//!   then sets word 1 to 0.
+//! - Before each call it stores word 3, and then takes a ticket: it compares and exchanges word 0, upper half plus one, if
+//!   the upper half is below the lower one. If it is not, the batch ends here.
+//! - A call that returned a value is written down in this order: its output, its entry, and then word 1 plus one, with release
+//!   order. Word 1 counts all finished calls of the batch.
+//! - When outputs have been sent over the link they are thrown away: one store to word 2 (upper half plus one; lower half: how
+//!   many calls of the batch have been answered for), a release fence, and then word 1 with the same number. The next entry is
+//!   entry 0 again, and the next output begins at the first word for outputs: both belong to the call that is named in the
+//!   lower half of word 2.
+//! - Words 5 and 6 are never set back. They go on counting for as long as the link lives.
+//!
+//! **The lane.** Either side may put a large payload into the [lane], the last part of the box, and set [`frame::SHARED`] in
+//! the payload's length. Then three numbers stand in the payload's place, `u32`, little-endian: a word of the lane,
+//! how many bytes of the payload stand before it, and how many from there on are best received into memory
+//! of their own, because they are one large thing. The third is 0 if there is none, and always with anything else than
+//! [`message::Reply::Call`]. The rest of the payload follows. Whoever has copied a payload out, or is done with it, counts its
+//! word up: word 5 for the coordinator's payloads, word 6 for the worker's.
+//!
+//! **The board.** A coordinator may put a single large input onto the [board], memory which it shares with all of its
+//! workers. Its words are counted on from the lane's: where the first number is 524,288 or more, the payload begins at that
+//! word of the board less 524,288, and the second number is 0. It stays as it is until the worker has answered for the batch.
 
 pub mod black_box;
 pub mod board;

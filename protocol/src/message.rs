@@ -17,6 +17,9 @@ pub struct Hello {
     /// Which build of its program it is: any text. A pool's workers must all say the same, so that no call is
     /// answered by another program than the others.
     pub build: String,
+    /// Whether it can share memory with its coordinator. One that can't is a [plain](crate#plain-workers) worker: it is
+    /// given calls one at a time, all by the socket.
+    pub shares: bool,
 }
 
 /// A task, as a worker lists it.

@@ -121,6 +121,7 @@ fn hello() -> Hello {
         pid: 7,
         tasks: vec![task],
         build: "1f".to_owned(),
+        shares: true,
     }
 }
 

@@ -229,6 +229,7 @@ fn greeting() -> Vec<u8> {
         pid: 7,
         tasks: Vec::new(),
         build: String::new(),
+        shares: true,
     };
     let stream = Failing {
         good: usize::MAX,

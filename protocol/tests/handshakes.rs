@@ -19,6 +19,7 @@ fn hello(token: &str) -> Hello {
         pid: 7,
         tasks: vec![task],
         build: "1f".to_owned(),
+        shares: true,
     }
 }
 

@@ -214,6 +214,7 @@ impl Seat {
                 doc: String::new(),
             }],
             build: worker::private::image::build(),
+            shares: true,
         };
         let welcome = handshake::introduce(&mut link, &hello)?;
         let mut files = taken.take().into_iter().map(File::from);

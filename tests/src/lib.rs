@@ -8,6 +8,7 @@ pub mod hogs;
 pub mod hostile;
 pub mod large;
 pub mod processes;
+pub mod python;
 pub mod run;
 pub mod shapes;
 pub mod sharing;

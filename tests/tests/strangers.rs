@@ -374,6 +374,7 @@ fn strangers_are_turned_away_and_told_why() {
             pid: 1,
             tasks: Vec::new(),
             build: String::new(),
+            shares: true,
         };
         let error = handshake::introduce(&mut Link::new(connect()), &hello).unwrap_err();
         assert!(error.to_string().contains("wrong token"), "{error}");

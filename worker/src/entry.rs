@@ -151,6 +151,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
         pid: std::process::id(),
         tasks,
         build: os::image::build(),
+        shares: true,
     };
     let socket = Taking::new(meet(name)?);
     os::close_inherited(name);

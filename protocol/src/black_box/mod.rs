@@ -139,6 +139,12 @@ impl BlackBox {
         self.record().open(calls);
     }
 
+    /// Prepares for a single call, of a worker that does not see the box: it begins at `now`, with being sent.
+    pub fn open_begun(&self, now: u64) {
+        self.begin(now);
+        self.record().open_begun();
+    }
+
     /// How far the worker has come.
     #[must_use]
     pub fn progress(&self) -> Progress {

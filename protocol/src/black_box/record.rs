@@ -58,6 +58,11 @@ impl<'b, M: Memory> Record<'b, M> {
         M::store(&self.0[TICKET], u64::from(calls), Ordering::Release);
     }
 
+    pub(super) fn open_begun(&self) {
+        M::store(&self.0[DONE], 0, Ordering::Relaxed);
+        M::store(&self.0[TICKET], word(1, 1), Ordering::Release);
+    }
+
     pub(super) fn progress(&self) -> Progress {
         // This order: what is said to be finished may be left of the batch before, as long as none of this one is
         // started. Whoever sees that one is sees what has been said since.

@@ -134,6 +134,7 @@ fn introduce(place: &str, token: &str) -> Result<(Link<Taking>, Taken, Welcome),
         pid: std::process::id(),
         tasks: ["echo", "square_but_die"].map(task).into(),
         build: worker::private::image::build(),
+        shares: true,
     };
     handshake::introduce(&mut link, &hello).map(|welcome| (link, taken, welcome))
 }
