@@ -187,3 +187,57 @@ fn browser() -> Option<PathBuf> {
         .flat_map(|directory| names.map(|name| directory.join(name)));
     all.into_iter().find(|file| Path::is_file(file))
 }
+
+/// Above 100,000 attempts the charts have a sample; what is counted is exact all the same.
+#[test]
+fn a_long_log_is_counted_in_full_and_drawn_in_part() {
+    const LINES: u32 = 120_000;
+    let line = |number: u32| {
+        let (start, failed) = (1_732_435_200 + number / 100, number.is_multiple_of(400));
+        let status = if failed { "failed" } else { "ok" };
+        let ms = if number == 77_777 {
+            12_300
+        } else {
+            number % 50
+        };
+        format!(
+            "{{\"v\":1,\"run\":\"a\",\"template\":\"exec -- x\",\"seq\":{number},\"input\":\"file-{number}\",\"attempt\":1,\
+             \"status\":\"{status}\",\"exit\":{},\"start\":{start},\"ms\":{ms},\"worker\":{}}}\n",
+            u8::from(failed),
+            number % 8 + 1
+        )
+    };
+    let (_directory, path) = log(&(0..LINES).map(line).collect::<String>());
+    let output = coordinator(&["report", &path]).output();
+    assert_eq!(stderr(&output), "");
+    let page = stdout(&output);
+    for part in [
+        "✗ 300 of 120,000 calls failed",
+        "119,700 succeeded",
+        "one in 3,",
+        "max 12.3 s",
+        "file-77777",
+        "and 100 more failed calls",
+    ] {
+        assert!(page.contains(part), "no {part}");
+    }
+    let (_, data) = page.split_once("id=\"data\">").unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    let statuses = data["status"].as_str().unwrap();
+    // Every failure has its bar, and the sample stands for all.
+    assert_eq!(statuses.matches('b').count(), 300);
+    let sample = data["besides"].as_str().unwrap().matches('0').count();
+    assert_eq!((sample, &data["step"]), (40_000, &serde_json::json!(3)));
+    let again = coordinator(&["report", &path]).output();
+    assert!(
+        again.stdout == output.stdout,
+        "another report of the same log"
+    );
+    let trace = coordinator(&["report", "--trace", &path]).output();
+    assert!(
+        stderr(&trace).contains("the trace has 41,"),
+        "{}",
+        stderr(&trace)
+    );
+}

@@ -1,9 +1,16 @@
 //! The lines of a file that others wrote, however long they are.
 
 use std::io::{self, BufRead, Read};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::complain;
 
 /// The longest line that is kept, in bytes. One that is longer is passed over.
 const LONGEST: u64 = 64 << 20;
+
+/// How long reading may take before something is said of it, and again after twice as long.
+const SILENT: Duration = Duration::from_secs(2);
 
 /// A line.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +60,37 @@ impl<R: BufRead> Lines<R> {
 
     pub(super) fn read(&self) -> u64 {
         self.read
+    }
+}
+
+/// Says how far a file has been read, where that takes long.
+#[derive(Debug)]
+pub(super) struct Patience<'p> {
+    path: &'p Path,
+    size: u64,
+    began: Instant,
+    /// After how long something is said next.
+    silent: Duration,
+}
+
+impl<'p> Patience<'p> {
+    /// Reading begins.
+    pub(super) fn new(path: &'p Path, size: u64) -> Self {
+        Patience {
+            path,
+            size,
+            began: Instant::now(),
+            silent: SILENT,
+        }
+    }
+
+    /// So many bytes have been read.
+    pub(super) fn has_read(&mut self, bytes: u64) {
+        if self.began.elapsed() > self.silent {
+            self.silent *= 2;
+            let part = bytes * 100 / self.size.max(1);
+            complain(&format!("reading {}: {part} %", self.path.display()));
+        }
     }
 }
 

@@ -9,19 +9,16 @@ use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use memchr::memmem::Finder;
 
-use super::lines::{Line, Lines};
+use super::lines::{Line, Lines, Patience};
 use super::log::{BEGINNING, Entry, SUSPECTS};
 use super::suspects::Range;
 use super::{Trouble, complain};
 
 /// How much of a log is read at once.
 const BLOCK: usize = 1 << 20;
-/// How long reading may take before something is said of it, and again after twice as long.
-const SILENT: Duration = Duration::from_secs(2);
 
 /// An input: its hash.
 type Key = u128;
@@ -100,15 +97,13 @@ pub(super) fn read(
     let size = file.metadata().map_or(0, |found| found.len());
     let mut lines = Lines::new(BufReader::with_capacity(BLOCK, file));
     let (mut number, mut torn) = (0_u64, None::<(u64, u64)>);
-    let (began, mut silent) = (Instant::now(), SILENT);
+    let mut patience = Patience::new(path, size);
     // Until a line is whole: whether each could be the beginning of one.
     let mut is_log = true;
     loop {
         // Reading the clock costs as much as a short line.
-        if number.is_multiple_of(1024) && began.elapsed() > silent {
-            silent *= 2;
-            let part = lines.read() * 100 / size.max(1);
-            complain(&format!("reading {}: {part} %", path.display()));
+        if number.is_multiple_of(1024) {
+            patience.has_read(lines.read());
         }
         let Some(line) = lines.next().map_err(unreadable)? else {
             break;

@@ -13,7 +13,7 @@ function drawRate() {
   const ok = new Float64Array(size), bad = new Float64Array(size);
   for (let k = 0; k < total; k++) {
     const bin = Math.floor(ends[k] / step) - first;
-    if (bin >= 0 && bin < size && shown(k)) (status[k] === 0 ? ok : bad)[bin]++;
+    if (bin >= 0 && bin < size && shown(k)) (status[k] === 0 ? ok : bad)[bin] += counts[k];
   }
   bins = { step, ok, bad, first };
   let most = 0;
@@ -76,7 +76,7 @@ function drawHistogram() {
   // A single pillar as wide as the page would look like an error.
   if (size < 24) { first -= Math.floor((24 - size) / 2); size = 24; }
   const by = Array.from({ length: size }, () => new Float64Array(data.names.length));
-  for (let k = 0; k < total; k++) if (shown(k)) by[Math.floor(logs[k] / step + 1e-9) - first][status[k]]++;
+  for (let k = 0; k < total; k++) if (shown(k)) by[Math.floor(logs[k] / step + 1e-9) - first][status[k]] += counts[k];
   const most = Math.max(1, ...by.map((pillar) => pillar.reduce((a, b) => a + b, 0)));
   pillars = { step, first, by, wide };
   const at = (log) => gutter + (log / step - first) / size * wide;

@@ -13,6 +13,9 @@ for (let k = 0; k < total; k++) {
   again[k] = code < 97 ? 1 : 0;
   status[k] = code - (again[k] ? 65 : 97);
 }
+// For how many attempts each bar stands where they are counted.
+const counts = new Float64Array(total).fill(data.step || 1);
+if (data.besides) for (let k = 0; k < total; k++) if (data.besides[k] === "1") counts[k] = 0;
 const rows = data.workers.map(() => []);
 for (let k = 0; k < total; k++) rows[data.row[k]].push(k);
 

@@ -44,6 +44,7 @@ pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> 
     ]
     .map(|n| (n, Vec::new()));
     let mut statuses = String::new();
+    let mut besides = String::new();
     let mut before = 0;
     for bar in &timeline.bars {
         let attempt = &timeline.attempts[bar.attempt];
@@ -63,6 +64,8 @@ pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> 
             column.push(value);
         }
         statuses.push(letter(attempt.status, attempt.again));
+        let is_besides = timeline.picked.weight(attempt.line) == 0;
+        besides.push(if is_besides { '1' } else { '0' });
     }
 
     let runs = timeline.runs.iter().filter(|run| run.start.is_some());
@@ -84,6 +87,11 @@ pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> 
         writeln!(out, "\"{name}\":{},", array(&column))?;
     }
     writeln!(out, "\"status\":\"{statuses}\",")?;
+    let step = timeline.picked.step;
+    if step > 1 {
+        // In charts that count, each bar stands for so many, but for those that are shown besides the sample.
+        writeln!(out, "\"step\":{step},\"besides\":\"{besides}\",")?;
+    }
     writeln!(out, "\"reasons\":{},", reasons.json(KEPT))?;
     let fits = |limit: &usize| {
         let lengths = inputs

@@ -1,7 +1,9 @@
 //! `coordinator report`: what a log tells, as a web page or as a trace.
 
 mod data;
+mod marks;
 mod page;
+mod pick;
 mod read;
 mod tables;
 mod text;
@@ -10,20 +12,21 @@ mod trace;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
 use super::args::Report;
+use super::lines::Patience;
 use super::{Exit, Trouble, cannot_write, check_stdout, complain, terminal};
 use timeline::Timeline;
 
 /// Reads the log and writes the page or the trace.
 pub(super) fn run(args: &Report) -> Result<Exit, Trouble> {
     let log = File::open(&args.log)
-        .and_then(|file| read::read(BufReader::new(file)))
+        .and_then(|file| read_log(file, &args.log))
         .map_err(|error| {
             Trouble::Usage(format!("{} can't be read: {error}", args.log.display()))
         })?;
@@ -39,6 +42,9 @@ pub(super) fn run(args: &Report) -> Result<Exit, Trouble> {
     let name = args.log.file_name().unwrap_or(args.log.as_os_str());
     let title = terminal::visible(&name.to_string_lossy());
     let timeline = Timeline::new(log);
+    if let (true, Some(shows)) = (args.trace, timeline.shows()) {
+        complain(&format_args!("the trace has {shows}"));
+    }
     let fill = |out: &mut dyn Write| {
         if args.trace {
             trace::write(out, &timeline)
@@ -70,6 +76,20 @@ pub(super) fn run(args: &Report) -> Result<Exit, Trouble> {
         complain(&format_args!("wrote {}", path.display()));
     }
     Ok(Exit::AllOk)
+}
+
+/// Reads a log, and says how far it has come if that takes long.
+fn read_log(mut log: File, path: &Path) -> io::Result<read::Log> {
+    let found = log.metadata()?;
+    if !found.is_file() {
+        // A pipe can be read only once.
+        let mut copy = tempfile::tempfile()?;
+        io::copy(&mut log, &mut copy)?;
+        copy.rewind()?;
+        log = copy;
+    }
+    let mut patience = Patience::new(path, found.len());
+    read::read(log, |read| patience.has_read(read))
 }
 
 fn buffered(to: impl Write, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {

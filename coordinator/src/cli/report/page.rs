@@ -30,7 +30,7 @@ pub(super) fn write(out: &mut dyn Write, title: &str, timeline: &Timeline) -> io
         html(title)
     )?;
     tables::header(out, title, timeline)?;
-    if !timeline.attempts.is_empty() {
+    if timeline.count() > 0 {
         tables::outcomes(out, timeline)?;
         charts(out, timeline)?;
         tables::tables(out, timeline)?;
@@ -49,15 +49,18 @@ pub(super) fn write(out: &mut dyn Write, title: &str, timeline: &Timeline) -> io
 }
 
 fn charts(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
-    let idle = timeline.attempts.len() - timeline.bars.len();
-    let idle = match idle {
+    let idle = match timeline.idle {
         0 => String::new(),
         1 => "<p class=\"note\">1 attempt never ran and has no bar.</p>".to_owned(),
-        _ => format!("<p class=\"note\">{idle} attempts never ran and have no bars.</p>"),
+        idle => format!("<p class=\"note\">{idle} attempts never ran and have no bars.</p>"),
     };
     if timeline.bars.is_empty() {
         return writeln!(out, "{idle}");
     }
+    let shows = timeline.shows();
+    let shows = shows.map_or(String::new(), |shows| {
+        format!("<p class=\"note\">The charts show {shows}.</p>")
+    });
     // Hidden until the script draws them: empty frames would tell nothing.
     writeln!(
         out,
@@ -73,7 +76,7 @@ fn charts(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
          <h3>Attempts that ended, per second; those that did not succeed on top</h3>\n\
          <div class=\"stage\"><canvas id=\"rate\" role=\"img\" aria-label=\"Throughput over time\"></canvas></div>\n\
          <p class=\"note\">Wheel or drag to zoom, double-click for all; arrow keys, + and − work too. \
-         Striped: tried again.</p>{idle}</section>\n\
+         Striped: tried again.</p>{shows}{idle}</section>\n\
          <section><h2>Durations <small>of attempts, log scale</small></h2>\n\
          <div class=\"stage\"><canvas id=\"histogram\" role=\"img\" aria-label=\"Histogram of durations\"></canvas></div></section>\n\
          </div>\n<div id=\"tip\" role=\"status\" hidden></div>"
@@ -90,7 +93,7 @@ mod tests {
 
     fn page(log: &str) -> String {
         let mut bytes = Vec::new();
-        let timeline = Timeline::new(read(log.as_bytes()).unwrap());
+        let timeline = Timeline::new(read(io::Cursor::new(log), |_| ()).unwrap());
         write(&mut bytes, "a.jsonl", &timeline).unwrap();
         String::from_utf8(bytes).unwrap()
     }

@@ -1,13 +1,19 @@
 //! Reads a log: JSON lines, one for each attempt, appended as the attempts end.
+//!
+//! It is read twice. The first time all is counted, and of each attempt only a [`Mark`] is kept. Then it is known which of
+//! them the report shows one by one, and the second time those are kept: all of them, unless there are very many.
 
-use std::collections::hash_map::DefaultHasher;
+use std::borrow::Cow;
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{Hash, Hasher};
-use std::io::{self, BufRead};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::io::{self, BufReader, Read, Seek};
 
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::marks::{At, Calls, Mark};
+use super::pick::{self, Picked};
 use super::text;
 use crate::cli::lines::{self, Lines};
 use crate::cli::outcome::from_base64;
@@ -15,14 +21,16 @@ use crate::cli::status::Status;
 
 /// So much of an input or a reason is kept, in characters.
 pub(super) const KEPT: usize = 200;
+/// How much of a log is read at once.
+const BLOCK: usize = 1 << 20;
 
 /// One attempt, without what the report does not show.
 #[derive(Debug)]
 pub(super) struct Attempt {
+    /// The number of its line, from 1.
+    pub(super) line: u32,
     /// Its run: an index into the log's runs.
     pub(super) run: usize,
-    /// The same for all attempts at one call, in all runs.
-    pub(super) call: u64,
     pub(super) seq: Option<u64>,
     /// At most [`KEPT`] characters.
     pub(super) input: String,
@@ -39,12 +47,36 @@ pub(super) struct Attempt {
     pub(super) pid: Option<u64>,
 }
 
+/// What a log has of one run.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    pub(super) id: String,
+    pub(super) template: String,
+    /// When its first attempt began and its last one ended, in seconds since 1970; none if no attempt ran.
+    pub(super) ran: Option<(f64, f64)>,
+    pub(super) attempts: usize,
+    pub(super) succeeded: usize,
+    /// The numbers of its workers.
+    pub(super) workers: BTreeSet<u32>,
+}
+
 /// What a log holds.
 #[derive(Debug, Default)]
 pub(super) struct Log {
+    /// In the order in which they appear.
+    pub(super) runs: Vec<Run>,
+    pub(super) calls: Calls,
+    /// How many attempts there are, by how they ended.
+    pub(super) statuses: [usize; Status::ALL.len()],
+    /// How many of them were tried again, and how many never ran.
+    pub(super) again: usize,
+    pub(super) idle: usize,
+    /// How long those took that ran, in milliseconds.
+    pub(super) times: Vec<f32>,
+    pub(super) busy_ms: f64,
+    /// Those that are shown one by one, as the log has them.
     pub(super) attempts: Vec<Attempt>,
-    /// The runs' names and templates, as they appear.
-    pub(super) runs: Vec<(String, String)>,
+    pub(super) picked: Picked,
     /// How many lines are no attempts, and the number of the first.
     bad: Option<(usize, usize)>,
     /// The last line is not whole.
@@ -52,9 +84,14 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// How many attempts there are.
+    pub(super) fn count(&self) -> usize {
+        self.statuses.iter().sum()
+    }
+
     /// There are lines, and none is an attempt. Without any line it is a log of a run without inputs.
     pub(super) fn is_something_else(&self) -> bool {
-        self.attempts.is_empty() && self.bad.is_some()
+        self.count() == 0 && self.bad.is_some()
     }
 
     /// What was skipped, in one line.
@@ -73,18 +110,23 @@ impl Log {
 
 /// A line of the log. Any field may be missing, so that a log of another version can still be read.
 #[derive(Debug, Deserialize)]
-struct Line {
+struct Line<'l> {
     v: u32,
-    run: Option<String>,
-    template: Option<String>,
+    #[serde(borrow, default)]
+    run: Option<Cow<'l, str>>,
+    #[serde(borrow, default)]
+    template: Option<Cow<'l, str>>,
     seq: Option<u64>,
     /// Its run skipped what had succeeded before.
     resumed: Option<bool>,
-    input: Option<String>,
-    input_b64: Option<String>,
+    #[serde(borrow, default)]
+    input: Option<Cow<'l, str>>,
+    #[serde(borrow, default)]
+    input_b64: Option<Cow<'l, str>>,
     attempt: Option<u32>,
     again: Option<bool>,
-    status: Option<String>,
+    #[serde(borrow, default)]
+    status: Option<Cow<'l, str>>,
     exit: Option<i64>,
     /// A number or a name.
     signal: Option<Value>,
@@ -92,127 +134,204 @@ struct Line {
     ms: Option<f64>,
     worker: Option<u32>,
     pid: Option<u64>,
-    error: Option<String>,
+    #[serde(borrow, default)]
+    error: Option<Cow<'l, str>>,
 }
 
-/// Tells which attempts are at the same call, also in several runs. An input may stand there more than once:
-/// the first time it does in a run is the first call with it, or, in a resumed run, the first one that had
-/// not succeeded.
-#[derive(Default)]
-struct Calls {
-    /// The calls with an input, and whether they have succeeded.
-    known: HashMap<u64, Vec<(u64, bool)>>,
-    /// Which of them a number of a run stands for.
-    of_run: HashMap<(usize, u64, Option<u64>), usize>,
-    /// How far the calls with an input have been assigned in a run.
-    next: HashMap<(usize, u64), usize>,
-    count: u64,
-}
-
-impl Calls {
-    fn of(&mut self, run: usize, input: u64, line: &Line, status: Status) -> u64 {
-        let known = self.known.entry(input).or_default();
-        let place = *self
-            .of_run
-            .entry((run, input, line.seq))
-            .or_insert_with(|| {
-                let next = self.next.entry((run, input)).or_default();
-                while line.resumed == Some(true) && known.get(*next).is_some_and(|(_, ok)| *ok) {
-                    *next += 1;
-                }
-                *next += 1;
-                *next - 1
-            });
-        if place == known.len() {
-            self.count += 1;
-            known.push((self.count, false));
-        }
-        let (call, ok) = &mut known[place];
-        *ok |= status == Status::Ok;
-        *call
-    }
-}
-
-/// Reads all of it. Lines that make no sense are counted, and do not hide the others.
-pub(super) fn read(from: impl BufRead) -> io::Result<Log> {
-    let mut log = Log::default();
-    let (mut runs, mut calls) = (HashMap::new(), Calls::default());
-    let mut lines = Lines::new(from);
+/// Reads all of it. Lines that make no sense are counted, and do not hide the others. `said` hears how many bytes of it
+/// were read, time and again.
+pub(super) fn read(mut from: impl Read + Seek, mut said: impl FnMut(u64)) -> io::Result<Log> {
+    let mut reading = Reading::default();
+    let mut lines = Lines::new(BufReader::with_capacity(BLOCK, &mut from));
     let mut number = 0;
     while let Some(line) = lines.next()? {
         number += 1;
-        let bytes = match line {
-            lines::Line::Whole(bytes) => bytes,
-            lines::Line::TooLong => {
-                log.bad.get_or_insert((0, number)).0 += 1;
-                continue;
-            }
-        };
-        let line: Option<Line> = serde_json::from_slice(bytes).ok();
-        match line.filter(|line| line.v == 1) {
-            Some(line) => log.add(line, number, &mut runs, &mut calls),
-            None if bytes.trim_ascii().is_empty() => {}
-            None if bytes.last() != Some(&b'\n') => log.torn = true,
-            None => log.bad.get_or_insert((0, number)).0 += 1,
+        reading.hear(line, number);
+        // To look at a clock takes as long as a short line.
+        if number.is_multiple_of(1024) {
+            said(lines.read());
         }
     }
+    let Reading {
+        mut log,
+        mut marks,
+        slowest,
+        runs,
+        ..
+    } = reading;
+    // In the order of their lines still.
+    let picked = pick::lines(&marks, slowest);
+    log.calls = Calls::new(&mut marks);
+    drop(marks);
+    log.picked = picked.with_failed(&log.calls.failed);
+    from.rewind()?;
+    log.attempts = fetch(from, &log.picked, &runs)?;
     Ok(log)
 }
 
-impl Log {
-    fn add(
-        &mut self,
-        line: Line,
-        number: usize,
-        runs: &mut HashMap<String, usize>,
-        calls: &mut Calls,
-    ) {
-        let template = line.template.as_deref().unwrap_or_default();
-        let id = line.run.as_deref().unwrap_or_default();
-        let run = *runs.entry(id.to_owned()).or_insert_with(|| {
-            self.runs.push((id.to_owned(), template.to_owned()));
-            self.runs.len() - 1
-        });
-        let input = match (&line.input, &line.input_b64) {
-            (Some(text), _) => Some(text.clone()),
-            (None, Some(encoded)) => {
-                Some(from_base64(encoded).map_or_else(|| encoded.clone(), |raw| text::lossy(&raw)))
+/// Reads the attempts that were picked.
+fn fetch(
+    from: impl Read,
+    picked: &Picked,
+    runs: &HashMap<String, usize>,
+) -> io::Result<Vec<Attempt>> {
+    let mut attempts = Vec::new();
+    let mut lines = Lines::new(BufReader::with_capacity(BLOCK, from));
+    let mut number: u32 = 0;
+    for wanted in picked.lines() {
+        loop {
+            number += 1;
+            let Some(line) = lines.next()? else {
+                return Ok(attempts);
+            };
+            if number == wanted {
+                if let lines::Line::Whole(bytes) = line
+                    && let Some(line) = parse(bytes)
+                {
+                    let id = line.run.as_deref().unwrap_or_default();
+                    let run = runs.get(id).copied().unwrap_or(0);
+                    attempts.push(line.attempt(number, run));
+                }
+                break;
             }
-            (None, None) => None,
-        };
-        let mut hasher = DefaultHasher::new();
-        match (&line.input, &line.input_b64, line.seq) {
-            // A resumed run may number its calls anew, so these tell which call it is.
-            (None, None, Some(seq)) => (0, id, seq).hash(&mut hasher),
-            (None, None, None) => (1, number).hash(&mut hasher),
-            (text, encoded, _) => (2, template, text, encoded).hash(&mut hasher),
         }
-        let status = Status::of(line.status.as_deref());
-        let call = calls.of(run, hasher.finish(), &line, status);
-        self.attempts.push(Attempt {
-            run,
-            call,
-            seq: line.seq,
-            input: text::shorten(&input.unwrap_or_default(), KEPT),
-            number: line.attempt.unwrap_or(1),
-            again: line.again.unwrap_or(false),
-            status,
-            reason: text::shorten(&line.reason(status), KEPT),
-            start: line.start,
-            ms: line.ms.unwrap_or(0.0).max(0.0),
-            worker: line.worker.unwrap_or(0),
-            pid: line.pid,
-        });
+    }
+    Ok(attempts)
+}
+
+fn parse(bytes: &[u8]) -> Option<Line<'_>> {
+    let line: Option<Line<'_>> = serde_json::from_slice(bytes).ok();
+    line.filter(|line| line.v == 1)
+}
+
+/// The first time that a log is read.
+#[derive(Default)]
+struct Reading {
+    log: Log,
+    marks: Vec<Mark>,
+    slowest: pick::Slowest,
+    runs: HashMap<String, usize>,
+    /// The run of the last line: mostly the next one's, too.
+    run: usize,
+    hash: RandomState,
+}
+
+impl Reading {
+    fn hear(&mut self, line: lines::Line<'_>, number: usize) {
+        let lines::Line::Whole(bytes) = line else {
+            return self.is_bad(number);
+        };
+        match parse(bytes) {
+            Some(line) => self.add(&line, number),
+            None if bytes.trim_ascii().is_empty() => {}
+            None if bytes.last() != Some(&b'\n') => self.log.torn = true,
+            None => self.is_bad(number),
+        }
     }
 
-    /// The workers' numbers, in order, of those attempts that ran.
-    pub(super) fn workers(&self) -> BTreeSet<u32> {
-        let ran = self.attempts.iter().filter(|a| a.start.is_some());
-        ran.map(|attempt| attempt.worker).collect()
+    fn is_bad(&mut self, number: usize) {
+        self.log.bad.get_or_insert((0, number)).0 += 1;
+    }
+
+    fn add(&mut self, line: &Line<'_>, number: usize) {
+        let run = self.run_of(line);
+        let status = Status::of(line.status.as_deref());
+        let (again, ms) = (line.again.unwrap_or(false), line.took());
+        let log = &mut self.log;
+        log.statuses[status as usize] += 1;
+        log.again += usize::from(again);
+        log.busy_ms += ms;
+        let of_run = &mut log.runs[run];
+        of_run.attempts += 1;
+        of_run.succeeded += usize::from(status == Status::Ok);
+        // Of more lines than that none can be told from others; no log has them.
+        let at_line = u32::try_from(number).unwrap_or(u32::MAX);
+        match line.start {
+            None => log.idle += 1,
+            Some(start) => {
+                let end = start + ms / 1e3;
+                let (first, last) = of_run.ran.unwrap_or((start, end));
+                of_run.ran = Some((first.min(start), last.max(end)));
+                of_run.workers.insert(line.worker.unwrap_or(0));
+                log.times.push(ms as f32);
+                self.slowest.add(ms, at_line);
+            }
+        }
+        let mark = Mark::new(&At {
+            input: self.input(line, number),
+            line: at_line,
+            run,
+            seq: line.seq,
+            resumed: line.resumed == Some(true),
+            status,
+            again,
+        });
+        self.marks.push(mark);
+    }
+
+    fn run_of(&mut self, line: &Line<'_>) -> usize {
+        let id = line.run.as_deref().unwrap_or_default();
+        let runs = &mut self.log.runs;
+        if runs.get(self.run).is_none_or(|run| run.id != id) {
+            self.run = *self.runs.entry(id.to_owned()).or_insert_with(|| {
+                runs.push(Run {
+                    id: id.to_owned(),
+                    template: line.template.as_deref().unwrap_or_default().to_owned(),
+                    ..Run::default()
+                });
+                runs.len() - 1
+            });
+        }
+        self.run
+    }
+
+    /// A hash of what is the same for all attempts at calls with one input.
+    fn input(&self, line: &Line<'_>, number: usize) -> u64 {
+        let mut hasher = self.hash.build_hasher();
+        match (&line.input, &line.input_b64, line.seq) {
+            // A resumed run may number its calls anew, so these tell which call it is.
+            (None, None, Some(seq)) => (0, line.run.as_deref(), seq).hash(&mut hasher),
+            (None, None, None) => (1, number).hash(&mut hasher),
+            (text, encoded, _) => {
+                (2, line.template.as_deref(), text, encoded).hash(&mut hasher);
+            }
+        }
+        hasher.finish()
     }
 }
 
-impl Line {
+impl Line<'_> {
+    /// How long it ran, in milliseconds.
+    fn took(&self) -> f64 {
+        self.ms.unwrap_or(0.0).max(0.0)
+    }
+
+    fn attempt(&self, line: u32, run: usize) -> Attempt {
+        let input = match (&self.input, &self.input_b64) {
+            (Some(text), _) => text::shorten(text, KEPT),
+            (None, Some(encoded)) => match from_base64(encoded) {
+                Some(raw) => text::shorten(&text::lossy(&raw), KEPT),
+                None => text::shorten(encoded, KEPT),
+            },
+            (None, None) => String::new(),
+        };
+        let status = Status::of(self.status.as_deref());
+        Attempt {
+            line,
+            run,
+            seq: self.seq,
+            input,
+            number: self.attempt.unwrap_or(1),
+            again: self.again.unwrap_or(false),
+            status,
+            reason: text::shorten(&self.reason(status), KEPT),
+            start: self.start,
+            ms: self.took(),
+            worker: self.worker.unwrap_or(0),
+            pid: self.pid,
+        }
+    }
+
     fn reason(&self, status: Status) -> String {
         if status == Status::Ok {
             return String::new();
@@ -232,7 +351,12 @@ impl Line {
         if let Some(exit) = self.exit.filter(|exit| *exit != 0) {
             parts.push(format!("exit {exit}"));
         }
-        parts.extend(self.error.clone().filter(|error| !error.is_empty()));
+        parts.extend(
+            self.error
+                .as_deref()
+                .filter(|error| !error.is_empty())
+                .map(str::to_owned),
+        );
         parts.join(": ")
     }
 }
@@ -245,7 +369,7 @@ mod tests {
     fn a_torn_line_and_bad_lines_are_skipped_with_one_warning() {
         let log = "{\"v\":1,\"run\":\"r\",\"input\":\"a\",\"status\":\"ok\"}\nnonsense\n\n{\"v\":2}\n\
                    [1]\n{\"v\":1,\"status\":\"died\",\"signal\":9}\n{\"v\":1,\"inp";
-        let log = read(log.as_bytes()).unwrap();
+        let log = read(io::Cursor::new(log), |_| ()).unwrap();
         assert_eq!(log.attempts.len(), 2);
         assert_eq!(log.attempts[1].reason, "signal 9");
         assert_eq!(
@@ -254,7 +378,7 @@ mod tests {
                 "skipped 3 lines that are no attempts, first line 2; and the last line, which is cut off"
             )
         );
-        let whole = read(&b"{\"v\":1}"[..]).unwrap();
+        let whole = read(io::Cursor::new("{\"v\":1}"), |_| ()).unwrap();
         assert_eq!((whole.attempts.len(), whole.warning()), (1, None));
     }
 
@@ -262,36 +386,10 @@ mod tests {
     fn bytes_and_strange_values_do_no_harm() {
         let log = b"{\"v\":1,\"input\":\"\xff\"}\n{\"v\":1,\"input_b64\":\"Yf9i\",\"ms\":-5}\n\
                     {\"v\":1,\"ms\":1e999}\n{\"v\":1,\"input_b64\":\"*\",\"status\":\"odd\",\"signal\":\"SIGHUP\"}\n";
-        let log = read(&log[..]).unwrap();
+        let log = read(io::Cursor::new(log), |_| ()).unwrap();
         assert_eq!(log.bad, Some((2, 1)));
         assert_eq!(log.attempts[0].input, "a\u{fffd}b");
         assert!(log.attempts[0].ms.abs() < f64::EPSILON);
         assert_eq!(log.attempts[1].reason, "status odd: SIGHUP");
-    }
-
-    #[test]
-    fn a_resumed_call_is_the_same_call() {
-        let line = |run: u32, resumed: bool, seq: u32, status: &str| {
-            format!(
-                "{{\"v\":1,\"run\":\"{run}\",\"resumed\":{resumed},\"seq\":{seq},\"input\":\"a\",\
-                 \"status\":\"{status}\"}}\n"
-            )
-        };
-        let calls = |lines: &[String]| -> Vec<u64> {
-            let log = read(lines.concat().as_bytes()).unwrap();
-            log.attempts.iter().map(|attempt| attempt.call).collect()
-        };
-        let first = [line(1, false, 5, "ok"), line(1, false, 6, "failed")];
-        let again = [line(2, true, 1, "failed"), line(2, true, 1, "ok")];
-        assert_eq!(calls(&[&first[..], &again].concat()), [1, 2, 2, 2]);
-        // A third one, where two had succeeded.
-        let third = [line(3, true, 3, "ok")];
-        assert_eq!(
-            calls(&[&first[..], &again, &third].concat()),
-            [1, 2, 2, 2, 3]
-        );
-        // From the start it is each of them once more.
-        let anew = [line(2, false, 1, "ok"), line(2, false, 2, "ok")];
-        assert_eq!(calls(&[&first[..], &anew].concat()), [1, 2, 1, 2]);
     }
 }

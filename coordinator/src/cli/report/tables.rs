@@ -57,7 +57,7 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
         out,
         "<p class=\"verdict\">{verdict}</p>\n<dl class=\"tiles\">"
     )?;
-    let attempts = timeline.attempts.len();
+    let attempts = timeline.count();
     let workers = match timeline.use_of_workers() {
         Some(used) => format!("{:.0} % busy", used * 100.0),
         None => String::new(),
@@ -70,15 +70,11 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
         wall if wall > 0.0 => format!("{} calls a second", rate(calls.total as f64 / wall * 1e3)),
         _ => String::new(),
     };
-    let mut times: Vec<f64> = timeline
-        .bars
-        .iter()
-        .map(|bar| bar.length as f64 / 1e3)
-        .collect();
-    times.sort_by(f64::total_cmp);
+    let times = &timeline.times;
     let quantile = |part: f64| {
         let at = (times.len() as f64 * part) as usize;
-        times.get(at.min(times.len().saturating_sub(1))).copied()
+        let time = times.get(at.min(times.len().saturating_sub(1)));
+        time.map(|time| f64::from(*time))
     };
     let shown = |time: Option<f64>| time.map_or("–".to_owned(), duration);
     let spread = format!(
@@ -95,7 +91,7 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
         (
             "Attempts",
             count(attempts),
-            format!("{} tried again", count(timeline.retries)),
+            format!("{} tried again", count(timeline.again)),
         ),
         ("Wall time", duration(timeline.wall_ms), rate),
         ("Median attempt", shown(quantile(0.5)), spread),
@@ -134,11 +130,7 @@ pub(super) fn outcomes(out: &mut dyn Write, timeline: &Timeline) -> io::Result<(
         "<ul class=\"legend\" id=\"legend\" aria-label=\"Attempts by outcome\">"
     )?;
     for status in Status::ALL {
-        let number = timeline
-            .attempts
-            .iter()
-            .filter(|a| a.status == status)
-            .count();
+        let number = timeline.statuses[status as usize];
         if number > 0 {
             writeln!(
                 out,
@@ -174,7 +166,9 @@ fn failed(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
         out,
         "<section><h2>Failed calls <small>by their last attempt</small></h2>"
     )?;
-    table(out, timeline, failed.iter().take(FAILED).copied())?;
+    let shown = failed.iter().take(FAILED);
+    let shown = shown.filter_map(|line| timeline.at_line(*line));
+    table(out, timeline, shown)?;
     if failed.len() > FAILED {
         let more = count(failed.len() - FAILED);
         writeln!(

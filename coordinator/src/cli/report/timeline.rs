@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::read::{Attempt, Log};
+use super::marks::Calls;
+use super::pick::Picked;
+use super::read::{self, Attempt, Log};
+use super::text;
 use crate::cli::status::Status;
 
 /// One invocation of the command.
@@ -32,22 +35,12 @@ pub(super) struct Bar {
     pub(super) row: usize,
 }
 
-/// How the calls ended, each by its last attempt in the log.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
-    pub(super) total: usize,
-    pub(super) ok: usize,
-    /// Indices of the last attempts at what failed, in the order of the log.
-    pub(super) failed: Vec<usize>,
-    /// Those that were to be tried again when the log ended.
-    pub(super) unfinished: usize,
-}
-
 /// Everything that the page and the trace show.
 #[derive(Debug)]
 pub(super) struct Timeline {
-    /// As the log has them.
+    /// Those that are shown one by one, as the log has them.
     pub(super) attempts: Vec<Attempt>,
+    pub(super) picked: Picked,
     /// In the order of their beginning.
     pub(super) runs: Vec<Run>,
     /// The attempts that ran, by their start.
@@ -55,35 +48,74 @@ pub(super) struct Timeline {
     /// The numbers of the workers, one a row.
     pub(super) workers: Vec<u32>,
     pub(super) calls: Calls,
+    /// How many attempts there are, by how they ended; how many were tried again, and how many never ran.
+    pub(super) statuses: [usize; Status::ALL.len()],
+    pub(super) again: usize,
+    pub(super) idle: usize,
+    /// How long those took that ran, in milliseconds, in order.
+    pub(super) times: Vec<f32>,
     /// Where the last run ends, in microseconds.
     pub(super) end: i64,
     /// What the runs took, without the time between them.
     pub(super) wall_ms: f64,
     /// What the attempts took.
     pub(super) busy_ms: f64,
-    pub(super) retries: usize,
 }
 
 impl Timeline {
     pub(super) fn new(log: Log) -> Self {
-        let workers: Vec<u32> = log.workers().into_iter().collect();
         let Log {
-            mut attempts, runs, ..
+            runs,
+            calls,
+            statuses,
+            again,
+            idle,
+            mut times,
+            busy_ms,
+            mut attempts,
+            picked,
+            ..
         } = log;
-        let mut runs = measure(runs, &attempts);
+        let all = runs.iter().flat_map(|run| &run.workers);
+        let workers: BTreeSet<u32> = all.copied().collect();
+        let workers: Vec<u32> = workers.into_iter().collect();
+        let mut runs: Vec<Run> = runs.into_iter().map(measure).collect();
         let end = lay_out(&mut runs, &mut attempts);
         let bars = bars(&runs, &workers, &attempts);
+        times.sort_unstable_by(f32::total_cmp);
         Self {
-            calls: calls(&attempts),
             bars,
             workers,
             end,
             wall_ms: runs.iter().map(|run| run.ms).sum(),
-            busy_ms: attempts.iter().map(|attempt| attempt.ms).sum(),
-            retries: attempts.iter().filter(|attempt| attempt.again).count(),
+            busy_ms,
             runs,
             attempts,
+            picked,
+            calls,
+            statuses,
+            again,
+            idle,
+            times,
         }
+    }
+
+    /// How many attempts there are.
+    pub(super) fn count(&self) -> usize {
+        self.statuses.iter().sum()
+    }
+
+    /// What of them is shown one by one, if that is not all.
+    pub(super) fn shows(&self) -> Option<String> {
+        (self.picked.step > 1).then(|| {
+            format!(
+                "{} of {} attempts: one in {}, the slowest, and the last ones at calls that failed; all numbers are \
+                 those of all attempts",
+                text::count(self.attempts.len()),
+                text::count(self.count()),
+                text::count(self.picked.step),
+            )
+        })
     }
 
     /// How much of the workers' time was used, from 0 to 1.
@@ -93,6 +125,13 @@ impl Timeline {
         (there > 0.0).then(|| (self.busy_ms / there).min(1.0))
     }
 
+    /// The attempt of a line, if it is one of those that are shown.
+    pub(super) fn at_line(&self, line: u32) -> Option<usize> {
+        self.attempts
+            .binary_search_by_key(&line, |attempt| attempt.line)
+            .ok()
+    }
+
     /// For each attempt, its bar's index.
     pub(super) fn places(&self) -> HashMap<usize, usize> {
         let places = self.bars.iter().enumerate();
@@ -100,38 +139,18 @@ impl Timeline {
     }
 }
 
-fn measure(names: Vec<(String, String)>, attempts: &[Attempt]) -> Vec<Run> {
-    let mut workers = vec![BTreeSet::new(); names.len()];
-    let run = |(id, template)| Run {
-        id,
-        template,
-        start: None,
-        ms: 0.0,
+fn measure(run: read::Run) -> Run {
+    let ms = run.ran.map_or(0.0, |(first, last)| (last - first) * 1e3);
+    Run {
+        id: run.id,
+        template: run.template,
+        start: run.ran.map(|(first, _)| first),
+        ms,
         from: 0,
-        attempts: 0,
-        succeeded: 0,
-        workers: 0,
-    };
-    let mut runs: Vec<Run> = names.into_iter().map(run).collect();
-    for attempt in attempts {
-        let run = &mut runs[attempt.run];
-        run.attempts += 1;
-        run.succeeded += usize::from(attempt.status == Status::Ok);
-        if let Some(start) = attempt.start {
-            workers[attempt.run].insert(attempt.worker);
-            run.start = Some(run.start.map_or(start, |first| first.min(start)));
-        }
+        attempts: run.attempts,
+        succeeded: run.succeeded,
+        workers: run.workers.len(),
     }
-    for attempt in attempts {
-        let run = &mut runs[attempt.run];
-        if let (Some(start), Some(first)) = (attempt.start, run.start) {
-            run.ms = run.ms.max((start - first) * 1e3 + attempt.ms);
-        }
-    }
-    for (run, workers) in runs.iter_mut().zip(workers) {
-        run.workers = workers.len();
-    }
-    runs
 }
 
 /// Puts the runs in order and one after another, and tells the attempts.
@@ -180,29 +199,6 @@ fn bars(runs: &[Run], workers: &[u32], attempts: &[Attempt]) -> Vec<Bar> {
     bars
 }
 
-fn calls(attempts: &[Attempt]) -> Calls {
-    let mut last = HashMap::new();
-    for (index, attempt) in attempts.iter().enumerate() {
-        last.insert(attempt.call, index);
-    }
-    let mut calls = Calls {
-        total: last.len(),
-        ..Calls::default()
-    };
-    for index in last.into_values() {
-        let attempt = &attempts[index];
-        if attempt.status == Status::Ok {
-            calls.ok += 1;
-        } else if attempt.again {
-            calls.unfinished += 1;
-        } else {
-            calls.failed.push(index);
-        }
-    }
-    calls.failed.sort_unstable();
-    calls
-}
-
 /// Whole microseconds; what is out of range becomes the end of it.
 fn micros(ms: f64) -> i64 {
     // Sums of times stay in the range in which a float is exact.
@@ -215,7 +211,7 @@ mod tests {
     use super::*;
 
     fn timeline(log: &str) -> Timeline {
-        Timeline::new(read(log.as_bytes()).unwrap())
+        Timeline::new(read(std::io::Cursor::new(log), |_| ()).unwrap())
     }
 
     #[test]
@@ -255,8 +251,8 @@ mod tests {
         );
         let calls = &timeline.calls;
         assert_eq!((calls.total, calls.ok, calls.unfinished), (3, 1, 1));
-        assert_eq!(calls.failed, [2]);
-        assert_eq!(timeline.retries, 2);
+        assert_eq!(calls.failed, [3]);
+        assert_eq!(timeline.again, 2);
     }
 
     #[test]

@@ -102,7 +102,11 @@ mod tests {
                    {\"v\":1,\"run\":\"r\",\"input\":\"b\",\"start\":100,\"ms\":0.25,\"worker\":1,\"status\":\"ok\"}\n\
                    {\"v\":1,\"run\":\"r\",\"input\":\"c\",\"status\":\"cancelled\"}\n";
         let mut bytes = Vec::new();
-        write(&mut bytes, &Timeline::new(read(log.as_bytes()).unwrap())).unwrap();
+        write(
+            &mut bytes,
+            &Timeline::new(read(io::Cursor::new(log), |_| ()).unwrap()),
+        )
+        .unwrap();
         let trace: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
         let of = |phase: &'static str| events.iter().filter(move |event| event["ph"] == phase);
@@ -125,7 +129,11 @@ mod tests {
     #[test]
     fn an_empty_log_is_an_empty_trace() {
         let mut bytes = Vec::new();
-        write(&mut bytes, &Timeline::new(read(&b""[..]).unwrap())).unwrap();
+        write(
+            &mut bytes,
+            &Timeline::new(read(io::Cursor::new(""), |_| ()).unwrap()),
+        )
+        .unwrap();
         let trace: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(trace["traceEvents"], json!([]));
     }
