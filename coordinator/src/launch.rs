@@ -10,11 +10,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use interprocess::local_socket::Listener;
-use interprocess::local_socket::traits::{Stream as _, StreamCommon as _};
+use interprocess::local_socket::traits::Stream as _;
 use protocol::black_box::BlackBox;
 use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE, Token};
 use protocol::lane::Side;
-use protocol::link::{self, Link, Socket};
+use protocol::link::{self, Link};
 use protocol::message::{Hello, TaskInfo, Welcome};
 use protocol::spin::Spinning;
 use worker::private::Given;
@@ -25,13 +25,9 @@ use crate::error::PoolError;
 use crate::os::{self, Beginning, WorkerProcess};
 use crate::output::{Output, OutputFiles, TAIL};
 use crate::program::{DEPTH_VARIABLE, Program};
-use crate::socket::{Giving, Impatient, Patience, SharedSocket};
+use crate::socket::{Giving, Impatient, SharedSocket};
 use crate::talk::LINGER;
-
-/// How long a worker that was started has until it connects.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-/// How long it has, once connected, to introduce itself.
-const GREETING_LIMIT: Duration = Duration::from_secs(5);
+use crate::visitors::{self, GREETING_LIMIT, Visitor, Visitors, broken};
 
 /// How to start, by hand, a worker that the pool waits for.
 #[derive(Debug, Clone)]
@@ -263,11 +259,11 @@ impl Launcher {
         process: Option<Arc<WorkerProcess>>,
         files: Option<OutputFiles>,
     ) -> Result<Worker, PoolError> {
-        let mut patience = process.as_ref().map(|_| Patience::new(CONNECT_LIMIT));
+        let mut visitors = Visitors::new(&place.listener, slot, process.as_deref());
         loop {
             let last_words = || files.as_ref().map(|files| files.rest().stderr.tail(TAIL));
-            match self.wait_for_knock(place, stop, process.as_deref(), patience.as_mut()) {
-                Ok(()) => {}
+            let visitor = match visitors.next(stop) {
+                Ok(visitor) => visitor,
                 Err(cause) => {
                     if let Some(process) = &process {
                         // One that may not be signalled is killed all the same.
@@ -281,18 +277,9 @@ impl Launcher {
                         words => format!("{cause}: {words}"),
                     }));
                 }
-            }
-            let turned_away = |error: &HandshakeError| {
-                log::warn!("slot {slot}: a process that connected was turned away: {error}");
             };
-            let (stream, peer_pid) = match accept(place, process.as_deref()) {
-                Ok(accepted) => accepted,
-                Err(stranger) => {
-                    turned_away(&stranger);
-                    continue;
-                }
-            };
-            let error = match self.greet(stream, place, slot, stop) {
+            let peer_pid = visitor.pid;
+            let error = match self.greet(visitor, place, slot, stop) {
                 Ok((socket, hello, black_box)) => {
                     let pid = peer_pid.unwrap_or(hello.pid);
                     log::debug!("slot {slot}: process {pid} is ready");
@@ -318,7 +305,7 @@ impl Launcher {
                 Err(_) if os::wait_readable(&[stop.as_fd()], Some(Duration::ZERO))[0] => continue,
                 Err(error) => error,
             };
-            turned_away(&error);
+            visitors::turned_away(slot, &error);
             // The one that was started is known by its process id: no other will come. If it died and
             // so broke the link, its death says more than the link.
             let is_link = matches!(error, HandshakeError::Link(_));
@@ -334,11 +321,14 @@ impl Launcher {
     /// Hears who it is, and lets it in.
     fn greet(
         &self,
-        stream: Socket,
+        visitor: Visitor,
         place: &MeetingPlace,
         slot: u32,
         stop: &impl AsFd,
     ) -> Result<(SharedSocket, Hello, BlackBox), HandshakeError> {
+        let Visitor {
+            stream, patience, ..
+        } = visitor;
         stream
             .set_send_timeout(Some(GREETING_LIMIT))
             .map_err(broken)?;
@@ -346,7 +336,7 @@ impl Launcher {
         let mut link = Link::new(Impatient {
             socket: socket.clone(),
             stop: stop.as_fd(),
-            patience: Some(Patience::new(GREETING_LIMIT)),
+            patience: Some(patience),
         });
         let known = handshake::receive(&mut link, &place.token).and_then(|hello| {
             match self.build.get_or_init(|| hello.build.clone()) == &hello.build {
@@ -385,69 +375,10 @@ impl Launcher {
         Ok((socket, hello, memory))
     }
 
-    /// Waits until someone connects, or it is clear that nobody will.
-    fn wait_for_knock(
-        &self,
-        place: &MeetingPlace,
-        stop: &impl AsFd,
-        process: Option<&WorkerProcess>,
-        patience: Option<&mut Patience>,
-    ) -> Result<(), String> {
-        let mut fds = vec![os::listener_fd(&place.listener), stop.as_fd()];
-        fds.extend(process.map(AsFd::as_fd));
-        let readable = match patience {
-            Some(patience) => patience.wait(&fds),
-            None => Some(os::wait_readable(&fds, None)),
-        };
-        let Some(readable) = readable else {
-            return Err(format!(
-                "it did not connect within {CONNECT_LIMIT:?}; is it a worker?"
-            ));
-        };
-        match (readable[0], readable[1], process) {
-            (true, ..) => Ok(()),
-            (false, false, Some(process)) => {
-                Err(format!("it {} before it was ready", process.reap()))
-            }
-            _ => Err("the pool ended before it was ready".to_owned()),
-        }
-    }
-
     fn cannot_start(&self, cause: impl fmt::Display) -> PoolError {
         PoolError::CannotStart {
             program: self.program.path.clone(),
             cause: cause.to_string(),
         }
     }
-}
-
-/// Takes one connection, and checks whose it is: that of the right user, and of the process that was
-/// started, if one was.
-fn accept(
-    place: &MeetingPlace,
-    process: Option<&WorkerProcess>,
-) -> Result<(Socket, Option<u32>), HandshakeError> {
-    let stream = os::accept(&place.listener).map_err(broken)?;
-    // On some systems a connection inherits this from its listener.
-    stream.set_nonblocking(false).map_err(broken)?;
-    let peer = stream.peer_creds().map_err(broken)?;
-    let peer_pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
-    if peer.euid().is_some_and(|user| user != os::effective_user()) {
-        return Err(HandshakeError::Refused(
-            "it belongs to another user".to_owned(),
-        ));
-    }
-    match (process, peer_pid) {
-        (Some(process), Some(pid)) if process.pid() != pid => {
-            Err(HandshakeError::Refused(format!(
-                "it is process {pid}, where process {} was started",
-                process.pid()
-            )))
-        }
-        _ => Ok((stream, peer_pid)),
-    }
-}
-
-fn broken(error: io::Error) -> HandshakeError {
-    HandshakeError::Link(link::LinkError::Broken(error))
 }

@@ -52,6 +52,7 @@ mod sync {
 }
 mod talk;
 mod turn;
+mod visitors;
 
 pub use error::{CallError, Death, PoolError, Why};
 pub use launch::ByHand;

@@ -104,7 +104,7 @@ pub(crate) struct Impatient<'s> {
 pub(crate) struct Patience(Duration);
 
 /// One waits for so long at most before one looks again: a stop counts as much.
-const SLICE: Duration = Duration::from_millis(100);
+pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
 impl Patience {
     pub(crate) fn new(limit: Duration) -> Self {
@@ -119,8 +119,16 @@ impl Patience {
             if readable.contains(&true) {
                 return Some(readable);
             }
-            self.0 = self.0.checked_sub(slice).filter(|left| !left.is_zero())?;
+            if !self.wait_less(slice) {
+                return None;
+            }
         }
+    }
+
+    /// So much of it has been used up. Whether any is left.
+    pub(crate) fn wait_less(&mut self, slice: Duration) -> bool {
+        self.0 = self.0.saturating_sub(slice);
+        !self.0.is_zero()
     }
 }
 

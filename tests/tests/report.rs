@@ -236,7 +236,7 @@ fn a_long_log_is_counted_in_full_and_drawn_in_part() {
     );
     let trace = coordinator(&["report", "--trace", &path]).output();
     assert!(
-        stderr(&trace).contains("the trace has 41,"),
+        stderr(&trace).contains("the trace has 40,"),
         "{}",
         stderr(&trace)
     );
