@@ -22,7 +22,7 @@ use worker::private::spawn::Spawn;
 
 use crate::board::PoolBoard;
 use crate::error::PoolError;
-use crate::os::{self, Beginning, WorkerProcess};
+use crate::os::{self, Beginning, Janitor, WorkerProcess};
 use crate::output::{Output, OutputFiles, TAIL};
 use crate::program::{DEPTH_VARIABLE, Program};
 use crate::socket::{Giving, Impatient, SharedSocket};
@@ -53,6 +53,8 @@ pub(crate) struct Launcher {
     pub(crate) build: OnceLock<String>,
     pub(crate) output: Output,
     pub(crate) manual: Option<Manual>,
+    /// Removes the places where such workers are met, should this process be killed.
+    pub(crate) janitor: Janitor,
     /// How large what a worker shares with this process is, in bytes.
     pub(crate) box_size: usize,
     /// Where large inputs are written. If there is none, they travel in another way.
@@ -130,6 +132,9 @@ pub(crate) struct MeetingPlace {
     token: Token,
 }
 
+/// What the socket is called.
+const SOCKET: &str = "link";
+
 /// A directory that holds at most a socket. It can be removed without a descriptor to spare.
 #[derive(Debug)]
 struct Directory(PathBuf);
@@ -137,7 +142,7 @@ struct Directory(PathBuf);
 impl Drop for Directory {
     fn drop(&mut self) {
         // What can't be removed stays.
-        let _ = std::fs::remove_file(self.0.join("link"));
+        let _ = std::fs::remove_file(self.0.join(SOCKET));
         let _ = std::fs::remove_dir(&self.0);
     }
 }
@@ -145,7 +150,7 @@ impl Drop for Directory {
 impl MeetingPlace {
     fn new() -> io::Result<Self> {
         let directory = Directory(os::private_directory()?.keep());
-        let name = directory.0.join("link");
+        let name = directory.0.join(SOCKET);
         let listener = os::listen(&name)?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -191,6 +196,11 @@ impl Launcher {
         let no_socket = |error| system("a socket", error);
         if let Some(tell) = &self.manual {
             let place = MeetingPlace::new().map_err(no_socket)?;
+            if let Some(directory) = &place.directory
+                && let Err(error) = self.janitor.look_after(&directory.0, SOCKET)
+            {
+                log::debug!("nobody will remove {}: {error}", directory.0.display());
+            }
             tell(&ByHand {
                 program: self.program.path.clone(),
                 connect: place.name.clone(),

@@ -239,6 +239,20 @@ fn ctrl_c_before_a_worker_is_there_ends_the_run() {
     prints(&run.end(), 130, "");
 }
 
+/// The one place that can be seen for longer than a moment is where a worker is met that is started by hand.
+#[test]
+fn a_run_that_is_killed_while_it_waits_for_a_worker_leaves_no_place() {
+    let mut run = start("square", &["--manual", "-j2"], &["1"]);
+    run.says("--connect");
+    let places = || run.run.temporary.path().read_dir().unwrap().count();
+    assert!(places() > 0);
+    run.signal(Signal::KILL);
+    let began = Instant::now();
+    eventually("all places are gone", || places() == 0);
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(run.end().status.code(), None);
+}
+
 /// A run whose command fills stderr, which nobody reads, and then goes on.
 fn with_full_stderr() -> (Child, TempDir) {
     let files = TempDir::new().unwrap();

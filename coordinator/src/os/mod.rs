@@ -6,6 +6,8 @@
 //! that dies, with its children, when the coordinator does.
 
 #[cfg(target_os = "linux")]
+mod janitor;
+#[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 mod memory;
@@ -13,6 +15,8 @@ mod memory;
 mod process;
 #[cfg(target_os = "linux")]
 mod tree;
+#[cfg(target_os = "linux")]
+pub(crate) use janitor::Janitor;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 #[cfg(target_os = "linux")]

@@ -16,7 +16,7 @@ use crate::board::PoolBoard;
 use crate::data::Job;
 use crate::error::PoolError;
 use crate::launch::{ByHand, Launcher, Manual, Surroundings};
-use crate::os;
+use crate::os::{self, Janitor};
 use crate::output::Output;
 use crate::program;
 use crate::scheduler::{Limits, RestartLimit};
@@ -285,6 +285,7 @@ impl Builder {
             build,
             output: self.output,
             manual: self.manual,
+            janitor: Janitor::default(),
             box_size,
             board,
         };
