@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use protocol::black_box::BlackBox;
 use protocol::board::Board;
-use protocol::frame::Owned;
 use protocol::message::TaskInfo;
+use protocol::parcel::Owned;
 use protocol::parcel::Parcel;
 use worker::private::Kept;
 use worker::private::home::Home;

@@ -149,22 +149,12 @@
 //! workers. Its words are counted on from the lane's: where the first number is 524,288 or more, the payload begins at that
 //! word of the board less 524,288, and the second number is 0. It stays as it is until the worker has answered for the batch.
 
-pub mod black_box;
-pub mod board;
-pub mod descriptors;
-mod encode;
-pub mod frame;
-pub mod handshake;
-pub mod lane;
-pub mod link;
-mod load;
-pub mod message;
-pub mod parcel;
-mod reader;
-pub mod sheet;
-pub mod spin;
-mod writer;
+pub mod memory;
+pub mod value;
+pub mod wire;
 
-pub use encode::{decode, encode};
-pub use link::{Link, LinkError};
-pub use writer::ValueError;
+pub use memory::{black_box, board, lane};
+pub use value::{ValueError, decode, encode, parcel};
+pub use wire::{descriptors, frame, handshake, link, message, spin};
+
+pub use wire::link::{Link, LinkError};

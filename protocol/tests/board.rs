@@ -6,11 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use protocol::black_box::{self, BlackBox};
+use protocol::board::InputSheet;
 use protocol::board::{Board, REGION, Region, View};
 use protocol::frame::{Caps, SHARED};
 use protocol::lane::{self, Side};
 use protocol::message::{Reply, Stopped};
-use protocol::sheet::InputSheet;
 use protocol::{Link, LinkError};
 
 fn file(size: usize) -> File {

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use protocol::black_box::{self, BlackBox};
-use protocol::frame::{Caps, Owned, SHARED};
+use protocol::frame::{Caps, SHARED};
 use protocol::lane::{self, Side};
 use protocol::message::{Reply, Stopped};
-use protocol::parcel::Parcel;
+use protocol::parcel::{Owned, Parcel};
 use protocol::{Link, LinkError};
 use serde_bytes::ByteBuf;
 

@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use protocol::lane::Sheet;
 use protocol::message::Verdict;
-use protocol::sheet::Sheet;
 
 use crate::{registry, run, text};
 

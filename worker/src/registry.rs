@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use protocol::lane::Sheet;
 use protocol::message::{TaskInfo, Verdict};
-use protocol::sheet::Sheet;
 
 use crate::run;
 use crate::task::Task;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use protocol::lane::Sheet;
 use protocol::message::{Panic, Verdict};
-use protocol::sheet::Sheet;
 
 use crate::current;
 use crate::os::{self, home::Home};

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use protocol::board::InputSheet;
 use protocol::board::{Board, Region};
-use protocol::sheet::InputSheet;
 use worker::private::Kept;
 
 use crate::buffers;

@@ -219,7 +219,7 @@ impl Trace {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-    use protocol::frame::Owned;
+    use protocol::parcel::Owned;
 
     use super::*;
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use protocol::black_box;
+use protocol::board::InputSheet;
 use protocol::message::Encoding;
-use protocol::sheet::InputSheet;
 use worker::Task;
 use worker::private::take_kept;
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use protocol::board::InputSheet;
 use protocol::message::Encoding;
-use protocol::sheet::InputSheet;
 use worker::Task;
 
 use crate::data::{Encoded, Job};

@@ -11,8 +11,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use crate::link::Socket;
-use crate::spin::ReadAtOnce;
+use super::link::Socket;
+use super::spin::ReadAtOnce;
 
 /// How many descriptors may travel with one message: as many as Linux allows.
 pub const MOST: usize = 253;

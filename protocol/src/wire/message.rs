@@ -1,7 +1,7 @@
 //! The messages, in the order in which a conversation uses them.
 //!
 //! Enum variants are numbered by their position on the wire: add new ones at the end, and raise
-//! [`VERSION`](crate::handshake::VERSION) with every change of meaning.
+//! [`VERSION`](crate::wire::handshake::VERSION) with every change of meaning.
 
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ pub enum ToWorker {
 pub struct Welcome {
     /// The slot it fills, counted from 1.
     pub slot: u32,
-    /// Whether a [board](crate::board) comes behind the [black box](crate::black_box).
+    /// Whether a [board](crate::memory::board) comes behind the [black box](crate::memory::black_box).
     pub board: bool,
 }
 

@@ -2,44 +2,33 @@
 //!
 //! A socket takes a payload in pieces, each with memory of its own and a wake-up of the other side. Through
 //! shared memory it goes in one, and takes less than half the time. The frame that tells of it
-//! still goes by the socket, and says [where it stands](crate::frame::SHARED).
+//! still goes by the socket, and says [where it stands](crate::wire::frame::SHARED).
 //!
 //! A payload that is not worth it, or finds no room, travels in its frame: nobody ever waits for the lane.
 //! Small ones may stand there behind each other; the sender begins again in front as soon as all were
 //! taken. As the two sides speak in turn, each has the whole lane while it speaks.
 //!
 //! What a large payload costs is to be copied. So a worker reads inputs where they
-//! stand, and writes a large output [here in the first place](crate::sheet). It takes its
+//! stand, and writes a large output [here in the first place](crate::value::sheet). It takes its
 //! coordinator's word for leaving the lane alone meanwhile; it runs whatever that says, after all. A
 //! coordinator takes nobody's word: it copies a payload out before it looks at it.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::{ptr, slice};
 
-use crate::black_box::BlackBox;
-use crate::board::View;
-use crate::frame::{FrameError, Owned};
-use crate::load::load_range;
-use crate::parcel::{Apart, Parcel};
-use crate::sheet::{Begun, Room};
+use super::black_box::BlackBox;
+use super::board::View;
+use super::load::load_range;
+use super::place::WORDS;
+pub use super::place::{LEAST, Placed, SIZE, Side};
+use crate::value::parcel::{Apart, Owned, Parcel};
+use crate::value::room::{Begun, Room};
+use crate::value::sheet::SheetIn;
 
-/// The least payload that travels by the lane, in bytes.
-pub const LEAST: usize = 32 << 10;
-/// The size of the lane, in bytes, if it is not made shorter.
-pub const SIZE: usize = 4 << 20;
-pub(crate) const WORDS: usize = SIZE / 8;
 /// How far payloads reach that stand behind others, in words: as much as is worth the memory.
 const SPREAD: usize = (512 << 10) / 8;
-/// Which side of a link one is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// It sends inputs.
-    Coordinator,
-    /// It sends outputs.
-    Worker,
-}
 
 /// Where payloads are put.
 #[derive(Debug)]
@@ -52,54 +41,6 @@ pub struct Outbox {
     base: usize,
     /// The word behind the last payload.
     at: usize,
-}
-
-/// Where in shared memory a payload stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Placed {
-    /// Its large piece, or if it has none its beginning, stands at this word. Those behind the lane's are the
-    /// [board](crate::board)'s.
-    pub(crate) at: u32,
-    /// How long it is, in bytes.
-    pub(crate) len: u32,
-    /// How many bytes of it stand before that word.
-    pub(crate) before: u32,
-    /// How long its large piece is, in bytes: one that may be received into memory of its own.
-    pub(crate) piece: u32,
-}
-
-impl Placed {
-    /// What says where a payload stands: three numbers, little-endian.
-    pub(crate) const SIZE: usize = 12;
-
-    pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
-        let mut bytes = [0; Self::SIZE];
-        let numbers = [self.at, self.before, self.piece];
-        for (bytes, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
-            *bytes = number.to_le_bytes();
-        }
-        bytes
-    }
-
-    pub(crate) fn from_bytes(bytes: [u8; Self::SIZE], len: u32) -> Self {
-        let [a, b, c] =
-            [0, 4, 8].map(|at| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        Placed {
-            at: u32::from_le_bytes(a),
-            len,
-            before: u32::from_le_bytes(b),
-            piece: u32::from_le_bytes(c),
-        }
-    }
-
-    /// Where in the lane that is, in bytes, if there is such a place.
-    fn range(&self, lane: &[AtomicU64]) -> Option<Range<usize>> {
-        let inside = u64::from(self.before) + u64::from(self.piece) <= u64::from(self.len);
-        let start = (u64::from(self.at) * 8).checked_sub(self.before.into())?;
-        let end = start + u64::from(self.len);
-        // Both are small then.
-        (inside && end <= size_of_val(lane) as u64).then_some(start as usize..end as usize)
-    }
 }
 
 impl Outbox {
@@ -232,6 +173,18 @@ impl OpenDraft<'_> {
     }
 }
 
+/// What one call's output is written on.
+pub type Sheet<'s> = SheetIn<'s, &'s mut Outbox>;
+
+impl Sheet<'_> {
+    /// What is written on it, if it is in the lane; else it stands at the end of the buffer.
+    #[must_use]
+    #[inline]
+    pub fn placed(self) -> Option<Placed> {
+        self.begun().map(OpenDraft::close)
+    }
+}
+
 impl Begun for OpenDraft<'_> {
     fn append(&mut self, bytes: &[u8]) -> bool {
         self.draft.append(&self.outbox.shared, bytes)
@@ -287,21 +240,18 @@ impl Inbox {
     }
 
     /// Copies a payload into memory that is given away: what `spare` gives, or if there is a large piece,
-    /// memory of its own for that.
+    /// memory of its own for that. `None` if there is no such place.
     pub(crate) fn hand_over(
         &self,
         placed: Placed,
         spare: impl FnOnce() -> Vec<u8>,
-    ) -> Result<Parcel, FrameError> {
+    ) -> Option<Parcel> {
         if placed.piece > 0 {
-            let apart = self.take_apart(placed);
-            return apart.map(Parcel::Apart).ok_or(FrameError::NoSuchPlace);
+            return self.take_apart(placed).map(Parcel::Apart);
         }
         let mut buffer = spare();
-        match self.take(placed, &mut buffer) {
-            true => Ok(Parcel::Whole(Owned::new(buffer))),
-            false => Err(FrameError::NoSuchPlace),
-        }
+        let is_there = self.take(placed, &mut buffer);
+        is_there.then(|| Parcel::Whole(Owned::new(buffer)))
     }
 
     fn take_apart(&self, placed: Placed) -> Option<Apart> {

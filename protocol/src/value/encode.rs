@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::reader::Reading;
-use crate::writer::{ValueError, Writer};
+use super::reader::Reading;
+use super::writer::{ValueError, Writer};
 
 /// Appends a value to a buffer. If it can't be encoded, the buffer is as it was.
 ///

@@ -11,13 +11,13 @@ use interprocess::local_socket::{GenericFilePath, Listener, ListenerOptions, Nam
 use rustix::net::RecvFlags;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::black_box::BlackBox;
-use crate::board::{Region, View};
-use crate::frame::{self, Caps, FrameError, Reader, TooLarge};
-use crate::lane::{Inbox, Outbox, Placed, Side};
-use crate::parcel::Parcel;
-use crate::sheet::Sheet;
-use crate::spin::ReadAtOnce;
+use super::frame::{self, Caps, FrameError, Reader, TooLarge};
+use super::spin::ReadAtOnce;
+use crate::memory::black_box::BlackBox;
+use crate::memory::board::{Region, View};
+use crate::memory::lane::{Inbox, Outbox, Sheet};
+use crate::memory::place::{Placed, Side};
+use crate::value::parcel::Parcel;
 
 /// Why a link is of no further use.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use serde::de::{
     Visitor,
 };
 
-use crate::writer::ValueError;
+use super::writer::ValueError;
 
 thread_local! {
     /// Where the piece is that is being given away. It is compared only.

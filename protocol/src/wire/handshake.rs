@@ -3,9 +3,9 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 
-use crate::frame::Caps;
-use crate::link::{self, Link, LinkError};
-use crate::message::{Hello, Ready, ToWorker, Welcome};
+use super::frame::Caps;
+use super::link::{self, Link, LinkError};
+use super::message::{Hello, Ready, ToWorker, Welcome};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u16 = 6;

@@ -2,45 +2,17 @@
 //!
 //! Values stand one behind the other in a buffer, until some of them are sent together. A large one goes
 //! where it will be read, while it is being encoded, so that it need not be copied once more: an output
-//! into the [lane](crate::lane), an input onto the [board](crate::board).
-
-use std::fmt::Debug;
-use std::sync::Arc;
+//! into the [lane](crate::memory::lane), an input onto the [board](crate::memory::board).
 
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
-use crate::board::{Board, Region};
-use crate::encode::{FEW, extend_few};
-use crate::lane::{OpenDraft, Outbox, Placed};
-use crate::writer::{ValueError, Writer};
+use super::encode::{FEW, extend_few};
+use super::room::{Begun, Room};
+use super::writer::{ValueError, Writer};
 
 /// How much has to come at once to make a value a large one, in bytes.
 const LARGE: usize = 128 << 10;
-
-/// Where there may be room for a large value.
-pub trait Room: Debug {
-    /// One that is being written there.
-    type Begun: Begun + Debug;
-
-    /// Begins with a large piece and what is before it. `None` if they find no room.
-    fn begin(self, before: &[u8], piece: &[u8]) -> Option<Self::Begun>;
-}
-
-/// A large value that is being written where it will be read. Dropped, it has never been there.
-pub trait Begun {
-    /// Adds bytes. `false`, and nothing is added, if there is no room for them.
-    #[must_use]
-    fn append(&mut self, bytes: &[u8]) -> bool;
-
-    /// Adds what has been written so far to a buffer.
-    fn copy_to(&self, buffer: &mut Vec<u8>);
-}
-
-/// What one call's output is written on.
-pub type Sheet<'s> = SheetIn<'s, &'s mut Outbox>;
-/// What one call's input is written on.
-pub type InputSheet<'s> = SheetIn<'s, &'s Arc<Board>>;
 
 /// What one value is written on.
 #[derive(Debug)]
@@ -59,24 +31,6 @@ enum Large<R: Room> {
     Perhaps(R),
     /// Up to its last large piece, the value is there.
     Begun(R::Begun),
-}
-
-impl<'s> Sheet<'s> {
-    /// What is written on it, if it is in the lane; else it stands at the end of the buffer.
-    #[must_use]
-    #[inline]
-    pub fn placed(self) -> Option<Placed> {
-        self.begun().map(OpenDraft::close)
-    }
-}
-
-impl InputSheet<'_> {
-    /// What is written on it, if it is on the board; else it stands at the end of the buffer.
-    #[must_use]
-    #[inline]
-    pub fn region(self) -> Option<Region> {
-        self.begun()
-    }
 }
 
 impl<'s, R: Room> SheetIn<'s, R> {
@@ -102,7 +56,7 @@ impl<'s, R: Room> SheetIn<'s, R> {
     /// What the value's own `Serialize` says. What is written then is to be [cleared](Self::clear).
     ///
     /// ```
-    /// use protocol::sheet::Sheet;
+    /// use protocol::memory::lane::Sheet;
     ///
     /// let mut buffer = vec![7];
     /// Sheet::new(&mut buffer, None).encode(&(1_u8, true))?;
@@ -130,8 +84,10 @@ impl<'s, R: Room> SheetIn<'s, R> {
         self.large = Large::No;
     }
 
+    /// What is written on it, if it is where it will be read; else it stands at the end of the buffer.
+    #[must_use]
     #[inline]
-    fn begun(self) -> Option<R::Begun> {
+    pub fn begun(self) -> Option<R::Begun> {
         match self.large {
             Large::Begun(begun) => add_rest(self.buffer, self.start, begun),
             Large::No | Large::Perhaps(_) => None,

@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use crate::lane::{self, Placed};
-use crate::sheet::{Begun, Room};
+use super::place::{Placed, WORDS};
+use crate::value::room::{Begun, Room};
+use crate::value::sheet::SheetIn;
 
 /// The size of a region, in bytes.
 pub const REGION: usize = 4 << 20;
@@ -97,7 +98,7 @@ impl Region {
         fence(Ordering::Release);
         Placed {
             // Both are far below 4 GiB.
-            at: (lane::WORDS + self.number * REGION / 8) as u32,
+            at: (WORDS + self.number * REGION / 8) as u32,
             len: self.len as u32,
             ..Placed::default()
         }
@@ -138,6 +139,18 @@ impl Drop for Region {
         self.board
             .free
             .fetch_or(1 << self.number, Ordering::Release);
+    }
+}
+
+/// What one call's input is written on.
+pub type InputSheet<'s> = SheetIn<'s, &'s Arc<Board>>;
+
+impl InputSheet<'_> {
+    /// What is written on it, if it is on the board; else it stands at the end of the buffer.
+    #[must_use]
+    #[inline]
+    pub fn region(self) -> Option<Region> {
+        self.begun()
     }
 }
 

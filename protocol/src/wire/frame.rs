@@ -3,9 +3,10 @@
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 
-use crate::board::View;
-use crate::lane::{Inbox, Outbox, Placed};
-use crate::parcel::Parcel;
+use crate::memory::board::View;
+use crate::memory::lane::{Inbox, Outbox};
+use crate::memory::place::Placed;
+use crate::value::parcel::{Owned, Parcel};
 
 /// The longest header, in bytes: room for a batch of a million calls, or a very long error message.
 pub const MAX_HEADER: u32 = 64 << 20;
@@ -14,8 +15,8 @@ pub const MAX_PAYLOAD: u32 = 1 << 30;
 /// The longest header and the longest payload until the handshake is over, in bytes.
 pub const MAX_GREETING: u32 = 1 << 20;
 
-/// Set in a payload's length if the payload stands in the [lane](crate::lane) or on the
-/// [board](crate::board). In its place come twelve
+/// Set in a payload's length if the payload stands in the [lane](crate::memory::lane) or on the
+/// [board](crate::memory::board). In its place come twelve
 /// bytes that say where.
 pub const SHARED: u32 = 1 << 31;
 
@@ -186,37 +187,6 @@ pub struct Reader {
     elsewhere: Option<Placed>,
 }
 
-/// A frame that was handed over, payload and all.
-#[derive(Debug, Default)]
-pub struct Owned {
-    buffer: Vec<u8>,
-    payload: std::ops::Range<usize>,
-}
-
-impl Owned {
-    /// A payload that never was in a frame.
-    #[must_use]
-    pub fn new(payload: Vec<u8>) -> Self {
-        Owned {
-            payload: 0..payload.len(),
-            buffer: payload,
-        }
-    }
-
-    /// The payload.
-    #[must_use]
-    #[inline]
-    pub fn payload(&self) -> &[u8] {
-        &self.buffer[self.payload.clone()]
-    }
-
-    /// The buffer, for another frame.
-    #[must_use]
-    pub fn into_buffer(self) -> Vec<u8> {
-        self.buffer
-    }
-}
-
 impl Reader {
     /// Reads one frame: its header and its payload.
     ///
@@ -306,7 +276,8 @@ impl Reader {
     ) -> Result<Parcel, FrameError> {
         if let Some(placed) = self.elsewhere.take() {
             let inbox = self.inbox.as_ref().ok_or(FrameError::NoSuchPlace)?;
-            return inbox.hand_over(placed, spare);
+            let parcel = inbox.hand_over(placed, spare);
+            return parcel.ok_or(FrameError::NoSuchPlace);
         }
         let payload = self.payload..self.used;
         if payload.len() < CHUNK {
@@ -322,7 +293,7 @@ impl Reader {
         self.filled = rest;
         self.used = 0;
         let buffer = std::mem::replace(&mut self.buffer, next);
-        Ok(Parcel::Whole(Owned { buffer, payload }))
+        Ok(Parcel::Whole(Owned::within(buffer, payload)))
     }
 
     /// From now on payloads may stand in this memory.

@@ -16,7 +16,7 @@
 //! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
 //! | … | the outputs, each filled up to whole words: 256 KiB |
 //! | … | what the last panic of the call that runs said: its length, and 4 KiB |
-//! | … | the [lane], by which large payloads travel: up to 4 MiB, as much as there is |
+//! | … | the [lane](super::lane), by which large payloads travel: up to 4 MiB, as much as there is |
 //!
 //! Before it starts a call, the worker takes a ticket: in one atomic step the number of calls started
 //! grows by one, if it is below the number allowed. The coordinator may lower the latter at any time, and
@@ -40,8 +40,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::MmapRaw;
 
-use crate::lane::{self, Side};
-use crate::load;
+use super::load;
+use super::place::{self, Side};
 use record::{ENTRIES, Memory, Record, store};
 
 const BEGAN: usize = 3;
@@ -56,7 +56,7 @@ const PANIC: usize = OUTPUTS + OUTPUT_WORDS;
 /// One for the length, and 4 KiB.
 const PANIC_WORDS: usize = 1 + 512;
 const LANE: usize = PANIC + PANIC_WORDS;
-const WORDS: usize = LANE + lane::WORDS;
+const WORDS: usize = LANE + place::WORDS;
 /// What it takes without a lane, in bytes. With a shorter lane than [`SIZE`] has room for, more goes by the socket.
 pub const LEAST_SIZE: usize = LANE * 8;
 /// The size of a box, in bytes.

@@ -1,15 +1,52 @@
 //! A payload that is handed over to whoever received it.
 //!
 //! A large output is mostly one thing: a buffer, or a text. Its worker says where in the payload that
-//! [stands](crate::lane::Placed); it is received into memory of its own, and this becomes part of the value
+//! [stands](crate::memory::place::Placed); it is received into memory of its own, and this becomes part of the value
 //! that is decoded. So it is not copied once more, and not kept twice.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 
-use crate::frame::Owned;
-use crate::reader::{Reading, take_refused};
+use super::encode;
+use super::reader::{Reading, take_refused};
+
+/// A frame that was handed over, payload and all.
+#[derive(Debug, Default)]
+pub struct Owned {
+    buffer: Vec<u8>,
+    payload: Range<usize>,
+}
+
+impl Owned {
+    /// A payload that never was in a frame.
+    #[must_use]
+    pub fn new(payload: Vec<u8>) -> Self {
+        Owned {
+            payload: 0..payload.len(),
+            buffer: payload,
+        }
+    }
+
+    /// A payload that stands somewhere in a buffer.
+    pub(crate) fn within(buffer: Vec<u8>, payload: Range<usize>) -> Self {
+        Owned { buffer, payload }
+    }
+
+    /// The payload.
+    #[must_use]
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer[self.payload.clone()]
+    }
+
+    /// The buffer, for another frame.
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+}
 
 /// A payload that was handed over.
 #[derive(Debug)]
@@ -81,7 +118,7 @@ impl Apart {
     /// As [`decode`](crate::decode) of the whole.
     ///
     /// ```
-    /// use protocol::parcel::Apart;
+    /// use protocol::value::parcel::Apart;
     ///
     /// let text = "a long text".to_owned();
     /// let at = text.as_ptr();
@@ -98,10 +135,10 @@ impl Apart {
         let value = V::deserialize(&mut reading);
         let (rest, piece) = reading.left();
         match (value, piece.or_else(take_refused)) {
-            (Ok(value), None) => crate::encode::all_read(value, rest),
+            (Ok(value), None) => encode::all_read(value, rest),
             (Err(error), None) => Err(error.of::<V>().to_string()),
             // It is no field's: the worker was wrong, or whoever reads it goes ways of its own.
-            (_, Some(piece)) => crate::decode(&Apart { around, at, piece }.join()),
+            (_, Some(piece)) => encode::decode(&Apart { around, at, piece }.join()),
         }
     }
 }

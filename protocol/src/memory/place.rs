@@ -1,0 +1,66 @@
+//! Where in shared memory things stand, as both sides and the frames between them say it.
+
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+
+/// The least payload that travels by the lane, in bytes.
+pub const LEAST: usize = 32 << 10;
+/// The size of the lane, in bytes, if it is not made shorter.
+pub const SIZE: usize = 4 << 20;
+pub(crate) const WORDS: usize = SIZE / 8;
+/// Which side of a link one is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It sends inputs.
+    Coordinator,
+    /// It sends outputs.
+    Worker,
+}
+
+/// Where in shared memory a payload stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Placed {
+    /// Its large piece, or if it has none its beginning, stands at this word. Those behind the lane's are the
+    /// [board](super::board)'s.
+    pub(crate) at: u32,
+    /// How long it is, in bytes.
+    pub(crate) len: u32,
+    /// How many bytes of it stand before that word.
+    pub(crate) before: u32,
+    /// How long its large piece is, in bytes: one that may be received into memory of its own.
+    pub(crate) piece: u32,
+}
+
+impl Placed {
+    /// What says where a payload stands: three numbers, little-endian.
+    pub(crate) const SIZE: usize = 12;
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let numbers = [self.at, self.before, self.piece];
+        for (bytes, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+            *bytes = number.to_le_bytes();
+        }
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; Self::SIZE], len: u32) -> Self {
+        let [a, b, c] =
+            [0, 4, 8].map(|at| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Placed {
+            at: u32::from_le_bytes(a),
+            len,
+            before: u32::from_le_bytes(b),
+            piece: u32::from_le_bytes(c),
+        }
+    }
+
+    /// Where in the lane that is, in bytes, if there is such a place.
+    pub(crate) fn range(&self, lane: &[AtomicU64]) -> Option<Range<usize>> {
+        let inside = u64::from(self.before) + u64::from(self.piece) <= u64::from(self.len);
+        let start = (u64::from(self.at) * 8).checked_sub(self.before.into())?;
+        let end = start + u64::from(self.len);
+        // Both are small then.
+        (inside && end <= size_of_val(lane) as u64).then_some(start as usize..end as usize)
+    }
+}
