@@ -28,6 +28,8 @@ extern crate self as worker;
 #[cfg(feature = "builtin")]
 pub mod builtin;
 mod by_hand;
+#[cfg(feature = "builtin")]
+mod command;
 mod current;
 pub mod described;
 mod entry;

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use protocol::lane::Sheet;
-use protocol::message::{TaskInfo, Verdict};
+use protocol::message::TaskInfo;
 
-use crate::run;
+use crate::run::{self, Runner};
 use crate::task::Task;
 
 /// A task as the registry holds it: what it is called, and how to run it on bytes.
@@ -23,9 +22,6 @@ pub struct Entry {
     /// Only looks whether it could be run.
     pub(crate) check: Runner,
 }
-
-/// Runs a task on an encoded input and writes down the encoded output.
-pub(crate) type Runner = fn(&[u8], &mut Sheet<'_>) -> Verdict;
 
 impl Entry {
     /// The entry of a task. `location` is where it is defined, as `file:line`.

@@ -15,10 +15,12 @@ use protocol::message::{Panic, Verdict};
 use crate::current;
 use crate::os::{self, home::Home};
 use crate::output;
-use crate::registry::Runner;
 use crate::shared;
 use crate::task::Task;
 use crate::text;
+
+/// Runs a task on an encoded input and writes down the encoded output.
+pub(crate) type Runner = fn(&[u8], &mut Sheet<'_>) -> Verdict;
 
 /// Runs `T` on an input in postcard.
 pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict {

@@ -364,7 +364,7 @@ fn too_large(what: &str) -> Verdict {
     Verdict::Undecodable(format!("the output is too large: {what}"))
 }
 
-fn runner(task: &Entry, encoding: Encoding) -> registry::Runner {
+fn runner(task: &Entry, encoding: Encoding) -> run::Runner {
     match encoding {
         Encoding::Postcard => task.postcard,
         Encoding::Text => task.text,

@@ -11,7 +11,8 @@ use std::process::ExitStatus;
 use serde::{Deserialize, Serialize};
 
 use super::Bytes;
-use crate::os::{self, Group, Hold, Image, Pump, Spawn, Streams, Waited, place_of};
+use crate::command::{Group, Hold, Pump, Streams, Waited};
+use crate::os::{self, Image, Spawn, place_of};
 use crate::{current, task};
 
 const NO_TERMINAL: &str = "was stopped because it wanted the terminal, and killed: commands run in the background, \

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::exec::{INSTEAD, PROCESS, not_started, start};
 use super::{Bytes, Ending};
-use crate::os::{self, Answers, Group, Hold, Moved, Streams};
+use crate::command::{self, Answers, Group, Hold, Moved, Streams};
 use crate::task;
 
 /// How long the process has to end of itself once it has nothing more to read.
@@ -276,7 +276,7 @@ impl Process {
         let pipes = group.take_pipes();
         let (stdin, stdout) = pipes.ok_or(std::io::ErrorKind::BrokenPipe)?;
         // The process's own end is another open file, and blocks as ever.
-        os::set_nonblocking(&stdin)?;
+        command::set_nonblocking(&stdin)?;
         Ok(Process {
             answers: Answers::new(stdout, group.pidfd()?),
             stdin: Some(stdin),
@@ -302,7 +302,7 @@ impl Process {
         let mut newline = None;
         loop {
             if !unwritten.is_empty() {
-                match os::write_now(stdin, unwritten) {
+                match command::write_now(stdin, unwritten) {
                     Moved::Some(count) => unwritten = &unwritten[count..],
                     Moved::NotNow => {}
                     Moved::Closed if unwritten.len() == line.len() && heard.bytes.is_empty() => {
@@ -322,7 +322,7 @@ impl Process {
                     Moved::Some(_) => {}
                     // It ended of itself after the answer before, and has read nothing of this line.
                     Moved::NotNow | Moved::Closed
-                        if heard.bytes.is_empty() && os::unread(stdin) == Some(line.len()) =>
+                        if heard.bytes.is_empty() && command::unread(stdin) == Some(line.len()) =>
                     {
                         return Asked::Gone;
                     }

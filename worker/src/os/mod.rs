@@ -1,27 +1,17 @@
 //! The operating system's part of being a worker. The only place that knows which system it is.
 
-#[cfg(all(unix, feature = "builtin"))]
-mod answers;
 #[cfg(unix)]
 mod first;
-#[cfg(all(unix, feature = "builtin"))]
-mod group;
-#[cfg(all(unix, feature = "builtin"))]
-mod handler;
 #[cfg(unix)]
 pub mod home;
 #[cfg(unix)]
 pub mod image;
 #[cfg(unix)]
 pub mod lifeline;
-#[cfg(all(unix, feature = "builtin"))]
-mod orphans;
 #[cfg(unix)]
 pub mod path;
 #[cfg(unix)]
 mod peer;
-#[cfg(all(unix, feature = "builtin"))]
-mod pump;
 #[cfg(unix)]
 mod shared;
 #[cfg(unix)]
@@ -32,22 +22,14 @@ pub mod spawn;
 mod streams;
 #[cfg(unix)]
 mod tail;
-#[cfg(all(unix, feature = "builtin"))]
-mod term;
 #[cfg(unix)]
 mod unix;
-#[cfg(all(unix, feature = "builtin"))]
-pub(crate) use answers::Answers;
 #[cfg(unix)]
 pub(crate) use first::{Before, what_runs};
-#[cfg(all(unix, feature = "builtin"))]
-pub(crate) use group::{Group, Moved, Streams, Waited, set_nonblocking, unread, write_now};
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use path::place_of;
 #[cfg(unix)]
 pub(crate) use peer::{check_peer, check_place};
-#[cfg(all(unix, feature = "builtin"))]
-pub(crate) use pump::Pump;
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
 #[cfg(unix)]
@@ -58,8 +40,6 @@ pub(crate) use spawn::{Image, Spawn};
 pub(crate) use streams::has_no_stdout;
 #[cfg(unix)]
 pub(crate) use tail::Tail;
-#[cfg(all(unix, feature = "builtin"))]
-pub(crate) use term::Hold;
 #[cfg(unix)]
 pub(crate) use unix::*;
 

@@ -188,7 +188,7 @@ pub fn close_on_exec() -> io::Result<()> {
 const CLOSE_RANGE_CLOEXEC: c_int = 4;
 
 /// Waits for a child's end, after which its number may be another's.
-pub(super) fn reap(pid: Pid) -> io::Result<WaitStatus> {
+pub(crate) fn reap(pid: Pid) -> io::Result<WaitStatus> {
     loop {
         match rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
             Ok(Some((_, status))) => return Ok(status),
@@ -279,10 +279,10 @@ fn reset_signals() {
 }
 
 /// While it lives this thread hears no signal; those that come wait.
-pub(super) struct Blocked(libc::sigset_t);
+pub(crate) struct Blocked(libc::sigset_t);
 
 impl Blocked {
-    pub(super) fn all() -> Self {
+    pub(crate) fn all() -> Self {
         // SAFETY: both sets are this function's own.
         unsafe {
             let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (zeroed(), zeroed());

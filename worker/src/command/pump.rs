@@ -13,8 +13,8 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 
-use super::group::{set_nonblocking, unread};
-use super::spawn::Blocked;
+use super::pipes::{set_nonblocking, unread};
+use crate::os::spawn::Blocked;
 
 /// As much as a pipe holds.
 const CHUNK: usize = 64 << 10;

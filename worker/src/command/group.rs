@@ -11,10 +11,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Once;
 
-use super::lifeline::leave;
 use super::pump::Pump;
-use super::spawn::{Plan, Spawn, reap};
-use rustix::fs::OFlags;
+use crate::os::lifeline::leave;
+use crate::os::spawn::{Plan, Spawn, reap};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
@@ -180,41 +179,4 @@ fn heed_deaths() {
             libc::sigaction(libc::SIGCHLD, &raw const default, std::ptr::null_mut());
         }
     }
-}
-
-/// Reads and writes through this descriptor do what can be done at once.
-pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(&fd)?;
-    Ok(rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?)
-}
-
-/// What became of a read or a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moved {
-    /// So many bytes, at least one.
-    Some(usize),
-    /// There is nothing to read, or no room to write, as yet.
-    NotNow,
-    /// The other side is closed.
-    Closed,
-}
-
-pub(super) fn moved(result: rustix::io::Result<usize>) -> Moved {
-    match result {
-        Ok(0) => Moved::Closed,
-        Ok(count) => Moved::Some(count),
-        Err(Errno::AGAIN | Errno::INTR) => Moved::NotNow,
-        // Of a pipe: EPIPE.
-        Err(_) => Moved::Closed,
-    }
-}
-
-/// How many bytes stand in a pipe that nobody has read.
-pub(crate) fn unread(pipe: impl AsFd) -> Option<usize> {
-    usize::try_from(rustix::io::ioctl_fionread(pipe).ok()?).ok()
-}
-
-/// Writes what there is room for.
-pub(crate) fn write_now(fd: impl AsFd, bytes: &[u8]) -> Moved {
-    moved(rustix::io::write(fd, bytes))
 }

@@ -17,8 +17,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::group::{Moved, moved, unread};
 use super::handler::CallThread;
+use super::pipes::{Moved, moved, unread};
 
 /// The descriptor that is not to block any more when a child has died.
 static READ: AtomicI32 = AtomicI32::new(NONE);
