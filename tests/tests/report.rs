@@ -209,7 +209,12 @@ fn a_long_log_is_counted_in_full_and_drawn_in_part() {
     };
     let (_directory, path) = log(&(0..LINES).map(line).collect::<String>());
     let output = coordinator(&["report", &path]).output();
-    assert_eq!(stderr(&output), "");
+    // On a busy machine it says how far it is; nothing else.
+    let said = stderr(&output);
+    assert!(
+        said.lines().all(|line| line.contains(": reading ")),
+        "{said}"
+    );
     let page = stdout(&output);
     for part in [
         "✗ 300 of 120,000 calls failed",

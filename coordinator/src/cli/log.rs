@@ -5,7 +5,6 @@
 //! it as often: where it stands among the inputs does not matter. Runs that did not resume repeat what was
 //! done before, so of theirs the largest number counts; what a resumed run did is added.
 
-use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -14,89 +13,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use super::Trouble;
+use super::log_line::{Input, Line, unreadable};
 use super::outcome::{self, Outcome};
 use super::resume::{self, Succeeded};
 use super::suspects::Range;
 
-/// How each line begins.
-pub(super) const BEGINNING: &[u8] = b"{\"v\":1,\"run\":\"";
 /// How long to wait for another run to let go of the log: one that was just killed takes a moment.
 const IN_USE: Duration = Duration::from_secs(1);
-
-/// A line of the log.
-#[derive(Debug, Serialize)]
-struct Line {
-    v: u32,
-    /// Which invocation it was: its process id and when it began.
-    run: String,
-    /// Whether that skipped what had succeeded before.
-    resumed: bool,
-    template: String,
-    seq: u64,
-    #[serde(flatten)]
-    input: Input,
-    attempt: u32,
-    again: bool,
-    status: String,
-    exit: Option<i32>,
-    signal: Option<i32>,
-    /// When it began, in seconds since 1970.
-    start: f64,
-    ms: f64,
-    worker: Option<usize>,
-    pid: Option<u32>,
-    error: Option<String>,
-    /// Inputs of this run, by number, that were logged as done and may have others' answers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    suspects: Vec<Range>,
-}
-
-/// What stands in a line of the log that names suspects, and in no other.
-pub(super) const SUSPECTS: &[u8] = b"\"suspects\":[[";
-
-#[derive(Debug, Serialize)]
-struct Input {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    input: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    input_b64: Option<String>,
-}
-
-/// What a run that resumes has to know of a line.
-#[derive(Debug, Deserialize)]
-pub(super) struct Entry<'l> {
-    #[serde(borrow)]
-    pub(super) run: Cow<'l, str>,
-    #[serde(default)]
-    pub(super) resumed: bool,
-    #[serde(borrow)]
-    pub(super) template: Cow<'l, str>,
-    pub(super) seq: u64,
-    #[serde(borrow, default)]
-    pub(super) input: Option<Cow<'l, str>>,
-    #[serde(borrow, default)]
-    pub(super) input_b64: Option<Cow<'l, str>>,
-    #[serde(borrow)]
-    pub(super) status: Cow<'l, str>,
-    #[serde(default)]
-    pub(super) suspects: Vec<Range>,
-}
-
-/// The input that a line names.
-pub(super) fn bytes_of<'l>(
-    text: Option<Cow<'l, str>>,
-    encoded: Option<Cow<'l, str>>,
-) -> Option<Cow<'l, [u8]>> {
-    match (encoded, text) {
-        (Some(encoded), _) => outcome::from_base64(&encoded).map(Cow::Owned),
-        (None, Some(Cow::Borrowed(text))) => Some(Cow::Borrowed(text.as_bytes())),
-        (None, Some(Cow::Owned(text))) => Some(Cow::Owned(text.into_bytes())),
-        (None, None) => None,
-    }
-}
 
 /// A log that is written.
 #[derive(Debug)]
@@ -114,10 +39,6 @@ pub(super) fn read(path: &Path, template: &str) -> Result<Succeeded, Trouble> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Succeeded::default()),
         Err(error) => Err(unreadable(path, &error)),
     }
-}
-
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> Trouble {
-    Trouble::Usage(format!("the log {} can't be read: {error}", path.display()))
 }
 
 impl Log {

@@ -7,6 +7,7 @@ mod help;
 mod inputs;
 mod lines;
 mod log;
+mod log_line;
 mod manual;
 mod outcome;
 mod printer;

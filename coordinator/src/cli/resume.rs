@@ -13,7 +13,7 @@ use std::path::Path;
 use memchr::memmem::Finder;
 
 use super::lines::{Line, Lines, Patience};
-use super::log::{BEGINNING, Entry, SUSPECTS};
+use super::log_line::{BEGINNING, Entry, SUSPECTS};
 use super::suspects::Range;
 use super::{Trouble, complain};
 
@@ -89,7 +89,7 @@ pub(super) fn read(
     template: &str,
     resumes: bool,
 ) -> Result<Succeeded, Trouble> {
-    let unreadable = |error: io::Error| super::log::unreadable(path, &error);
+    let unreadable = |error: io::Error| super::log_line::unreadable(path, &error);
     let mut runs = Runs::default();
     if resumes {
         runs.suspects = suspects(file).map_err(unreadable)?;
@@ -228,7 +228,7 @@ impl Runs {
         let suspects = self.suspects.get(&self.run);
         if entry.status == "ok"
             && !suspects.is_some_and(|ranges| ranges.iter().any(is_in))
-            && let Some(input) = super::log::bytes_of(entry.input, entry.input_b64)
+            && let Some(input) = super::log_line::bytes_of(entry.input, entry.input_b64)
         {
             // Several of one command stand with zero bytes between them, and no command can be given one.
             for input in input.split(|byte| *byte == 0) {

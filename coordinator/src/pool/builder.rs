@@ -10,17 +10,19 @@ use protocol::message::Encoding;
 use worker::Task;
 use worker::private::take_kept;
 
+use super::available::{available_workers, most_workers};
 use super::codec::{Codec, Typed};
-use super::{Pool, STACK};
-use crate::board::PoolBoard;
-use crate::data::Job;
+use super::pool::{Pool, STACK};
+use crate::engine::config::{Config, Initializer};
 use crate::error::PoolError;
-use crate::launch::{ByHand, Launcher, Manual, Surroundings};
 use crate::os::{self, Janitor};
-use crate::output::Output;
-use crate::program;
+use crate::payload::Job;
+use crate::payload::printed::Output;
 use crate::scheduler::{Limits, RestartLimit};
-use crate::shared::{Config, Initializer};
+use crate::workers::board::PoolBoard;
+use crate::workers::by_hand::{ByHand, Manual};
+use crate::workers::launch::{Launcher, Surroundings};
+use crate::workers::program;
 
 /// How much of a lane workers have where addresses are scarce, in bytes.
 const SHORT_LANE: usize = 256 << 10;
@@ -72,20 +74,24 @@ impl std::fmt::Debug for Builder {
     }
 }
 
-/// How many open files a worker takes in this process: its link and where that begins, its lifeline, a handle of
-/// the process, the black box, two files for what it prints, and some more while it is started.
-const FILES_EACH: usize = 9;
-/// How many files a program has open besides.
-const FILES_BESIDE: usize = 13;
+impl Pool {
+    /// A pool of `workers` processes.
+    ///
+    /// # Errors
+    ///
+    /// There is no worker executable, or it could not be started; `workers` is 0.
+    pub fn new(workers: usize) -> Result<Pool, PoolError> {
+        Pool::builder().workers(workers).build()
+    }
 
-/// How many workers this process may have files for.
-pub(crate) fn most_workers() -> usize {
-    let files = os::most_open_files().unwrap_or(usize::MAX);
-    files.saturating_sub(FILES_BESIDE) / FILES_EACH
+    /// A pool with other settings than the usual.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
 }
 
 impl Builder {
-    /// How many workers. Default: [`available_workers`](crate::available_workers).
+    /// How many workers. Default: [`available_workers`](available_workers).
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -224,7 +230,7 @@ impl Builder {
     /// There is no worker executable, or a setting makes no sense.
     pub fn build_now(self) -> Result<Pool, PoolError> {
         let setting = |why: &str| Err(PoolError::Setting(why.to_owned()));
-        let slots = self.workers.unwrap_or_else(crate::available_workers);
+        let slots = self.workers.unwrap_or_else(available_workers);
         if slots == 0 {
             return setting("a pool of 0 workers runs nothing: use 1 or more");
         }

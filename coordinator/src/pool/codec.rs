@@ -7,7 +7,7 @@ use protocol::board::InputSheet;
 use protocol::message::Encoding;
 use worker::Task;
 
-use crate::data::{Encoded, Job};
+use crate::payload::{Encoded, Job};
 
 /// Knows a task's types, or that nobody knows them.
 pub trait Codec {

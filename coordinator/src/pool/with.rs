@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use worker::Task;
 
-use super::Pool;
 use super::calls::{self, Feed, Inputs, Reports, Stream, StreamUnordered, ThreadedStream};
 use super::codec::{Codec, Text, Typed};
 use super::pending::Pending;
-use crate::data::Job;
+use crate::engine::shared::Shared;
 use crate::error::CallError;
+use crate::payload::Job;
 use crate::scheduler::{self, Failures, Limits, MapSpec, Window};
 
 /// In which order results are handed out.
@@ -31,11 +31,11 @@ const MAP: usize = 1 << 16;
 /// two workers busy while their caller does not look; twice as much brought nothing.
 const BYTES: usize = 8 << 20;
 
-/// A pool with settings for the calls made through it; made by [`Pool::with`].
+/// A pool with settings for the calls made through it; made by [`Pool::with`](crate::Pool::with).
 #[derive(Debug, Clone, Copy)]
 #[must_use = "settings do nothing until a call is made with them"]
 pub struct With<'p> {
-    pool: &'p Pool,
+    shared: &'p Arc<Shared>,
     limits: Limits,
     order: Order,
     every_attempt: bool,
@@ -43,10 +43,10 @@ pub struct With<'p> {
 }
 
 impl<'p> With<'p> {
-    pub(super) fn new(pool: &'p Pool) -> Self {
+    pub(super) fn new(shared: &'p Arc<Shared>) -> Self {
         With {
-            pool,
-            limits: pool.shared().config.limits,
+            shared,
+            limits: shared.config.limits,
             order: Order::Input,
             every_attempt: false,
             failures: Failures::Any,
@@ -119,11 +119,11 @@ impl<'p> With<'p> {
         self
     }
 
-    /// As [`Pool::map`].
+    /// As [`Pool::map`](crate::Pool::map).
     ///
     /// # Errors
     ///
-    /// As [`Pool::map`].
+    /// As [`Pool::map`](crate::Pool::map).
     pub fn map<T: Task>(
         self,
         _task: T,
@@ -136,7 +136,7 @@ impl<'p> With<'p> {
         collect(inputs, opened)
     }
 
-    /// As [`Pool::map_each`].
+    /// As [`Pool::map_each`](crate::Pool::map_each).
     pub fn map_each<T: Task>(
         self,
         _task: T,
@@ -166,7 +166,7 @@ impl<'p> With<'p> {
             .collect()
     }
 
-    /// As [`Pool::stream`].
+    /// As [`Pool::stream`](crate::Pool::stream).
     pub fn stream<T: Task, I: IntoIterator<Item = T::Input>>(
         self,
         _task: T,
@@ -176,7 +176,7 @@ impl<'p> With<'p> {
         Stream(Feed::new(inputs.into_iter(), opened).results_first())
     }
 
-    /// As [`Pool::stream_threaded`].
+    /// As [`Pool::stream_threaded`](crate::Pool::stream_threaded).
     pub fn stream_threaded<T, I>(self, _task: T, inputs: I) -> ThreadedStream<T>
     where
         T: Task,
@@ -185,7 +185,7 @@ impl<'p> With<'p> {
         ThreadedStream::new(inputs, self.start(Typed::<T>::new(), lazily))
     }
 
-    /// As [`Pool::stream_unordered`].
+    /// As [`Pool::stream_unordered`](crate::Pool::stream_unordered).
     pub fn stream_unordered<T: Task, I: IntoIterator<Item = T::Input>>(
         self,
         _task: T,
@@ -198,11 +198,11 @@ impl<'p> With<'p> {
         StreamUnordered(Feed::new(inputs.into_iter(), opened).results_first())
     }
 
-    /// As [`Pool::call`].
+    /// As [`Pool::call`](crate::Pool::call).
     ///
     /// # Errors
     ///
-    /// As [`Pool::call`].
+    /// As [`Pool::call`](crate::Pool::call).
     pub fn call<T: Task>(self, _task: T, input: T::Input) -> Result<T::Output, CallError> {
         let (inputs, reports) = self.start(Typed::<T>::new(), |spec| spec);
         if let Some(inputs) = inputs {
@@ -211,7 +211,7 @@ impl<'p> With<'p> {
         Pending::new(reports).wait()
     }
 
-    /// As [`Pool::submit`].
+    /// As [`Pool::submit`](crate::Pool::submit).
     pub fn submit<T: Task>(self, _task: T, input: T::Input) -> Pending<T::Output> {
         let (inputs, reports) = self.start(Typed::<T>::new(), |spec| spec);
         if let Some(inputs) = inputs {
@@ -292,9 +292,9 @@ impl<'p> With<'p> {
             calls: MAP,
             bytes: BYTES,
             // One for each worker, and one that waits.
-            least: self.pool.shared().config.slots + 1,
+            least: self.shared.config.slots + 1,
         };
-        calls::open(self.pool.shared(), codec, |job| {
+        calls::open(self.shared, codec, |job| {
             kind(MapSpec {
                 job,
                 limits: self.limits,

@@ -117,7 +117,8 @@ impl Channel {
     /// Brings what there is now to the file. What a descendant of some command adds meanwhile, perhaps for ever, is
     /// not waited for.
     fn empty(&self, to: &mut Outlet) {
-        let mut left = unread(&self.reads).unwrap_or(0);
+        // If the system does not tell, as much as there can be: the end is not waited for, either.
+        let mut left = unread(&self.reads).unwrap_or(CHUNK);
         while left > 0 {
             let read = match (&self.reads).read(&mut to.buffer) {
                 Ok(read @ 1..) => read,

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use worker::Task;
 
 use super::inputs::{Inputs, push, push_ended};
-use super::{Report, Reports, Waited, cancelled};
-use crate::data::Chunk;
+use super::reports::{Report, Reports, Waited, cancelled};
 use crate::error::CallError;
+use crate::payload::Chunk;
 use crate::pool::codec::{Codec, Typed};
 
 /// How many inputs are read before looking for a result, at first: results come out as soon as they are

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Under;
-use crate::data::Chunk;
+use super::under::Under;
+use crate::engine::shared::Shared;
+use crate::engine::state::{Parked, State};
 use crate::error::Why;
+use crate::payload::Chunk;
 use crate::pool::codec::Codec;
 use crate::scheduler::{MapId, Next, Time};
-use crate::shared::{Parked, Shared, State};
 
 /// The end of a map that inputs go in by; made by [`With::open`](crate::With::open). Dropping it
 /// says that there are no more.

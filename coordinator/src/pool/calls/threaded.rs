@@ -8,7 +8,8 @@ use std::thread;
 
 use worker::Task;
 
-use super::{Inputs, Reports, cancelled};
+use super::inputs::Inputs;
+use super::reports::{Reports, cancelled};
 use crate::error::CallError;
 use crate::pool::codec::Typed;
 

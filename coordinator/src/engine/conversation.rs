@@ -1,5 +1,5 @@
-//! A worker and the conversation with it, for whoever holds it: the thread of its slot, or a caller who
-//! has borrowed it.
+//! The conversation with a worker, for whoever holds its seat: the thread of its slot, or a caller who has borrowed it. And
+//! what follows when the worker dies of it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,54 +8,23 @@ use protocol::frame::Caps;
 use protocol::link::LinkError;
 use protocol::message::{CallReply, Reply, ToWorker};
 
-use crate::buffers;
-use crate::data::{By, Inputs, Job, Payload, Trace, Values};
+use super::recruit;
+use super::seat::Seat;
+use super::shared::Shared;
+use super::state::Post;
+use super::stray::StraySource;
 use crate::error::{Death, PoolError, Why};
-use crate::launch::Worker;
-use crate::os::{self, GroupSignal, WorkerProcess};
-use crate::output::{Forwarder, Output, Printed, TAIL};
-use crate::scheduler::{Batch, Idle, Loss, MOST_CALLS, MapId, Next, Running, SlotId};
-use crate::shared::{Config, Post, Shared};
-use crate::start;
-use crate::stray::StraySource;
-use crate::talk::{self, LINGER};
+use crate::os::WorkerProcess;
+use crate::payload::buffers;
+use crate::payload::printed::{Forwarder, Output, Printed};
+use crate::payload::{Inputs, Job, Payload, Trace, Values};
+use crate::scheduler::{Batch, Idle, Loss, MOST_CALLS, MapId, Next, Running};
+use crate::workers::launch::Worker;
+use crate::workers::talk::{self, LINGER};
 
 /// How long a worker has at least to leave when it is asked to.
 const TO_LEAVE: Duration = Duration::from_secs(1);
-/// What Rust's allocator says, among other things, before it aborts.
-const NO_MEMORY: &str = "memory allocation of ";
-
-/// A slot's living worker.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    slot: SlotId,
-    worker: Worker,
-    answered: u64,
-    /// What its memory is limited to.
-    memory: Option<u64>,
-    /// It is to be replaced.
-    worn_out: bool,
-    last_failed: bool,
-    ready_since: Instant,
-}
-
 impl Seat {
-    pub(crate) fn new(slot: SlotId, worker: Worker) -> Self {
-        Seat {
-            slot,
-            worker,
-            answered: 0,
-            memory: None,
-            worn_out: false,
-            last_failed: false,
-            ready_since: Instant::now(),
-        }
-    }
-
-    pub(crate) fn slot(&self) -> SlotId {
-        self.slot
-    }
-
     /// The worker is ready for calls.
     pub(crate) fn enter(&mut self, shared: &Shared) -> Idle {
         let idle = shared.act(|state| {
@@ -75,26 +44,6 @@ impl Seat {
             shared.wake_supervisor();
         }
         idle
-    }
-
-    /// How many calls it may run before it is replaced.
-    pub(crate) fn most(&self, config: &Config) -> u32 {
-        if !self.worker.shares {
-            return 1;
-        }
-        let left = config
-            .recycle_after
-            .map_or(u64::MAX, |limit| limit.saturating_sub(self.answered));
-        u32::try_from(left).unwrap_or(MOST_CALLS)
-    }
-
-    pub(crate) fn is_worn_out(&self) -> bool {
-        self.worn_out
-    }
-
-    /// Prepares the black box for a batch.
-    pub(crate) fn open(&self, batch: &Batch<Arc<Job>, Inputs>) {
-        self.worker.open(batch.count);
     }
 
     /// Has the worker run a batch. On an error the worker is gone, and the scheduler knows.
@@ -348,12 +297,6 @@ impl Seat {
         });
     }
 
-    /// What a worker that is dead has printed since its last reply.
-    fn last_words(&self) -> Printed {
-        let files = self.worker.files.as_ref();
-        files.map(|files| files.rest()).unwrap_or_default()
-    }
-
     /// The worker has gone in the middle of a batch, or what it says makes no sense.
     fn lose(&mut self, shared: &Shared, running: Running, error: &LinkError, began: Instant) {
         let note = match error {
@@ -420,7 +363,7 @@ impl Seat {
                 program: shared.config.launcher.program.path.clone(),
                 cause: format!("it {death} before its first call"),
             };
-            start::failed(shared, error);
+            recruit::failed(shared, error);
         }
     }
 
@@ -449,41 +392,6 @@ impl Seat {
         })
     }
 
-    /// A program that is refused memory usually aborts, and says so: that is the limit's doing.
-    fn why_it_died(&self, death: Death, trace: &Trace) -> Why {
-        match self.memory {
-            Some(limit)
-                if death == Death::Signal(os::ABORTED)
-                    && trace.printed.stderr.tail(TAIL * 16).contains(NO_MEMORY) =>
-            {
-                Why::OutOfMemory { limit }
-            }
-            _ if death == Death::Signal(os::ABORTED) => {
-                let panic = self.worker.black_box.panic();
-                panic.map_or(Why::Died(death), |text| aborted(&text))
-            }
-            _ => Why::Died(death),
-        }
-    }
-
-    /// Sets how much memory the worker may have for its next calls.
-    fn limit_memory(&mut self, limit: Option<u64>) {
-        if limit == self.memory {
-            return;
-        }
-        self.memory = limit;
-        if let Some(process) = &self.worker.process
-            && let Err(error) = process.limit_memory(limit)
-        {
-            // The supervisor looks at what it uses all the same.
-            log::debug!(
-                "slot {}: the memory of worker {} can't be limited by the kernel: {error}",
-                self.slot.0 + 1,
-                self.worker.pid
-            );
-        }
-    }
-
     /// What a call prints that nobody waits for has no one else to forward it.
     fn forward(&self, shared: &Shared, printed: &Printed) {
         let printed = printed.clone();
@@ -495,27 +403,6 @@ impl Seat {
     /// Whether nobody waits for what a map's calls print, though it is to be forwarded.
     fn is_detached(&self, shared: &Shared, map: MapId) -> bool {
         shared.output() == Output::Forward && shared.state().jobs.is_detached(map)
-    }
-
-    fn by(&self) -> By {
-        By {
-            slot: self.slot,
-            pid: self.worker.pid,
-        }
-    }
-
-    fn trace(&self, elapsed: Duration, printed: Printed) -> Trace {
-        Trace::one(self.by(), elapsed, printed, Payload::default())
-    }
-
-    fn wears_out(&self, config: &Config) -> bool {
-        let process = self.worker.process.as_ref();
-        config
-            .recycle_after
-            .is_some_and(|limit| self.answered >= limit)
-            || config
-                .recycle_above
-                .is_some_and(|limit| process.is_some_and(|process| process.memory() > limit))
     }
 
     /// Lets the worker go. It has the grace to leave by itself, however short that is.
@@ -545,12 +432,6 @@ impl Seat {
         shared.strayed(StraySource::Exit, self.slot, pid, last);
     }
 
-    fn kill(&self) {
-        if let Some(process) = &self.worker.process {
-            process.signal(GroupSignal::Kill);
-        }
-    }
-
     /// Waits for the worker's death, and clears its post. Its black box stays there until the scheduler knows:
     /// an idle slot that took calls back in between would see none that had been started, and run the one
     /// again that the worker has died of.
@@ -568,18 +449,6 @@ impl Seat {
         drop(state);
         shared.milestone();
         death
-    }
-}
-
-/// What ended a worker that aborted right after a panic: one that could not unwind. It notes its place, a zero byte, and
-/// what it said.
-fn aborted(text: &[u8]) -> Why {
-    let text = String::from_utf8_lossy(text);
-    let (location, message) = text.split_once('\0').unwrap_or(("", &text));
-    Why::Panicked {
-        message: message.to_owned(),
-        location: location.to_owned(),
-        backtrace: String::new(),
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use worker::Task;
 
+use super::pending::Pending;
+use super::pool::Pool;
 use crate::error::{CallError, PoolError};
-use crate::output::Output;
-use crate::pool::{Pending, Pool};
+use crate::payload::printed::Output;
 
 /// A child whose function ends at once still lives this long, unless it is joined: a program that
 /// asks right after the start whether it is alive gets the same answer each time.

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::data::{Inputs, Job};
+use super::recruit;
+use super::seat::Seat;
+use super::shared::Shared;
+use super::state::{Parked, Post};
+use crate::payload::{Inputs, Job};
 use crate::scheduler::{Batch, Idle, Next, Running, SlotId};
-use crate::seat::Seat;
-use crate::shared::{Parked, Post, Shared};
-use crate::start;
 
 /// How long to wait before a start is tried again that has failed; doubled each time.
 const START_AGAIN: Duration = Duration::from_millis(50);
@@ -33,7 +34,7 @@ pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
     let mut place = None;
     let mut failures = 0;
     while shared.state().jobs.wants_worker() {
-        match start::start(shared, slot, &mut place) {
+        match recruit::start(shared, slot, &mut place) {
             Ok(worker) => {
                 failures = 0;
                 match work(shared, Box::new(Seat::new(slot, worker))) {
@@ -45,7 +46,7 @@ pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
             }
             Err(error) => {
                 log::debug!("slot {}: {error}", slot.0 + 1);
-                start::failed(shared, error);
+                recruit::failed(shared, error);
                 let pause = START_AGAIN * (1 << failures.min(DOUBLED));
                 failures += 1;
                 shared.wait_until(Some(pause), |state| !state.jobs.wants_worker());

@@ -11,8 +11,8 @@ use interprocess::local_socket::traits::{Stream as _, StreamCommon as _};
 use protocol::handshake::HandshakeError;
 use protocol::link::{self, Socket};
 
+use super::socket::{Patience, SLICE};
 use crate::os::{self, WorkerProcess};
-use crate::socket::{Patience, SLICE};
 
 /// How long a worker that was started has until it connects.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);

@@ -5,14 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use interprocess::local_socket::Listener;
 use interprocess::local_socket::traits::Stream as _;
 use protocol::black_box::BlackBox;
-use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE, Token};
+use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE};
 use protocol::lane::Side;
 use protocol::link::{self, Link};
 use protocol::message::{Hello, TaskInfo, Welcome};
@@ -20,29 +18,16 @@ use protocol::spin::Spinning;
 use worker::private::Given;
 use worker::private::spawn::Spawn;
 
-use crate::board::PoolBoard;
+use super::board::PoolBoard;
+use super::by_hand::{ByHand, Manual};
+use super::meeting::{MeetingPlace, SOCKET};
+use super::program::{DEPTH_VARIABLE, Program};
+use super::socket::{Giving, Impatient, SharedSocket};
+use super::talk::LINGER;
+use super::visitors::{self, GREETING_LIMIT, Visitor, Visitors, broken};
 use crate::error::PoolError;
 use crate::os::{self, Beginning, Janitor, WorkerProcess};
-use crate::output::{Output, OutputFiles, TAIL};
-use crate::program::{DEPTH_VARIABLE, Program};
-use crate::socket::{Giving, Impatient, SharedSocket};
-use crate::talk::LINGER;
-use crate::visitors::{self, GREETING_LIMIT, Visitor, Visitors, broken};
-
-/// How to start, by hand, a worker that the pool waits for.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ByHand {
-    /// The worker's executable.
-    pub program: PathBuf,
-    /// The name to connect to: the argument after `--connect`.
-    pub connect: PathBuf,
-    /// What the environment variable `COORDINATOR_TOKEN` must hold.
-    pub token: String,
-}
-
-/// Who is told how to start a worker by hand.
-pub(crate) type Manual = Arc<dyn Fn(&ByHand) + Send + Sync>;
+use crate::payload::printed::{Output, OutputFiles, TAIL};
 
 /// How the workers of a pool are started.
 pub(crate) struct Launcher {
@@ -115,66 +100,6 @@ impl Worker {
             true => self.black_box.open(calls),
             false => self.black_box.open_begun(os::now()),
         }
-    }
-}
-
-/// Where a coordinator and a worker meet. Dropping it removes it.
-#[derive(Debug)]
-pub(crate) struct MeetingPlace {
-    listener: Listener,
-    name: PathBuf,
-    /// `None` once nothing of it is left to be seen.
-    directory: Option<Directory>,
-    /// What `name` stands for then, in a process that inherits it.
-    door: Option<OwnedFd>,
-    /// Whose it is: who may connect.
-    user: u32,
-    token: Token,
-}
-
-/// What the socket is called.
-const SOCKET: &str = "link";
-
-/// A directory that holds at most a socket. It can be removed without a descriptor to spare.
-#[derive(Debug)]
-struct Directory(PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What can't be removed stays.
-        let _ = std::fs::remove_file(self.0.join(SOCKET));
-        let _ = std::fs::remove_dir(&self.0);
-    }
-}
-
-impl MeetingPlace {
-    fn new() -> io::Result<Self> {
-        let directory = Directory(os::private_directory()?.keep());
-        let name = directory.0.join(SOCKET);
-        let listener = os::listen(&name)?;
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        Ok(MeetingPlace {
-            listener,
-            name,
-            directory: Some(directory),
-            door: None,
-            user: os::effective_user(),
-            token: Token::from_random(random),
-        })
-    }
-
-    /// One that can't be seen: a worker that this process starts inherits a way in.
-    fn hidden() -> io::Result<Self> {
-        let mut place = Self::new()?;
-        if let Some((door, name)) = os::door(&place.name) {
-            place.door = Some(door);
-            // What can't be removed now is removed later.
-            let _ = std::fs::remove_file(&place.name);
-            place.directory = None;
-            place.name = name;
-        }
-        Ok(place)
     }
 }
 

@@ -8,7 +8,7 @@ use protocol::board::InputSheet;
 use protocol::board::{Board, Region};
 use worker::private::Kept;
 
-use crate::buffers;
+use crate::payload::buffers;
 use crate::scheduler;
 
 /// The encoded inputs of consecutive calls. Shared, because a call that is tried again needs its input

@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::shared::Shared;
+use super::state::State;
 use crate::os::{self, WorkerProcess};
 use crate::scheduler::{SlotId, Time};
-use crate::shared::{Shared, State};
 
 /// How long it sleeps at most while a call has a deadline. One that sleeps longer by as much again was
 /// stopped, or the whole machine was; that time does not count.

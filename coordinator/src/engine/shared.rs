@@ -1,59 +1,29 @@
-//! What the threads of a pool share: the scheduler under its lock, and whom to wake.
+//! What the threads of a pool share: the state under its lock, and whom to wake when it has changed.
 
-use std::collections::{HashMap, VecDeque};
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeReader};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use protocol::black_box::BlackBox;
 use protocol::board::Board;
-use protocol::message::TaskInfo;
-use protocol::parcel::Owned;
-use protocol::parcel::Parcel;
-use worker::private::Kept;
 use worker::private::home::Home;
 
-use crate::condition::Condition;
-use crate::courier::Courier;
-use crate::data::{By, Inputs, Job, Payload, Trace, Values};
-use crate::error::{Death, PoolError};
-use crate::launch::Launcher;
-use crate::os::{self, Bell, WorkerProcess};
-use crate::output::{Output, OutputFiles, Printed};
-use crate::pool::RunningCall;
-use crate::scheduler::{Effects, Idle, Limits, MapId, Scheduler, Seen, Sight, SlotId, Stage, Time};
-use crate::seat::Seat;
-use crate::signals::Signals;
-use crate::socket::SharedSocket;
-use crate::stray::Stray;
+use super::condition::Condition;
+use super::config::Config;
+use super::courier::Courier;
+use super::seat::Seat;
+use super::signals::Signals;
+use super::state::{Jobs, Parked, State};
+use super::stray::{Stray, StraySource};
+use super::watcher::Watcher;
+use crate::error::PoolError;
+use crate::os::{self, Bell};
+use crate::payload::printed::{Forwarder, Output, Printed};
+use crate::payload::{By, Payload, Trace};
+use crate::scheduler::{Effects, Idle, MapId, SlotId, Stage, Time};
 
-pub(crate) type Jobs = Scheduler<Arc<Job>, Inputs, Trace>;
-
-/// The initializer: what each worker runs before its first call.
-#[derive(Debug)]
-pub(crate) struct Initializer {
-    pub(crate) job: Job,
-    pub(crate) input: Vec<u8>,
-    /// What the input refers to.
-    pub(crate) kept: Vec<Kept>,
-}
-
-/// What does not change in a pool's life.
-#[derive(Debug)]
-pub(crate) struct Config {
-    pub(crate) launcher: Launcher,
-    pub(crate) slots: usize,
-    /// What calls may cost, unless they say otherwise.
-    pub(crate) limits: Limits,
-    pub(crate) initializer: Option<Initializer>,
-    pub(crate) recycle_after: Option<u64>,
-    /// In bytes.
-    pub(crate) recycle_above: Option<u64>,
-    /// The worker leaves with 1 if its last call did not succeed, and not before this long after
-    /// it got ready, unless someone is waiting for that: see [`Process`](crate::Process).
-    pub(crate) single: Option<Duration>,
-}
+/// How many are kept that nobody takes.
+const KEPT: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -85,182 +55,11 @@ pub(crate) struct Shared {
     pub(crate) printer: Courier,
 }
 
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) jobs: Jobs,
-    /// What each slot's worker is, for those outside of its thread.
-    pub(crate) posts: Vec<Post>,
-    watchers: HashMap<MapId, Arc<Watcher>>,
-    /// What workers printed outside of calls, and nobody has taken.
-    pub(crate) strays: VecDeque<Stray>,
-    /// Slots whose threads have not ended.
-    pub(crate) slots_left: usize,
-    /// Slots whose workers are being started.
-    pub(crate) starting: usize,
-    /// A slot waits until it is its turn.
-    pub(crate) is_next_to_start: bool,
-    /// The tasks of the first worker that got ready.
-    pub(crate) tasks: Option<Arc<[TaskInfo]>>,
-    /// Why the pool can't work.
-    pub(crate) failure: Option<PoolError>,
-    pub(crate) last_death: Option<Death>,
-    pub(crate) counts: Counts,
-    /// Somebody waits for the pool's end.
-    pub(crate) hurry: bool,
-    /// The slots that wait for calls, the one that is best woken up last: it has waited least, so its worker's memory is
-    /// warm, and keeps no watch.
-    sleeping: Vec<SlotId>,
-    /// Where a slot's worker is while the slot waits.
-    parked: Vec<Parked>,
-    /// As [`Shared::began`].
-    began: u64,
-    /// Since when the supervisor is wanted for a deadline, if it has not looked yet.
-    pub(crate) rearmed: Option<Time>,
-    /// Closed to make [`Shared::stop`] readable.
-    stop_writer: Option<PipeWriter>,
-}
-
-/// What has happened so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts {
-    pub(crate) started: u64,
-    pub(crate) died: u64,
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-}
-
-/// A slot's worker.
-#[derive(Debug, Default)]
-pub(crate) struct Post {
-    pub(crate) process: Option<Arc<WorkerProcess>>,
-    pub(crate) socket: Option<SharedSocket>,
-    pub(crate) pid: Option<u32>,
-    pub(crate) black_box: Option<Arc<BlackBox>>,
-    /// Where what it prints goes, if not elsewhere.
-    pub(crate) files: Option<OutputFiles>,
-    /// The supervisor has seen it die.
-    pub(crate) dead: bool,
-    /// How many calls it has answered for.
-    pub(crate) calls: u64,
-}
-
-/// Where a slot's worker is.
-#[derive(Debug)]
-pub(crate) enum Parked {
-    /// With whoever runs calls on it, or nowhere yet.
-    InUse,
-    /// Here, for whoever has a call for it.
-    Here(Box<Seat>, Idle),
-    /// It died with a caller who had borrowed it.
-    Gone,
-}
-
-impl State {
-    /// The scheduler, and what it may look at meanwhile.
-    pub(crate) fn jobs_and_sight(&mut self) -> (&mut Jobs, Boxes<'_>) {
-        let boxes = Boxes {
-            posts: &self.posts,
-            began: self.began,
-        };
-        (&mut self.jobs, boxes)
-    }
-
-    /// Reports what a slot's worker has finished and not said yet.
-    pub(crate) fn collect(&mut self, slot: SlotId, now: Time) {
-        let Some((first, reported)) = self.jobs.unreported(slot) else {
-            return;
-        };
-        let post = &self.posts[slot.0];
-        let (Some(black_box), Some(pid)) = (&post.black_box, post.pid) else {
-            return;
-        };
-        let found = black_box.finished(reported);
-        let payload = Payload::from(Parcel::Whole(Owned::new(found.outputs)));
-        let count = u32::try_from(found.lens.len()).unwrap_or(0);
-        let first = first + u64::from(reported);
-        // What makes no sense is not there.
-        if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
-            let news = self.jobs.found(slot, count, now, |news| {
-                let bytes = values.size(0, news);
-                (Trace::many(By { slot, pid }, Arc::new(values)), bytes)
-            });
-            self.counts.succeeded += u64::from(news);
-        }
-    }
-}
-
-impl State {
-    /// What a slot is running now.
-    pub(crate) fn running_on(&mut self, slot: SlotId, now: Time) -> Option<RunningCall> {
-        // What was finished before it and not said is silent: then all that is new in the files is its.
-        self.collect(slot, now);
-        let (jobs, sight) = self.jobs_and_sight();
-        let current = jobs.running_on(slot, &sight)?;
-        let post = &sight.posts[slot.0];
-        let worker = post.pid?;
-        let files = post.files.as_ref().filter(|_| current.is_next);
-        let mut printed = files.map(OutputFiles::peek).unwrap_or_default();
-        // It may have ended while we looked, and the next one have begun to print. A new batch can't
-        // have begun: that takes the lock that we hold.
-        let later = jobs.running_on(slot, &sight);
-        if later.is_none_or(|later| later.index != current.index) {
-            printed = Printed::default();
-        }
-        Some(RunningCall {
-            task: current.job.task.clone(),
-            index: current.index,
-            attempt: current.attempt,
-            slot: slot.0 + 1,
-            worker,
-            elapsed: now.saturating_sub(current.since),
-            stdout: printed.stdout,
-            stderr: printed.stderr,
-        })
-    }
-}
-
-/// The black boxes of all workers.
-#[derive(Debug)]
-pub(crate) struct Boxes<'s> {
-    pub(crate) posts: &'s [Post],
-    began: u64,
-}
-
-impl Sight for Boxes<'_> {
-    fn look(&self, slot: SlotId) -> Seen {
-        let Some(black_box) = &self.posts[slot.0].black_box else {
-            return Seen {
-                started: 0,
-                finished: 0,
-                began: Time::ZERO,
-            };
-        };
-        let progress = black_box.progress();
-        Seen {
-            started: progress.started,
-            finished: progress.finished,
-            began: Duration::from_nanos(black_box.began().saturating_sub(self.began)),
-        }
-    }
-
-    fn lower(&self, slot: SlotId, to: u32) -> u32 {
-        let black_box = self.posts[slot.0].black_box.as_ref();
-        black_box.map_or(to, |black_box| black_box.lower(to))
-    }
-}
-
 /// What is to be done when the state is no longer held.
 struct After {
     wakers: Vec<Waker>,
     /// Whether there may be some to send.
     signals: bool,
-}
-
-/// Who waits for a map.
-#[derive(Debug, Default)]
-pub(crate) struct Watcher {
-    changed: Condition,
-    waker: Mutex<Option<Waker>>,
 }
 
 impl Shared {
@@ -276,25 +75,7 @@ impl Shared {
         let wake = Bell::new()?;
         let (stop, stop_writer) = os::pipe()?;
         let began = os::now();
-        let state = State {
-            jobs,
-            posts: (0..config.slots).map(|_| Post::default()).collect(),
-            watchers: HashMap::new(),
-            strays: VecDeque::new(),
-            slots_left: config.slots,
-            starting: 0,
-            is_next_to_start: false,
-            tasks: None,
-            failure: None,
-            last_death: None,
-            counts: Counts::default(),
-            hurry: false,
-            rearmed: None,
-            sleeping: Vec::new(),
-            parked: (0..config.slots).map(|_| Parked::InUse).collect(),
-            began,
-            stop_writer: Some(stop_writer),
-        };
+        let state = State::new(jobs, config.slots, began, stop_writer);
         let slots = config.slots;
         Ok(Shared {
             config,
@@ -442,6 +223,32 @@ impl Shared {
         });
     }
 
+    /// A worker has printed something outside of calls, if it has.
+    pub(crate) fn strayed(&self, source: StraySource, slot: SlotId, worker: u32, printed: Printed) {
+        if printed.stdout.is_empty() && printed.stderr.is_empty() {
+            return;
+        }
+        match self.output() {
+            Output::Forward => self
+                .printer
+                .send(move || Forwarder::default().forward(&printed)),
+            Output::Capture => {
+                let mut state = self.state();
+                let oldest = (state.strays.len() >= KEPT).then(|| state.strays.pop_front());
+                state.strays.push_back(Stray {
+                    source,
+                    slot: slot.0 + 1,
+                    worker,
+                    stdout: printed.stdout,
+                    stderr: printed.stderr,
+                });
+                drop(state);
+                drop(oldest);
+            }
+            Output::Null => {}
+        }
+    }
+
     pub(crate) fn wake_supervisor(&self) {
         self.wake.ring();
     }
@@ -556,34 +363,5 @@ impl Shared {
 
     pub(crate) fn unwatch(state: &mut State, map: MapId) {
         state.watchers.remove(&map);
-    }
-}
-
-impl Watcher {
-    /// Waits for a change of the map, for at most `limit`.
-    pub(crate) fn wait<'s>(
-        &self,
-        state: MutexGuard<'s, State>,
-        limit: Option<Duration>,
-    ) -> MutexGuard<'s, State> {
-        self.changed.wait(state, limit)
-    }
-
-    /// Tells everyone who waits for the map to look again.
-    pub(crate) fn notify(&self) {
-        self.changed.notify_all();
-    }
-
-    /// Whom to wake at the next change. The caller must not hold the state: cloning a waker and dropping
-    /// one run the host's code, and that code may use the pool.
-    pub(crate) fn set_waker(&self, waker: &Waker) {
-        let waker = waker.clone();
-        // The lock is gone at the end of this statement; the old waker is dropped after it.
-        let replaced = self.waker().replace(waker);
-        drop(replaced);
-    }
-
-    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

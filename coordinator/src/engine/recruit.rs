@@ -9,16 +9,19 @@ use protocol::lane::Side;
 use protocol::link::{Link, LinkError};
 use protocol::message::Reply;
 
-use crate::data::Inputs;
+use super::config::Initializer;
+use super::shared::Shared;
+use super::state::Post;
+use super::stray::StraySource;
 use crate::error::PoolError;
-use crate::launch::{MeetingPlace, Worker};
 use crate::os::GroupSignal;
-use crate::output::TAIL;
+use crate::payload::Inputs;
+use crate::payload::printed::TAIL;
 use crate::scheduler::{Part, SlotId};
-use crate::shared::{Initializer, Post, Shared};
-use crate::socket::Impatient;
-use crate::stray::StraySource;
-use crate::talk;
+use crate::workers::launch::Worker;
+use crate::workers::meeting::MeetingPlace;
+use crate::workers::socket::Impatient;
+use crate::workers::talk;
 
 /// A worker that is ready for calls.
 pub(crate) fn start(

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::processors;
-use crate::shared::Shared;
+use super::shared::Shared;
+use crate::os::processors;
 
 /// How often to look whether another worker would be of use.
 const LOOK_FOR_USE: Duration = Duration::from_millis(5);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use protocol::parcel::{Apart, Parcel};
 
-use crate::buffers;
-use crate::output::Printed;
+use crate::payload::buffers;
+use crate::payload::printed::Printed;
 use crate::scheduler;
 
 /// What is left of an attempt, or of consecutive calls that returned values and printed nothing.

@@ -8,10 +8,10 @@ use protocol::link::{Link, LinkError};
 use protocol::message::{Batch, ToWorker, Verdict};
 use worker::private::{Given, Kept};
 
-use crate::data::{Inputs, Job, Piece};
+use super::socket::{Giving, SharedSocket};
 use crate::error::Why;
+use crate::payload::{Inputs, Job, Piece};
 use crate::scheduler::Part;
-use crate::socket::{Giving, SharedSocket};
 
 /// How long a worker whose link has ended may take to end by itself, before it is killed.
 pub(crate) const LINGER: Duration = Duration::from_millis(200);

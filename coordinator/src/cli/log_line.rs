@@ -1,0 +1,90 @@
+//! A line of a log, as it is written and as a run that resumes reads it.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Trouble;
+use super::outcome;
+use super::suspects::Range;
+
+/// How each line begins.
+pub(super) const BEGINNING: &[u8] = b"{\"v\":1,\"run\":\"";
+
+/// A line of the log.
+#[derive(Debug, Serialize)]
+pub(super) struct Line {
+    pub(super) v: u32,
+    /// Which invocation it was: its process id and when it began.
+    pub(super) run: String,
+    /// Whether that skipped what had succeeded before.
+    pub(super) resumed: bool,
+    pub(super) template: String,
+    pub(super) seq: u64,
+    #[serde(flatten)]
+    pub(super) input: Input,
+    pub(super) attempt: u32,
+    pub(super) again: bool,
+    pub(super) status: String,
+    pub(super) exit: Option<i32>,
+    pub(super) signal: Option<i32>,
+    /// When it began, in seconds since 1970.
+    pub(super) start: f64,
+    pub(super) ms: f64,
+    pub(super) worker: Option<usize>,
+    pub(super) pid: Option<u32>,
+    pub(super) error: Option<String>,
+    /// Inputs of this run, by number, that were logged as done and may have others' answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) suspects: Vec<Range>,
+}
+
+/// What stands in a line of the log that names suspects, and in no other.
+pub(super) const SUSPECTS: &[u8] = b"\"suspects\":[[";
+
+#[derive(Debug, Serialize)]
+pub(super) struct Input {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) input: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) input_b64: Option<String>,
+}
+
+/// What a run that resumes has to know of a line.
+#[derive(Debug, Deserialize)]
+pub(super) struct Entry<'l> {
+    #[serde(borrow)]
+    pub(super) run: Cow<'l, str>,
+    #[serde(default)]
+    pub(super) resumed: bool,
+    #[serde(borrow)]
+    pub(super) template: Cow<'l, str>,
+    pub(super) seq: u64,
+    #[serde(borrow, default)]
+    pub(super) input: Option<Cow<'l, str>>,
+    #[serde(borrow, default)]
+    pub(super) input_b64: Option<Cow<'l, str>>,
+    #[serde(borrow)]
+    pub(super) status: Cow<'l, str>,
+    #[serde(default)]
+    pub(super) suspects: Vec<Range>,
+}
+
+/// The input that a line names.
+pub(super) fn bytes_of<'l>(
+    text: Option<Cow<'l, str>>,
+    encoded: Option<Cow<'l, str>>,
+) -> Option<Cow<'l, [u8]>> {
+    match (encoded, text) {
+        (Some(encoded), _) => outcome::from_base64(&encoded).map(Cow::Owned),
+        (None, Some(Cow::Borrowed(text))) => Some(Cow::Borrowed(text.as_bytes())),
+        (None, Some(Cow::Owned(text))) => Some(Cow::Owned(text.into_bytes())),
+        (None, None) => None,
+    }
+}
+
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Trouble {
+    Trouble::Usage(format!("the log {} can't be read: {error}", path.display()))
+}

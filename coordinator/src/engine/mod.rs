@@ -1,0 +1,27 @@
+//! What keeps a pool going: the state under its one lock, the threads that serve it, and the conversations with workers.
+//!
+//! The pool's face uses it. What runs when is the scheduler's; how a worker is started, and in what words it is spoken to,
+//! is said in `workers`. No type of a user's task is known here, and no code of the host runs here under the lock.
+
+pub(crate) mod condition;
+pub(crate) mod config;
+mod conversation;
+mod courier;
+#[cfg(test)]
+mod model;
+mod recruit;
+pub(crate) mod running;
+mod seat;
+pub(crate) mod shared;
+mod signals;
+pub(crate) mod slot;
+pub(crate) mod state;
+pub(crate) mod stray;
+pub(crate) mod supervisor;
+/// What [`condition`] is made of.
+mod sync {
+    pub(crate) use std::sync::atomic::AtomicUsize;
+    pub(crate) use std::sync::{Condvar, MutexGuard};
+}
+mod turn;
+pub(crate) mod watcher;

@@ -1,0 +1,13 @@
+//! What calls carry: encoded inputs on their way to the workers, the outputs that come back, and what was printed.
+//!
+//! Everybody above may use it. It knows bytes and files, and nothing of workers, threads or the pool's state.
+
+pub(crate) mod buffers;
+mod inputs;
+mod job;
+mod outputs;
+pub(crate) mod printed;
+
+pub(crate) use inputs::{Chunk, Inputs, Piece};
+pub(crate) use job::Job;
+pub(crate) use outputs::{By, Encoded, Payload, Trace, Values};

@@ -1,0 +1,72 @@
+//! A map under way, for both of its ends.
+
+use std::sync::Arc;
+
+use crate::engine::shared::Shared;
+use crate::engine::watcher::Watcher;
+use crate::error::PoolError;
+use crate::payload::Job;
+use crate::scheduler::{MapId, MapSpec};
+
+/// A map under way. It is forgotten when both ends are gone and its calls have ended.
+#[derive(Debug)]
+pub(super) struct Under {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: MapId,
+    pub(super) watcher: Arc<Watcher>,
+}
+
+impl Under {
+    /// Opens a map, or says why the pool takes none.
+    pub(super) fn open(shared: &Arc<Shared>, spec: MapSpec<Arc<Job>>) -> Result<Arc<Self>, String> {
+        if shared.is_copied() {
+            return Err(PoolError::Copied.to_string());
+        }
+        shared.act(|state| {
+            let id = state.jobs.open(spec)?;
+            Ok(Arc::new(Under {
+                shared: Arc::clone(shared),
+                id,
+                watcher: Shared::watch(state, id),
+            }))
+        })
+    }
+
+    /// Cancels what has not ended.
+    pub(super) fn cancel(&self, note: &str) {
+        if self.shared.is_copied() {
+            return;
+        }
+        let now = self.shared.now();
+        self.shared.act(|state| {
+            let (jobs, sight) = state.jobs_and_sight();
+            jobs.cancel(self.id, now, note, &sight);
+        });
+    }
+
+    pub(super) fn has_result(&self) -> bool {
+        self.shared.is_copied() || self.shared.state().jobs.has_result(self.id)
+    }
+
+    /// Reports what workers have finished and not said yet.
+    pub(super) fn glance(&self) {
+        let now = self.shared.now();
+        self.shared.act(|state| {
+            for slot in state.jobs.slots_of(self.id) {
+                state.collect(slot, now);
+            }
+        });
+    }
+}
+
+impl Drop for Under {
+    fn drop(&mut self) {
+        if self.shared.is_copied() {
+            return;
+        }
+        self.shared.act(|state| {
+            state.jobs.forget(self.id);
+            Shared::unwatch(state, self.id);
+        });
+    }
+}

@@ -1,0 +1,486 @@
+//! The pool, as its users see it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use protocol::message::TaskInfo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use worker::Task;
+
+use super::calls::{Stream, StreamUnordered, ThreadedStream};
+use super::pending::Pending;
+use super::with::With;
+use crate::engine::config::Config;
+use crate::engine::running::RunningCall;
+use crate::engine::shared::Shared;
+use crate::engine::stray::Stray;
+use crate::engine::{slot, supervisor};
+use crate::error::{CallError, PoolError};
+use crate::os::processors;
+use crate::scheduler::{RestartLimit, Scheduler, SlotId};
+
+/// A fixed number of worker processes that run calls.
+///
+/// A pool can be shared by any number of threads; maps that run at the same time share its workers
+/// fairly. Dropping it terminates it.
+///
+/// A pool belongs to the process that built it. In a copy of that process, made by `fork`, every call ends at once as
+/// [cancelled](crate::Why::Cancelled), saying so, and to close, end or drop the pool does nothing there; so build it
+/// after `fork`, or after `daemon`.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The stacks of the pool's threads, in bytes: nothing runs there that needs much, and there may be hundreds.
+pub(crate) const STACK: usize = 256 << 10;
+
+/// What a pool has done and is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Workers that got ready, replacements included.
+    pub workers_started: u64,
+    /// Workers that died without having been asked to.
+    pub workers_died: u64,
+    /// Attempts that returned a value.
+    pub succeeded: u64,
+    /// Attempts that did not.
+    pub failed: u64,
+    /// Workers that run a call now. One whose report can be taken does not count any more.
+    pub running: usize,
+    /// Calls that wait for a worker, or for their next attempt. Together with `running`, these are all
+    /// calls that were made and have not ended: whoever wants to make one only while there are fewer
+    /// than so many looks at the sum.
+    pub waiting: usize,
+}
+
+/// How long the pool's end waits for the host's stdout, for what calls printed that nobody waited for.
+const TO_PRINT: Duration = Duration::from_secs(1);
+
+/// A worker of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Worker {
+    /// The slot it fills, counted from 1.
+    pub slot: usize,
+    /// Its process id.
+    pub pid: u32,
+    /// How many calls it has answered for.
+    pub calls: u64,
+    /// The task and the index of the call it is running, and for how long.
+    pub running: Option<(String, u64, Duration)>,
+}
+
+impl Pool {
+    /// Waits for the first worker, unless workers are started by hand.
+    pub(super) fn wait_for_worker(&self) -> Result<(), PoolError> {
+        if self.shared.config.launcher.manual.is_some() {
+            return Ok(());
+        }
+        self.shared.wait_until(None, |state| {
+            state.counts.started > 0 || state.failure.is_some()
+        });
+        match self.shared.state().failure.clone() {
+            None => Ok(()),
+            Some(failure) => Err(failure),
+        }
+    }
+
+    /// Starts the threads.
+    pub(super) fn start(config: Config, restart_limit: RestartLimit) -> Result<Pool, PoolError> {
+        let slots = config.slots;
+        let jobs = Scheduler::new(slots, processors(), restart_limit);
+        let refused = |what: &str, error: std::io::Error| {
+            PoolError::System(format!("the pool could not be made: {what}: {error}"))
+        };
+        let shared = Shared::new(config, jobs).map_err(|error| refused("a pipe", error))?;
+        let shared = Arc::new(shared);
+        let pool = Pool {
+            shared: Arc::clone(&shared),
+            threads: Mutex::default(),
+        };
+        let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
+            let thread = thread::Builder::new().name(name);
+            thread.stack_size(STACK).spawn(body)
+        };
+        for number in 0..slots {
+            let theirs = Arc::clone(&shared);
+            let body = Box::new(move || slot::run(&theirs, SlotId(number)));
+            match spawn(format!("slot {}", number + 1), body) {
+                Ok(thread) => pool.threads().push(thread),
+                Err(error) => {
+                    // The slots that have no thread can't leave by themselves.
+                    shared.state().slots_left -= slots - number;
+                    return Err(refused("a thread", error));
+                }
+            }
+        }
+        let theirs = Arc::clone(&shared);
+        let thread = spawn(
+            "supervisor".to_owned(),
+            Box::new(move || supervisor::run(&theirs)),
+        );
+        pool.threads()
+            .push(thread.map_err(|error| refused("a thread", error))?);
+        Ok(pool)
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Settings for the calls that are made through it: `pool.with().timeout(d).map(…)`.
+    pub fn with(&self) -> With<'_> {
+        With::new(&self.shared)
+    }
+
+    /// Runs the task on each input and returns the outputs in input order.
+    ///
+    /// ```no_run
+    /// # use worker::task;
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = coordinator::Pool::new(4)?;
+    /// assert_eq!(pool.map(square, 1..=3)?, [1, 4, 9]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first call, by index, that did not succeed; those behind it are cancelled.
+    pub fn map<T: Task>(
+        &self,
+        task: T,
+        inputs: impl IntoIterator<Item = T::Input>,
+    ) -> Result<Vec<T::Output>, CallError> {
+        self.with().map(task, inputs)
+    }
+
+    /// Runs the task on each input and returns, in input order, how each call ended.
+    pub fn map_each<T: Task>(
+        &self,
+        task: T,
+        inputs: impl IntoIterator<Item = T::Input>,
+    ) -> Vec<Result<T::Output, CallError>> {
+        self.with().map_each(task, inputs)
+    }
+
+    /// Runs the task on each input, lazily: results come in input order, inputs are read as results
+    /// are taken, and only a window of both is in memory. Dropping the iterator cancels the rest.
+    ///
+    /// The inputs are read on the caller's thread, while it asks for a result. A result that is ready is handed
+    /// out before another input is asked for; if none is ready, the stream waits for the next input. Take
+    /// [`stream_threaded`](Self::stream_threaded) for inputs that arrive over time, as from a socket or a
+    /// channel, and for those that wait for an earlier result.
+    ///
+    /// If reading an input panics, the results before it come first, and then the panic.
+    pub fn stream<T: Task, I: IntoIterator<Item = T::Input>>(
+        &self,
+        task: T,
+        inputs: I,
+    ) -> Stream<T, I::IntoIter> {
+        self.with().stream(task, inputs)
+    }
+
+    /// As [`stream`](Self::stream), with the inputs read on a thread of their own: each call begins as soon as its
+    /// input has come, and each result is handed out as soon as it is there, however long the next input
+    /// takes. Costs more for each call than [`stream`](Self::stream).
+    ///
+    /// The thread reads on while nobody takes results, until the window is full. After the stream was dropped,
+    /// it ends when the next input comes.
+    ///
+    /// ```no_run
+    /// # use worker::task;
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # let pool = coordinator::Pool::new(4)?;
+    /// use std::io::BufRead as _;
+    ///
+    /// let lines = std::io::BufReader::new(std::io::stdin()).lines();
+    /// let numbers = lines.map_while(|line| line.ok()?.parse().ok());
+    /// for result in pool.stream_threaded(square, numbers) {
+    ///     println!("{result:?}");
+    /// }
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
+    pub fn stream_threaded<T, I>(&self, task: T, inputs: I) -> ThreadedStream<T>
+    where
+        T: Task,
+        I: IntoIterator<Item = T::Input> + Send + 'static,
+    {
+        self.with().stream_threaded(task, inputs)
+    }
+
+    /// As [`stream`](Self::stream), with results as they come, each with its index.
+    pub fn stream_unordered<T: Task, I: IntoIterator<Item = T::Input>>(
+        &self,
+        task: T,
+        inputs: I,
+    ) -> StreamUnordered<T, I::IntoIter> {
+        self.with().stream_unordered(task, inputs)
+    }
+
+    /// Runs the task on one input and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// The call did not succeed.
+    pub fn call<T: Task>(&self, task: T, input: T::Input) -> Result<T::Output, CallError> {
+        self.with().call(task, input)
+    }
+
+    /// Runs the task on one input, and does not wait.
+    pub fn submit<T: Task>(&self, task: T, input: T::Input) -> Pending<T::Output> {
+        self.with().submit(task, input)
+    }
+
+    /// Writes a large value down once, for all calls that need it: their inputs then hold no more than a
+    /// reference, and each worker decodes it once.
+    ///
+    /// ```standalone_crate
+    /// use coordinator::{Pool, Shared};
+    /// use worker::task;
+    ///
+    /// #[task]
+    /// fn nth(table: Shared<Vec<u64>>, n: usize) -> u64 {
+    ///     table[n]
+    /// }
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     worker::init();
+    ///     let pool = Pool::new(2)?;
+    ///     let table = pool.share((0..1_000_000).collect::<Vec<u64>>());
+    ///     let numbers = pool.map(nth, (0..100).map(|n| (table.clone(), n * 1000)))?;
+    ///     assert_eq!(numbers[7], 7000);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// See [`Shared`](worker::Shared) for how long it lives.
+    pub fn share<T: Serialize + DeserializeOwned>(&self, value: T) -> worker::Shared<T> {
+        worker::Shared::new(value)
+    }
+
+    /// Takes no further calls. Those that were submitted are finished; a stream reads no further
+    /// inputs.
+    pub fn close(&self) {
+        if self.shared.is_copied() {
+            return;
+        }
+        self.shared.act(|state| state.jobs.close());
+        self.shared.milestone();
+    }
+
+    /// Waits until the calls that were submitted have ended and all workers are gone.
+    ///
+    /// # Errors
+    ///
+    /// The pool was not closed, it could not work, or it is [another process's](PoolError::Copied).
+    pub fn join(&self) -> Result<(), PoolError> {
+        if self.shared.is_copied() {
+            return Err(PoolError::Copied);
+        }
+        if self.shared.state().jobs.refusal().is_none() {
+            return Err(PoolError::NotClosed);
+        }
+        self.wait_for_end(None);
+        match self.shared.state().failure.clone() {
+            None => Ok(()),
+            Some(failure) => Err(failure),
+        }
+    }
+
+    /// Waits for the end, for at most `limit`; says whether it has come.
+    pub(crate) fn wait_for_end(&self, limit: Option<Duration>) -> bool {
+        if self.shared.is_copied() {
+            return true;
+        }
+        self.shared.state().hurry = true;
+        self.shared.milestone();
+        if !self.shared.wait_until(limit, |state| state.slots_left == 0) {
+            return false;
+        }
+        self.shared.wake_supervisor();
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!("a thread of the pool panicked: this is a bug");
+            }
+        }
+        self.shared.printer.wait(TO_PRINT);
+        true
+    }
+
+    /// Starts nothing more: what runs is finished, and all that waits, for another attempt too, is
+    /// cancelled. Does not wait; [`join`](Self::join) does.
+    ///
+    /// Together with [`terminate`](Self::terminate), and with [`pause`](Self::pause) and
+    /// [`resume`](Self::resume), this is what a program needs that handles Ctrl-C and its like: the pool
+    /// installs no signal handler, and its workers don't see the terminal's signals. All four may be
+    /// called from any thread.
+    pub fn stop(&self) {
+        if self.shared.is_copied() {
+            return;
+        }
+        let now = self.shared.now();
+        self.shared
+            .act(|state| state.jobs.stop(now, "the pool was stopped before it began"));
+        self.shared.milestone();
+    }
+
+    /// Stops the workers that run calls (SIGSTOP), and starts nothing, until
+    /// [`resume`](Self::resume). The time does not count for deadlines.
+    pub fn pause(&self) {
+        if self.shared.is_copied() {
+            return;
+        }
+        let now = self.shared.now();
+        self.shared.act(|state| state.jobs.pause(now));
+    }
+
+    /// Goes on after a [`pause`](Self::pause).
+    pub fn resume(&self) {
+        if self.shared.is_copied() {
+            return;
+        }
+        let now = self.shared.now();
+        self.shared.act(|state| state.jobs.resume(now));
+    }
+
+    /// Ends the pool now: calls that wait are cancelled, workers get SIGTERM and, after the grace,
+    /// SIGKILL, with all that they have started. Returns when they are gone.
+    ///
+    /// It may be called, and the pool be dropped, by a waker. If the host's stdout takes nothing, it waits a
+    /// second for it; what calls printed that nobody waits for is then written when stdout takes it.
+    pub fn terminate(&self) {
+        if self.shared.is_copied() {
+            return;
+        }
+        let now = self.shared.now();
+        self.shared.act(|state| {
+            let (jobs, sight) = state.jobs_and_sight();
+            jobs.terminate(now, "the pool was terminated", &sight);
+        });
+        self.wait_for_end(None);
+    }
+
+    /// What the pool has done and is doing.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        if self.shared.is_copied() {
+            return Stats::default();
+        }
+        let state = self.shared.state();
+        let (running, waiting) = state.jobs.load();
+        let counts = state.counts;
+        Stats {
+            workers_started: counts.started,
+            workers_died: counts.died,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            running,
+            waiting,
+        }
+    }
+
+    /// What each worker that is busy is running now, in the order of the slots. It takes some
+    /// microseconds for each, and disturbs none of them: it may be asked many times a second.
+    ///
+    /// Each call's output is held in its file until it is dropped, with all that is printed behind it.
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningCall> {
+        if self.shared.is_copied() {
+            return Vec::new();
+        }
+        self.shared.act(|state| {
+            let now = self.shared.now();
+            let slots = (0..state.posts.len()).map(SlotId);
+            slots
+                .filter_map(|slot| state.running_on(slot, now))
+                .collect()
+        })
+    }
+
+    /// Takes what workers have printed outside of calls since the last time: before their first, as an
+    /// [initializer](crate::Builder::initializer) does, or after their last. With [`Output::Forward`](crate::Output::Forward)
+    /// there is none, because it is forwarded as it comes.
+    ///
+    /// The last 1,024 are kept.
+    #[must_use]
+    pub fn take_strays(&self) -> Vec<Stray> {
+        if self.shared.is_copied() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.shared.state().strays).into()
+    }
+
+    /// The workers that live now.
+    #[must_use]
+    pub fn workers(&self) -> Vec<Worker> {
+        if self.shared.is_copied() {
+            return Vec::new();
+        }
+        let now = self.shared.now();
+        let mut state = self.shared.state();
+        let (jobs, sight) = state.jobs_and_sight();
+        let posts = sight.posts.iter().enumerate();
+        posts
+            .filter_map(|(slot, post)| {
+                let running = jobs.running_on(SlotId(slot), &sight).map(|call| {
+                    let elapsed = now.saturating_sub(call.since);
+                    (call.job.task.clone(), call.index, elapsed)
+                });
+                Some(Worker {
+                    slot: slot + 1,
+                    pid: post.pid?,
+                    calls: post.calls,
+                    running,
+                })
+            })
+            .collect()
+    }
+
+    /// The tasks that the workers can run. Waits for the first worker.
+    ///
+    /// # Errors
+    ///
+    /// No worker could be started, or the pool is [another process's](PoolError::Copied).
+    pub fn tasks(&self) -> Result<Arc<[TaskInfo]>, PoolError> {
+        let shared = &self.shared;
+        if shared.is_copied() {
+            return Err(PoolError::Copied);
+        }
+        shared.wait_until(None, |state| {
+            state.tasks.is_some() || state.failure.is_some() || !state.jobs.wants_worker()
+        });
+        let state = shared.state();
+        match (&state.tasks, &state.failure) {
+            (Some(tasks), _) => Ok(Arc::clone(tasks)),
+            (None, Some(failure)) => Err(failure.clone()),
+            (None, None) => Err(PoolError::System(
+                "the pool ended before it had a worker".to_owned(),
+            )),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if self.shared.is_copied() {
+            // The threads are not here.
+            let threads = self
+                .threads
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner);
+            return std::mem::forget(std::mem::take(threads));
+        }
+        self.terminate();
+    }
+}
