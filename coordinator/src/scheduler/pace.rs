@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use super::watch::WAKE;
-
 /// How long a batch is to take: some hundred times what it costs to send one.
 const TARGET: Duration = Duration::from_millis(4);
 /// What a batch takes at least, if there are calls enough: sharing less than that out costs more than it
 /// saves.
 const LEAST: Duration = Duration::from_micros(150);
+/// What calls must take together for a slot to be woken up for them: some times what it takes to wake it, and its worker.
+const WAKE: Duration = Duration::from_micros(300);
 /// How much larger a batch may be than the one before.
 const GROWTH: u32 = 8;
 

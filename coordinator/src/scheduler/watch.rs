@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use super::{Idle, Inputs, Map, MapId, Next, STUCK, Scheduler, Slot, SlotId, Time};
 
-/// What calls must take together for a slot to be woken up for them: some times what it takes to wake it, and its worker.
-pub(super) const WAKE: Duration = Duration::from_micros(300);
 /// How many slots are woken up at once. Each wakes as many if there is more to do.
 const FAN: usize = 2;
 
