@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use coordinator::Builder;
 
 use super::help;
-use super::units::{self, Jobs, MaxFail, Recycle};
+use super::units::{self, JobCount, MaxFail, Recycle};
 
 /// Runs tasks and commands in worker processes; results come back in input order.
 #[derive(Debug, Parser)]
@@ -24,7 +24,7 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Run a task on each input, in warm workers
     #[command(override_usage = help::MAP_USAGE, override_help = help::map(), after_long_help = help::MAP_EXAMPLES)]
-    Map(Map),
+    Map(MapArgs),
     /// Run a command on each input, a process each
     #[command(override_usage = help::EXEC_USAGE, override_help = help::exec(), after_long_help = help::EXEC_EXAMPLES)]
     Exec(Exec),
@@ -40,7 +40,7 @@ pub(super) enum Command {
     },
     /// Draw what a log tells: a page, or a trace for Perfetto
     #[command(after_help = help::REPORT_EXAMPLES)]
-    Report(Report),
+    Report(ReportArgs),
     /// Print a script that completes these words in a shell
     #[command(after_help = help::COMPLETIONS_EXAMPLES)]
     Completions {
@@ -54,7 +54,7 @@ pub(super) enum Command {
 
 /// Draw what a log tells: a web page with a timeline, or a trace for Perfetto.
 #[derive(Debug, Args)]
-pub(super) struct Report {
+pub(super) struct ReportArgs {
     /// The log that --log wrote; it may hold several runs
     #[arg(value_name = "LOG")]
     pub(super) log: PathBuf,
@@ -72,7 +72,7 @@ pub(super) struct Report {
 /// array. Results are printed one a line, in input order: strings raw, all else as JSON. What the
 /// tasks print comes before their result.
 #[derive(Debug, Args)]
-pub(super) struct Map {
+pub(super) struct MapArgs {
     /// The task; see: coordinator tasks
     #[arg(value_name = "TASK")]
     pub(super) task: String,
@@ -134,9 +134,9 @@ pub(super) struct Options {
     /// How many workers: a number, a share of the processors, or all but some [default: the
     /// processors this process may use]
     #[arg(short, long, value_name = "N|N%|-N", allow_hyphen_values = true, value_parser = units::jobs)]
-    pub(super) jobs: Option<Jobs>,
+    pub(super) jobs: Option<JobCount>,
     #[command(flatten)]
-    pub(super) limits: Limits,
+    pub(super) limits: LimitArgs,
     /// Start nothing more after so many failures; with `:now`, stop what runs, too
     #[arg(long, value_name = "N[:now]", value_parser = units::max_fail)]
     pub(super) max_fail: Option<MaxFail>,
@@ -201,7 +201,7 @@ pub(super) enum When {
 
 /// What a call may cost, and how often it is tried.
 #[derive(Debug, Args)]
-pub(super) struct Limits {
+pub(super) struct LimitArgs {
     /// How long a call may run, from its start: 30s, 200ms, 2m
     #[arg(short, long, value_name = "TIME", value_parser = units::duration)]
     pub(super) timeout: Option<Duration>,
@@ -222,7 +222,7 @@ pub(super) struct Limits {
     pub(super) recycle: Option<Recycle>,
 }
 
-impl Limits {
+impl LimitArgs {
     /// Hands them on to the pool.
     pub(super) fn apply(&self, mut builder: Builder) -> Builder {
         if let Some(limit) = self.timeout {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use coordinator::{Inputs as Sender, Pool, Text};
 
 use super::args::Options;
-use super::inputs::Inputs;
+use super::inputs::Source;
 use super::resume::Succeeded;
 use super::work::Work;
 
@@ -32,7 +32,7 @@ pub(super) struct Item {
 
 /// What the feeding thread and the run tell each other.
 #[derive(Debug, Default)]
-pub(super) struct Feed {
+pub(super) struct InputFeed {
     state: Mutex<State>,
     printed: Condvar,
     /// How many calls there are.
@@ -57,7 +57,7 @@ struct State {
     stopped: bool,
 }
 
-impl Feed {
+impl InputFeed {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,7 +149,7 @@ impl Call {
 
 /// Inputs, gathered for calls, without those that need not be run.
 pub(super) struct Gathered {
-    pub(super) inputs: Inputs,
+    pub(super) inputs: Source,
     pub(super) succeeded: Succeeded,
     pub(super) work: Work,
     /// The first of the next call: there was no room for it in the one before.
@@ -221,7 +221,7 @@ impl Gathered {
 /// Makes calls of inputs, on a thread of its own: reading may block for as long as it likes, and results
 /// must not wait for it.
 pub(super) fn start(
-    feed: &Arc<Feed>,
+    feed: &Arc<InputFeed>,
     pool: &Arc<Pool>,
     mut gathered: Gathered,
     work: Work,

@@ -11,8 +11,8 @@ use rustix::fs::{FileType, Stat};
 use super::args::{self, Options};
 use super::{Trouble, complain};
 
-/// Inputs, as bytes, one after another. Nothing is read before it is asked for.
-pub(super) enum Inputs {
+/// Source, as bytes, one after another. Nothing is read before it is asked for.
+pub(super) enum Source {
     Words(std::vec::IntoIter<OsString>),
     Lines {
         reader: BufReader<Box<dyn Read + Send>>,
@@ -23,11 +23,11 @@ pub(super) enum Inputs {
     },
 }
 
-impl Inputs {
+impl Source {
     /// The inputs that the command line names.
     pub(super) fn new(options: &Options, words: Option<Vec<OsString>>) -> Result<Self, Trouble> {
         if let Some(words) = words {
-            return Ok(Inputs::Words(words.into_iter()));
+            return Ok(Source::Words(words.into_iter()));
         }
         let end = if options.null { 0 } else { b'\n' };
         let file = options
@@ -42,7 +42,7 @@ impl Inputs {
             if file.metadata().map_err(unreadable)?.is_dir() {
                 return Err(unreadable(io::ErrorKind::IsADirectory.into()));
             }
-            return Ok(Inputs::Lines {
+            return Ok(Source::Lines {
                 reader: BufReader::new(Box::new(file)),
                 end,
                 name,
@@ -60,7 +60,7 @@ impl Inputs {
             ));
         }
         let reader = BufReader::new(Box::new(io::stdin()) as Box<_>);
-        Ok(Inputs::Lines {
+        Ok(Source::Lines {
             reader,
             end,
             name: "stdin".to_owned(),
@@ -69,37 +69,37 @@ impl Inputs {
     }
 }
 
-impl Inputs {
+impl Source {
     /// Those that the command line names: they are known before anything runs.
     pub(super) fn known(&self) -> impl Iterator<Item = Vec<u8>> {
         let words = match self {
-            Inputs::Words(words) => words.as_slice(),
-            Inputs::Lines { .. } => &[],
+            Source::Words(words) => words.as_slice(),
+            Source::Lines { .. } => &[],
         };
         words.iter().map(|word| word.as_bytes().to_vec())
     }
 
     /// Whether they ended before their end.
     pub(super) fn is_broken(&self) -> bool {
-        matches!(self, Inputs::Lines { broken: true, .. })
+        matches!(self, Source::Lines { broken: true, .. })
     }
 
     /// Whether the next one is here already: nobody has to wait for it.
     pub(super) fn is_at_hand(&self) -> bool {
         match self {
-            Inputs::Words(words) => words.len() > 0,
-            Inputs::Lines { reader, end, .. } => reader.buffer().contains(end),
+            Source::Words(words) => words.len() > 0,
+            Source::Lines { reader, end, .. } => reader.buffer().contains(end),
         }
     }
 }
 
-impl Iterator for Inputs {
+impl Iterator for Source {
     type Item = Vec<u8>;
 
     fn next(&mut self) -> Option<Vec<u8>> {
         match self {
-            Inputs::Words(words) => words.next().map(OsString::into_vec),
-            Inputs::Lines {
+            Source::Words(words) => words.next().map(OsString::into_vec),
+            Source::Lines {
                 reader,
                 end,
                 name,

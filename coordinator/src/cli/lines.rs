@@ -14,7 +14,7 @@ const SILENT: Duration = Duration::from_secs(2);
 
 /// A line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line<'l> {
+pub(super) enum RawLine<'l> {
     /// With its newline, unless it is the last and has none.
     Whole(&'l [u8]),
     TooLong,
@@ -41,7 +41,7 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// The next line; `None` at the end.
-    pub(super) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<RawLine<'_>>> {
         self.line.clear();
         let mut reader = (&mut self.reader).take(self.longest);
         let count = reader.read_until(b'\n', &mut self.line)?;
@@ -50,12 +50,12 @@ impl<R: BufRead> Lines<R> {
             return Ok(None);
         }
         if self.line.last() == Some(&b'\n') || (count as u64) < self.longest {
-            return Ok(Some(Line::Whole(&self.line)));
+            return Ok(Some(RawLine::Whole(&self.line)));
         }
         self.read += self.reader.skip_until(b'\n')? as u64;
         // What was read of it is of no use, and need not be kept.
         self.line = Vec::new();
-        Ok(Some(Line::TooLong))
+        Ok(Some(RawLine::TooLong))
     }
 
     pub(super) fn read(&self) -> u64 {
@@ -65,7 +65,7 @@ impl<R: BufRead> Lines<R> {
 
 /// Says how far a file has been read, where that takes long.
 #[derive(Debug)]
-pub(super) struct Patience<'p> {
+pub(super) struct ReadingTime<'p> {
     path: &'p Path,
     size: u64,
     began: Instant,
@@ -73,10 +73,10 @@ pub(super) struct Patience<'p> {
     silent: Duration,
 }
 
-impl<'p> Patience<'p> {
+impl<'p> ReadingTime<'p> {
     /// Reading begins.
     pub(super) fn new(path: &'p Path, size: u64) -> Self {
-        Patience {
+        ReadingTime {
             path,
             size,
             began: Instant::now(),
@@ -106,11 +106,11 @@ mod tests {
         for capacity in 1..30 {
             let mut lines = Lines::new(io::BufReader::with_capacity(capacity, &text[..]));
             lines.longest = 8;
-            assert_eq!(lines.next().unwrap(), Some(Line::Whole(b"ab\n")));
-            assert_eq!(lines.next().unwrap(), Some(Line::Whole(b"1234567\n")));
-            assert_eq!(lines.next().unwrap(), Some(Line::TooLong));
-            assert_eq!(lines.next().unwrap(), Some(Line::Whole(b"\n")));
-            assert_eq!(lines.next().unwrap(), Some(Line::Whole(b"end")));
+            assert_eq!(lines.next().unwrap(), Some(RawLine::Whole(b"ab\n")));
+            assert_eq!(lines.next().unwrap(), Some(RawLine::Whole(b"1234567\n")));
+            assert_eq!(lines.next().unwrap(), Some(RawLine::TooLong));
+            assert_eq!(lines.next().unwrap(), Some(RawLine::Whole(b"\n")));
+            assert_eq!(lines.next().unwrap(), Some(RawLine::Whole(b"end")));
             assert_eq!(lines.next().unwrap(), None);
             assert_eq!(lines.read(), text.len() as u64);
         }

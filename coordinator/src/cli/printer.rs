@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::args::Options;
 use super::check_stdout;
-use super::feed::Feed;
+use super::feed::InputFeed;
 use super::outcome::{Outcome, PRINTED};
 use super::progress::Progress;
 use super::status::Status;
@@ -213,7 +213,7 @@ impl Printer {
     }
 
     /// Prints what running calls have written meanwhile.
-    pub(super) fn stream(&mut self, calls: &[RunningCall], feed: &Feed) -> io::Result<()> {
+    pub(super) fn stream(&mut self, calls: &[RunningCall], feed: &InputFeed) -> io::Result<()> {
         for call in calls {
             let wanted = match self.mode {
                 Mode::Any { live } => live,

@@ -25,12 +25,12 @@ const RAREST: Duration = Duration::from_secs(60);
 pub(super) enum Progress {
     Nothing,
     Bar(Bar),
-    Lines(Lines),
+    PlainLines(PlainLines),
 }
 
 /// How far a run has come.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct State {
+pub(super) struct Standing {
     pub(super) done: u64,
     pub(super) failed: u64,
     pub(super) running: usize,
@@ -43,7 +43,7 @@ impl Progress {
         let has_bar = terminal::understands_escapes();
         match options.progress {
             When::Always if has_bar => Progress::Bar(Bar::new(colour)),
-            When::Always => Progress::Lines(Lines::new()),
+            When::Always => Progress::PlainLines(PlainLines::new()),
             When::Never => Progress::Nothing,
             When::Auto => {
                 let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
@@ -57,11 +57,11 @@ impl Progress {
     }
 
     /// Shows how far the run has come.
-    pub(super) fn show(&self, state: impl FnOnce() -> State) {
+    pub(super) fn show(&self, state: impl FnOnce() -> Standing) {
         match self {
             Progress::Nothing => {}
             Progress::Bar(bar) => bar.show(state),
-            Progress::Lines(lines) => lines.show(state),
+            Progress::PlainLines(lines) => lines.show(state),
         }
     }
 
@@ -106,7 +106,7 @@ impl Bar {
         }
     }
 
-    fn show(&self, state: impl FnOnce() -> State) {
+    fn show(&self, state: impl FnOnce() -> Standing) {
         let is_recent = |shown: Instant| shown.elapsed() < Duration::from_secs(1) / u32::from(HZ);
         if self.shown.get().is_some_and(is_recent) {
             return;
@@ -157,20 +157,20 @@ impl Drop for Bar {
 
 /// A line now and then, for a file or a terminal that knows no more.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct PlainLines {
     began: Instant,
     next: Cell<Duration>,
 }
 
-impl Lines {
+impl PlainLines {
     fn new() -> Self {
-        Lines {
+        PlainLines {
             began: Instant::now(),
             next: Cell::new(FIRST_LINE),
         }
     }
 
-    fn show(&self, state: impl FnOnce() -> State) {
+    fn show(&self, state: impl FnOnce() -> Standing) {
         let elapsed = self.began.elapsed();
         if elapsed < self.next.get() {
             return;
@@ -184,10 +184,10 @@ impl Lines {
     }
 }
 
-impl State {
+impl Standing {
     /// In one line.
     fn text(&self, rate: f64, eta: Duration) -> String {
-        let State {
+        let Standing {
             done,
             failed,
             running,
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_is_known() {
-        let mut state = State {
+        let mut state = Standing {
             done: 0,
             failed: 0,
             running: 2,

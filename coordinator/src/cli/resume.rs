@@ -12,7 +12,7 @@ use std::path::Path;
 
 use memchr::memmem::Finder;
 
-use super::lines::{Line, Lines, Patience};
+use super::lines::{Lines, RawLine, ReadingTime};
 use super::log_line::{BEGINNING, Entry, SUSPECTS};
 use super::suspects::Range;
 use super::{Trouble, complain};
@@ -97,7 +97,7 @@ pub(super) fn read(
     let size = file.metadata().map_or(0, |found| found.len());
     let mut lines = Lines::new(BufReader::with_capacity(BLOCK, file));
     let (mut number, mut torn) = (0_u64, None::<(u64, u64)>);
-    let mut patience = Patience::new(path, size);
+    let mut patience = ReadingTime::new(path, size);
     // Until a line is whole: whether each could be the beginning of one.
     let mut is_log = true;
     loop {
@@ -110,8 +110,8 @@ pub(super) fn read(
         };
         number += 1;
         let text = match line {
-            Line::Whole(text) => text,
-            Line::TooLong => {
+            RawLine::Whole(text) => text,
+            RawLine::TooLong => {
                 torn.get_or_insert((0, number)).0 += 1;
                 continue;
             }
@@ -168,7 +168,7 @@ fn suspects(mut file: &File) -> io::Result<HashMap<String, Vec<Range>>> {
     if contains(file, &finder)? {
         let mut lines = Lines::new(BufReader::with_capacity(BLOCK, file));
         while let Some(line) = lines.next()? {
-            if let Line::Whole(text) = line
+            if let RawLine::Whole(text) = line
                 && finder.find(text).is_some()
                 && let Ok(entry) = serde_json::from_slice::<Entry<'_>>(text)
             {

@@ -11,8 +11,8 @@ use coordinator::{CallError, Order, Output, Pool, Report, Reports, TaskInfo, Tex
 use serde_json::json;
 
 use super::args::Options;
-use super::feed::{self, Brake, Feed, Gathered};
-use super::inputs::Inputs;
+use super::feed::{self, Brake, Gathered, InputFeed};
+use super::inputs::Source;
 use super::log::{self, Log};
 use super::outcome::{Outcome, shown};
 use super::printer::Printer;
@@ -60,7 +60,7 @@ pub(super) fn run(
     let known = words
         .as_ref()
         .map(|words| words.len().div_ceil(work.many()) as u64);
-    let inputs = Inputs::new(options, words)?;
+    let inputs = Source::new(options, words)?;
     let key = work.key();
     let (log, succeeded) = match &options.log {
         Some(path) if !options.dry_run => {
@@ -97,7 +97,7 @@ pub(super) fn run(
         options,
         pool: &pool,
         interruption: &interruption,
-        feed: Arc::new(Feed::default()),
+        feed: Arc::new(InputFeed::default()),
         printer: Printer::new(work, options),
         log,
         progress: Progress::new(options, colour),
@@ -127,7 +127,7 @@ fn check_task(task: &str, tasks: &[TaskInfo]) -> Result<(), Trouble> {
 }
 
 /// Looks at the inputs that are known, before anything runs.
-fn check_inputs(pool: &Pool, task: &str, inputs: &Inputs) -> Result<(), Trouble> {
+fn check_inputs(pool: &Pool, task: &str, inputs: &Source) -> Result<(), Trouble> {
     let known: Vec<_> = inputs.known().collect();
     let shown = |error: &CallError| {
         let index = usize::try_from(error.index()).unwrap_or(usize::MAX);
@@ -215,7 +215,7 @@ struct Run<'r> {
     options: &'r Options,
     pool: &'r Arc<Pool>,
     interruption: &'r Interruption,
-    feed: Arc<Feed>,
+    feed: Arc<InputFeed>,
     /// Before the printer: what that has held back is printed when the bar has gone.
     progress: Progress,
     printer: Printer,
@@ -413,7 +413,7 @@ impl Run<'_> {
                     self.known.map(|known| known.saturating_sub(calls))
                 }
             };
-            progress::State {
+            progress::Standing {
                 done: self.summary.done(),
                 failed: self.summary.failed,
                 running: self.pool.stats().running,

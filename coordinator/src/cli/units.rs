@@ -13,7 +13,7 @@ pub(super) enum Recycle {
 
 /// How many workers.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Jobs {
+pub(super) enum JobCount {
     Number(usize),
     /// A share of the processors, of 100.
     Share(f64),
@@ -21,13 +21,13 @@ pub(super) enum Jobs {
     AllBut(usize),
 }
 
-impl Jobs {
+impl JobCount {
     /// The number, on so many processors: at least one.
     pub(super) fn of(self, processors: usize) -> usize {
         match self {
-            Jobs::Number(number) => number,
-            Jobs::Share(share) => ((processors as f64 * share / 100.0).round() as usize).max(1),
-            Jobs::AllBut(some) => processors.saturating_sub(some).max(1),
+            JobCount::Number(number) => number,
+            JobCount::Share(share) => ((processors as f64 * share / 100.0).round() as usize).max(1),
+            JobCount::AllBut(some) => processors.saturating_sub(some).max(1),
         }
     }
 }
@@ -41,7 +41,7 @@ pub(super) struct MaxFail {
 }
 
 /// `4`, `50%`, `-1`.
-pub(super) fn jobs(text: &str) -> Result<Jobs, String> {
+pub(super) fn jobs(text: &str) -> Result<JobCount, String> {
     let explain =
         "a number of workers is 1 or more, a share of the processors, or all but some: 4, 50%, -1";
     let jobs = if let Some(share) = text.strip_suffix('%') {
@@ -49,14 +49,17 @@ pub(super) fn jobs(text: &str) -> Result<Jobs, String> {
             .parse()
             .ok()
             .filter(|share: &f64| *share > 0.0 && *share <= 10_000.0)
-            .map(Jobs::Share)
+            .map(JobCount::Share)
     } else if let Some(but) = text.strip_prefix('-') {
-        but.parse().ok().filter(|but| *but > 0).map(Jobs::AllBut)
+        but.parse()
+            .ok()
+            .filter(|but| *but > 0)
+            .map(JobCount::AllBut)
     } else {
         text.parse()
             .ok()
             .filter(|number| *number > 0)
-            .map(Jobs::Number)
+            .map(JobCount::Number)
     };
     jobs.ok_or_else(|| explain.to_owned())
 }

@@ -11,7 +11,7 @@ use coordinator::{Builder, ByHand, Pool};
 use worker::builtin::pipe::{NUMBERED, pipe_open};
 use worker::builtin::{Bytes, Command};
 
-use super::args::{Exec, Map, Pipe};
+use super::args::{Exec, MapArgs, Pipe};
 use super::template::{Template, quoted, size_of_word};
 use super::{Trouble, builder, complain};
 
@@ -34,7 +34,7 @@ pub(super) enum Work {
 }
 
 impl Work {
-    pub(super) fn map(map: &Map) -> Self {
+    pub(super) fn map(map: &MapArgs) -> Self {
         Work::Map {
             task: map.task.clone(),
         }

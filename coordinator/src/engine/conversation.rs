@@ -10,23 +10,23 @@ use protocol::message::{CallReply, Reply, ToWorker};
 
 use super::recruit;
 use super::seat::Seat;
-use super::shared::Shared;
+use super::shared::PoolShared;
 use super::state::Post;
 use super::stray::StraySource;
 use crate::error::{Death, PoolError, Why};
 use crate::os::WorkerProcess;
 use crate::payload::buffers;
 use crate::payload::printed::{Forwarder, Output, Printed};
-use crate::payload::{Inputs, Job, Payload, Trace, Values};
+use crate::payload::{EncodedInputs, Job, Payload, Trace, Values};
 use crate::scheduler::{Batch, Idle, Loss, MOST_CALLS, MapId, Next, Running};
-use crate::workers::launch::Worker;
+use crate::workers::launch::Admitted;
 use crate::workers::talk::{self, LINGER};
 
 /// How long a worker has at least to leave when it is asked to.
 const TO_LEAVE: Duration = Duration::from_secs(1);
 impl Seat {
     /// The worker is ready for calls.
-    pub(crate) fn enter(&mut self, shared: &Shared) -> Idle {
+    pub(crate) fn enter(&mut self, shared: &PoolShared) -> Idle {
         let idle = shared.act(|state| {
             let post = &mut state.posts[self.slot.0];
             post.socket = Some(self.worker.socket.clone());
@@ -49,15 +49,15 @@ impl Seat {
     /// Has the worker run a batch. On an error the worker is gone, and the scheduler knows.
     pub(crate) fn converse(
         &mut self,
-        shared: &Shared,
+        shared: &PoolShared,
         running: Running,
-        batch: Batch<Arc<Job>, Inputs>,
+        batch: Batch<Arc<Job>, EncodedInputs>,
     ) -> Result<Idle, ()> {
         self.limit_memory(batch.memory);
         self.worker.serial = self.worker.serial.wrapping_add(1);
         let began = Instant::now();
         let of = (batch.first, batch.attempt);
-        let Worker {
+        let Admitted {
             link,
             socket,
             given,
@@ -81,7 +81,7 @@ impl Seat {
         let first = batch.first;
         // A worker reads the board while it runs the call, and after the call was given up, until it is dead.
         let inputs = batch.parts.into_iter().map(|part| part.inputs);
-        let _on_board: Vec<Inputs> = inputs.filter(Inputs::is_on_board).collect();
+        let _on_board: Vec<EncodedInputs> = inputs.filter(EncodedInputs::is_on_board).collect();
         let mut call_began = Instant::now();
         shared.state().jobs.sent(&running, shared.now());
         loop {
@@ -109,9 +109,9 @@ impl Seat {
     /// The batch can't be sent: it is a single call, with more than a frame holds.
     fn too_large(
         &mut self,
-        shared: &Shared,
+        shared: &PoolShared,
         running: Running,
-        batch: &Batch<Arc<Job>, Inputs>,
+        batch: &Batch<Arc<Job>, EncodedInputs>,
         what: &str,
     ) -> Result<Idle, ()> {
         let now = shared.now();
@@ -135,7 +135,12 @@ impl Seat {
     }
 
     /// Receives one message and reports what it says.
-    fn hear(&mut self, shared: &Shared, running: &Running, first: u64) -> Result<Heard, LinkError> {
+    fn hear(
+        &mut self,
+        shared: &PoolShared,
+        running: &Running,
+        first: u64,
+    ) -> Result<Heard, LinkError> {
         let link = &mut self.worker.link;
         let (reply, parcel) = link.receive_owned::<Reply>(Caps::FULL, buffers::take)?;
         let payload = Payload::from(parcel);
@@ -172,7 +177,7 @@ impl Seat {
 
     fn hear_values(
         &mut self,
-        shared: &Shared,
+        shared: &PoolShared,
         running: &Running,
         first: u64,
         values: protocol::message::Values,
@@ -215,7 +220,7 @@ impl Seat {
 
     fn hear_call(
         &mut self,
-        shared: &Shared,
+        shared: &PoolShared,
         running: &Running,
         reply: CallReply,
         payload: Payload,
@@ -263,7 +268,7 @@ impl Seat {
     }
 
     /// The worker died while it had nothing to do.
-    pub(crate) fn lose_idle(&mut self, shared: &Shared, idle: Idle) {
+    pub(crate) fn lose_idle(&mut self, shared: &PoolShared, idle: Idle) {
         let death = self.bury(shared);
         log::debug!(
             "slot {}: idle worker {} {death}",
@@ -298,7 +303,7 @@ impl Seat {
     }
 
     /// The worker has gone in the middle of a batch, or what it says makes no sense.
-    fn lose(&mut self, shared: &Shared, running: Running, error: &LinkError, began: Instant) {
+    fn lose(&mut self, shared: &PoolShared, running: Running, error: &LinkError, began: Instant) {
         let note = match error {
             LinkError::Malformed(what) => {
                 log::warn!(
@@ -370,7 +375,7 @@ impl Seat {
     /// Tells the scheduler of the worker's death.
     fn died(
         &self,
-        shared: &Shared,
+        shared: &PoolShared,
         running: Running,
         started: u32,
         why: Why,
@@ -393,7 +398,7 @@ impl Seat {
     }
 
     /// What a call prints that nobody waits for has no one else to forward it.
-    fn forward(&self, shared: &Shared, printed: &Printed) {
+    fn forward(&self, shared: &PoolShared, printed: &Printed) {
         let printed = printed.clone();
         shared
             .printer
@@ -401,12 +406,12 @@ impl Seat {
     }
 
     /// Whether nobody waits for what a map's calls print, though it is to be forwarded.
-    fn is_detached(&self, shared: &Shared, map: MapId) -> bool {
+    fn is_detached(&self, shared: &PoolShared, map: MapId) -> bool {
         shared.output() == Output::Forward && shared.state().jobs.is_detached(map)
     }
 
     /// Lets the worker go. It has the grace to leave by itself, however short that is.
-    pub(crate) fn dismiss(&mut self, shared: &Shared) {
+    pub(crate) fn dismiss(&mut self, shared: &PoolShared) {
         if let Some(least) = shared.config.single {
             let left = least.saturating_sub(self.ready_since.elapsed());
             shared.wait_until(Some(left), |state| state.hurry);
@@ -435,7 +440,7 @@ impl Seat {
     /// Waits for the worker's death, and clears its post. Its black box stays there until the scheduler knows:
     /// an idle slot that took calls back in between would see none that had been started, and run the one
     /// again that the worker has died of.
-    fn bury(&self, shared: &Shared) -> Death {
+    fn bury(&self, shared: &PoolShared) -> Death {
         let reap = |process: &Arc<WorkerProcess>| process.reap();
         // What became of one that was started by hand, only its starter knows.
         let death = self.worker.process.as_ref().map_or(Death::Exit(0), reap);

@@ -10,25 +10,25 @@ use protocol::link::{Link, LinkError};
 use protocol::message::Reply;
 
 use super::config::Initializer;
-use super::shared::Shared;
+use super::shared::PoolShared;
 use super::state::Post;
 use super::stray::StraySource;
 use crate::error::PoolError;
 use crate::os::GroupSignal;
-use crate::payload::Inputs;
+use crate::payload::EncodedInputs;
 use crate::payload::printed::TAIL;
 use crate::scheduler::{Part, SlotId};
-use crate::workers::launch::Worker;
+use crate::workers::launch::Admitted;
 use crate::workers::meeting::MeetingPlace;
 use crate::workers::socket::Impatient;
 use crate::workers::talk;
 
 /// A worker that is ready for calls.
 pub(crate) fn start(
-    shared: &Shared,
+    shared: &PoolShared,
     slot: SlotId,
     place: &mut Option<MeetingPlace>,
-) -> Result<Worker, PoolError> {
+) -> Result<Admitted, PoolError> {
     // Slots are counted from 1 where people see them.
     let number = u32::try_from(slot.0 + 1).unwrap_or(u32::MAX);
     // Those that are started by hand come when they come.
@@ -69,7 +69,7 @@ pub(crate) fn start(
 }
 
 /// A worker could not be had: the pool may end of it.
-pub(crate) fn failed(shared: &Shared, error: PoolError) {
+pub(crate) fn failed(shared: &PoolShared, error: PoolError) {
     let now = shared.now();
     shared.act(|state| {
         if !state.jobs.wants_worker() {
@@ -89,10 +89,10 @@ pub(crate) fn failed(shared: &Shared, error: PoolError) {
 
 /// Runs the initializer. It may take its time, but the end of the pool does not wait for it.
 fn initialize(
-    shared: &Shared,
-    mut worker: Worker,
+    shared: &PoolShared,
+    mut worker: Admitted,
     initializer: &Initializer,
-) -> Result<Worker, PoolError> {
+) -> Result<Admitted, PoolError> {
     let mut link = Link::new(Impatient {
         socket: worker.socket.clone(),
         stop: shared.stop.as_fd(),
@@ -103,7 +103,7 @@ fn initialize(
         link.share(&worker.black_box, Side::Coordinator);
     }
     let part = Part {
-        inputs: Inputs::one(initializer.input.clone(), initializer.kept.clone()),
+        inputs: EncodedInputs::one(initializer.input.clone(), initializer.kept.clone()),
         at: 0,
         count: 1,
     };
@@ -140,7 +140,7 @@ fn initialize(
     Err(why)
 }
 
-fn cannot_start(shared: &Shared, cause: String) -> PoolError {
+fn cannot_start(shared: &PoolShared, cause: String) -> PoolError {
     PoolError::CannotStart {
         program: shared.config.launcher.program.path.clone(),
         cause,
@@ -148,7 +148,7 @@ fn cannot_start(shared: &Shared, cause: String) -> PoolError {
 }
 
 /// What there is to say of a worker that did not answer for its initializer.
-fn lost(shared: &Shared, worker: &Worker, error: &LinkError) -> String {
+fn lost(shared: &PoolShared, worker: &Admitted, error: &LinkError) -> String {
     let why = match &worker.process {
         Some(process) if process.wait(Some(talk::LINGER)) => {
             format!("ended its worker, which {}", process.reap())
@@ -160,7 +160,7 @@ fn lost(shared: &Shared, worker: &Worker, error: &LinkError) -> String {
 }
 
 /// With what the worker has last written to stderr.
-fn with_words(why: String, worker: &Worker) -> String {
+fn with_words(why: String, worker: &Admitted) -> String {
     let words = worker
         .files
         .as_ref()

@@ -7,9 +7,9 @@ use super::config::Config;
 use crate::error::{Death, Why};
 use crate::os::{self, GroupSignal};
 use crate::payload::printed::{Printed, TAIL};
-use crate::payload::{By, Inputs, Job, Payload, Trace};
+use crate::payload::{By, EncodedInputs, Job, Payload, Trace};
 use crate::scheduler::{Batch, MOST_CALLS, SlotId};
-use crate::workers::launch::Worker;
+use crate::workers::launch::Admitted;
 
 /// What Rust's allocator says, among other things, before it aborts.
 const NO_MEMORY: &str = "memory allocation of ";
@@ -18,7 +18,7 @@ const NO_MEMORY: &str = "memory allocation of ";
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(super) slot: SlotId,
-    pub(super) worker: Worker,
+    pub(super) worker: Admitted,
     pub(super) answered: u64,
     /// What its memory is limited to.
     pub(super) memory: Option<u64>,
@@ -29,7 +29,7 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    pub(crate) fn new(slot: SlotId, worker: Worker) -> Self {
+    pub(crate) fn new(slot: SlotId, worker: Admitted) -> Self {
         Seat {
             slot,
             worker,
@@ -61,7 +61,7 @@ impl Seat {
     }
 
     /// Prepares the black box for a batch.
-    pub(crate) fn open(&self, batch: &Batch<Arc<Job>, Inputs>) {
+    pub(crate) fn open(&self, batch: &Batch<Arc<Job>, EncodedInputs>) {
         self.worker.open(batch.count);
     }
 

@@ -26,7 +26,7 @@ use crate::scheduler::{Effects, Idle, MapId, SlotId, Stage, Time};
 const KEPT: usize = 1024;
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct PoolShared {
     pub(crate) config: Config,
     /// No code of the host runs while it is held: no waker's clone, wake or drop, no logger, no encoder or
     /// decoder of values. Such code may use the pool, and would wait for itself.
@@ -62,7 +62,7 @@ struct After {
     signals: bool,
 }
 
-impl Shared {
+impl PoolShared {
     /// Where large inputs are written.
     #[inline]
     pub(crate) fn board(&self) -> Option<&Arc<Board>> {
@@ -77,7 +77,7 @@ impl Shared {
         let began = os::now();
         let state = State::new(jobs, config.slots, began, stop_writer);
         let slots = config.slots;
-        Ok(Shared {
+        Ok(PoolShared {
             config,
             state: Mutex::new(state),
             work: (0..slots).map(|_| Condition::default()).collect(),

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::recruit;
 use super::seat::Seat;
-use super::shared::Shared;
+use super::shared::PoolShared;
 use super::state::{Parked, Post};
-use crate::payload::{Inputs, Job};
+use crate::payload::{EncodedInputs, Job};
 use crate::scheduler::{Batch, Idle, Next, Running, SlotId};
 
 /// How long to wait before a start is tried again that has failed; doubled each time.
@@ -28,7 +28,7 @@ enum After {
 }
 
 /// The thread of a slot.
-pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
+pub(crate) fn run(shared: &Arc<PoolShared>, slot: SlotId) {
     // The slot leaves however this thread ends, or whoever joins the pool would wait for ever.
     let _leaving = Leaving { shared, slot };
     let mut place = None;
@@ -56,7 +56,7 @@ pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
 }
 
 struct Leaving<'s> {
-    shared: &'s Shared,
+    shared: &'s PoolShared,
     slot: SlotId,
 }
 
@@ -75,7 +75,7 @@ impl Drop for Leaving<'_> {
 }
 
 /// Has a worker run calls until it dies or is not needed any more.
-fn work(shared: &Shared, mut seat: Box<Seat>) -> After {
+fn work(shared: &PoolShared, mut seat: Box<Seat>) -> After {
     let mut idle = seat.enter(shared);
     loop {
         match next(shared, seat, idle) {
@@ -102,7 +102,7 @@ fn work(shared: &Shared, mut seat: Box<Seat>) -> After {
 }
 
 enum Step {
-    Run(Box<Seat>, Running, Batch<Arc<Job>, Inputs>),
+    Run(Box<Seat>, Running, Batch<Arc<Job>, EncodedInputs>),
     /// There is nothing to do any more.
     Leave(Box<Seat>),
     /// The worker has run as much as it may.
@@ -114,7 +114,7 @@ enum Step {
 }
 
 /// Waits for something to do.
-fn next(shared: &Shared, mut seat: Box<Seat>, mut idle: Idle) -> Step {
+fn next(shared: &PoolShared, mut seat: Box<Seat>, mut idle: Idle) -> Step {
     let slot = seat.slot();
     let mut state = shared.state();
     loop {

@@ -16,11 +16,11 @@ use super::watcher::Watcher;
 use crate::error::{Death, PoolError};
 use crate::os::WorkerProcess;
 use crate::payload::printed::{OutputFiles, Printed};
-use crate::payload::{By, Inputs, Job, Payload, Trace, Values};
+use crate::payload::{By, EncodedInputs, Job, Payload, Trace, Values};
 use crate::scheduler::{Idle, MapId, Scheduler, Seen, Sight, SlotId, Time};
 use crate::workers::socket::SharedSocket;
 
-pub(crate) type Jobs = Scheduler<Arc<Job>, Inputs, Trace>;
+pub(crate) type Jobs = Scheduler<Arc<Job>, EncodedInputs, Trace>;
 
 #[derive(Debug)]
 pub(crate) struct State {

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared::Shared;
+use super::shared::PoolShared;
 use super::state::State;
 use crate::os::{self, WorkerProcess};
 use crate::scheduler::{SlotId, Time};
@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs until all slots have ended.
-pub(crate) fn run(shared: &Shared) {
+pub(crate) fn run(shared: &PoolShared) {
     let _watched = Watched(shared);
     // When it last looked at the deadlines, by the one clock that says whether they have passed: a stop
     // at any point of this loop is seen as a long time between two looks.
@@ -70,7 +70,7 @@ pub(crate) fn run(shared: &Shared) {
 }
 
 /// Ends the pool if the supervisor does not end as it should: without it no deadline passes.
-struct Watched<'s>(&'s Shared);
+struct Watched<'s>(&'s PoolShared);
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
@@ -90,7 +90,7 @@ fn nap(state: &State, now: Time) -> Option<Duration> {
 
 /// Which workers have more memory than their calls allow, as far as one can say while they go on: to add up what a
 /// tree of processes has takes too long to have all others wait for it.
-fn suspects(shared: &Shared) -> Vec<SlotId> {
+fn suspects(shared: &PoolShared) -> Vec<SlotId> {
     let state = shared.state();
     let limits = state.jobs.memory_limits();
     let limited: Vec<_> = limits
@@ -129,7 +129,7 @@ fn alive(state: &State) -> Vec<(usize, Arc<WorkerProcess>)> {
 }
 
 /// A worker has died: its children die, too, and its slot hears of it, whatever it waits for.
-fn bury(shared: &Shared, slot: usize, process: &Arc<WorkerProcess>) {
+fn bury(shared: &PoolShared, slot: usize, process: &Arc<WorkerProcess>) {
     process.reap();
     let mut state = shared.state();
     let post = &mut state.posts[slot];

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::shared::Shared;
+use super::shared::PoolShared;
 use crate::os::processors;
 
 /// How often to look whether another worker would be of use.
 const LOOK_FOR_USE: Duration = Duration::from_millis(5);
 
-impl Shared {
+impl PoolShared {
     /// Waits until it is a slot's turn to start a worker; `None` if the pool needs none any more. Twice as many start at a
     /// time as there are processors: more would not be ready sooner, but those that are first would, and what they
     /// could do by then would wait. For the same reason none starts that could do nothing.
@@ -42,7 +42,7 @@ impl Shared {
 }
 
 /// A slot's turn to start a worker. Dropped, it is another's.
-pub(crate) struct Turn<'s>(&'s Shared);
+pub(crate) struct Turn<'s>(&'s PoolShared);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {

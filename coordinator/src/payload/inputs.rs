@@ -14,7 +14,7 @@ use crate::scheduler;
 /// The encoded inputs of consecutive calls. Shared, because a call that is tried again needs its input
 /// again.
 #[derive(Debug, Clone)]
-pub(crate) struct Inputs(Arc<Chunk>);
+pub(crate) struct EncodedInputs(Arc<Chunk>);
 
 /// How large the inputs of a chunk are, all together, before it is closed.
 const CHUNK: usize = 64 << 10;
@@ -103,7 +103,7 @@ impl Chunk {
 
     /// What was gathered; the chunk is empty afterwards. A large input comes by itself, so that nothing
     /// else keeps its region.
-    pub(crate) fn take(&mut self) -> impl Iterator<Item = Inputs> + use<> {
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = EncodedInputs> + use<> {
         let large = self.large.take().map(|region| Chunk {
             bytes: Vec::new(),
             // A region is far below 4 GiB.
@@ -126,15 +126,15 @@ impl Chunk {
         });
         self.kept.clear();
         let chunks = small.into_iter().chain(large);
-        chunks.map(|chunk| Inputs(Arc::new(chunk)))
+        chunks.map(|chunk| EncodedInputs(Arc::new(chunk)))
     }
 }
 
-impl Inputs {
+impl EncodedInputs {
     /// One input, and what it refers to.
     pub(crate) fn one(bytes: Vec<u8>, kept: Vec<Kept>) -> Self {
         let ends = vec![u32::try_from(bytes.len()).unwrap_or(u32::MAX)];
-        Inputs(Arc::new(Chunk {
+        EncodedInputs(Arc::new(Chunk {
             bytes,
             ends,
             large: None,
@@ -195,7 +195,7 @@ impl Deref for Piece<'_> {
     }
 }
 
-impl scheduler::Inputs for Inputs {
+impl scheduler::Bundle for EncodedInputs {
     fn count(&self) -> u32 {
         // A chunk is closed long before.
         u32::try_from(self.0.ends.len()).unwrap_or(u32::MAX)
@@ -211,7 +211,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
     use super::*;
-    use crate::scheduler::Inputs as _;
+    use crate::scheduler::Bundle as _;
 
     #[test]
     fn inputs_stand_one_behind_the_other() {
@@ -242,7 +242,7 @@ mod tests {
         file.set_len(2 * protocol::board::REGION as u64).unwrap();
         let board = Board::map(&file).unwrap();
         let large: Vec<u8> = (0..1_u32 << 20).map(|at| at as u8).collect();
-        let fill = |chunk: &mut Chunk| -> Vec<Inputs> {
+        let fill = |chunk: &mut Chunk| -> Vec<EncodedInputs> {
             for input in [&b"one"[..], b"two", &large] {
                 assert!(!chunk.is_full());
                 let write = |sheet: &mut InputSheet<'_>| {

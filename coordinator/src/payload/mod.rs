@@ -8,6 +8,6 @@ mod job;
 mod outputs;
 pub(crate) mod printed;
 
-pub(crate) use inputs::{Chunk, Inputs, Piece};
+pub(crate) use inputs::{Chunk, EncodedInputs, Piece};
 pub(crate) use job::Job;
 pub(crate) use outputs::{By, Encoded, Payload, Trace, Values};

@@ -13,6 +13,7 @@ mod pool;
 mod process;
 mod with;
 
+pub use crate::scheduler::Order;
 pub use available::available_workers;
 pub use builder::Builder;
 pub use calls::{
@@ -22,4 +23,4 @@ pub use codec::{Text, Typed};
 pub use pending::Pending;
 pub use pool::{Pool, Stats, Worker};
 pub use process::{Child, Process};
-pub use with::{Order, With};
+pub use with::With;

@@ -14,7 +14,7 @@ use super::pending::Pending;
 use super::with::With;
 use crate::engine::config::Config;
 use crate::engine::running::RunningCall;
-use crate::engine::shared::Shared;
+use crate::engine::shared::PoolShared;
 use crate::engine::stray::Stray;
 use crate::engine::{slot, supervisor};
 use crate::error::{CallError, PoolError};
@@ -31,7 +31,7 @@ use crate::scheduler::{RestartLimit, Scheduler, SlotId};
 /// after `fork`, or after `daemon`.
 #[derive(Debug)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -97,7 +97,7 @@ impl Pool {
         let refused = |what: &str, error: std::io::Error| {
             PoolError::System(format!("the pool could not be made: {what}: {error}"))
         };
-        let shared = Shared::new(config, jobs).map_err(|error| refused("a pipe", error))?;
+        let shared = PoolShared::new(config, jobs).map_err(|error| refused("a pipe", error))?;
         let shared = Arc::new(shared);
         let pool = Pool {
             shared: Arc::clone(&shared),
@@ -466,7 +466,7 @@ impl Pool {
         }
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<PoolShared> {
         &self.shared
     }
 }

@@ -8,20 +8,10 @@ use worker::Task;
 use super::calls::{self, Feed, Inputs, Reports, Stream, StreamUnordered, ThreadedStream};
 use super::codec::{Codec, Text, Typed};
 use super::pending::Pending;
-use crate::engine::shared::Shared;
+use crate::engine::shared::PoolShared;
 use crate::error::CallError;
 use crate::payload::Job;
-use crate::scheduler::{self, Failures, Limits, MapSpec, Window};
-
-/// In which order results are handed out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// In the order of the inputs.
-    #[default]
-    Input,
-    /// As they come.
-    Completion,
-}
+use crate::scheduler::{Failures, Limits, MapSpec, Order, Window};
 
 /// How many calls of a stream are under way at once. Enough to keep workers busy, little enough to forget.
 const STREAM: usize = 4096;
@@ -35,7 +25,7 @@ const BYTES: usize = 8 << 20;
 #[derive(Debug, Clone, Copy)]
 #[must_use = "settings do nothing until a call is made with them"]
 pub struct With<'p> {
-    shared: &'p Arc<Shared>,
+    shared: &'p Arc<PoolShared>,
     limits: Limits,
     order: Order,
     every_attempt: bool,
@@ -43,7 +33,7 @@ pub struct With<'p> {
 }
 
 impl<'p> With<'p> {
-    pub(super) fn new(shared: &'p Arc<Shared>) -> Self {
+    pub(super) fn new(shared: &'p Arc<PoolShared>) -> Self {
         With {
             shared,
             limits: shared.config.limits,
@@ -192,7 +182,7 @@ impl<'p> With<'p> {
         inputs: I,
     ) -> StreamUnordered<T, I::IntoIter> {
         let opened = self.start(Typed::<T>::new(), |spec| MapSpec {
-            order: scheduler::Order::Completion,
+            order: Order::Completion,
             ..lazily(spec)
         });
         StreamUnordered(Feed::new(inputs.into_iter(), opened).results_first())
@@ -274,8 +264,8 @@ impl<'p> With<'p> {
     fn in_both_directions(self, spec: MapSpec<Arc<Job>>) -> MapSpec<Arc<Job>> {
         MapSpec {
             order: match self.order {
-                Order::Input if !self.every_attempt => scheduler::Order::Input,
-                Order::Input | Order::Completion => scheduler::Order::Completion,
+                Order::Input if !self.every_attempt => Order::Input,
+                Order::Input | Order::Completion => Order::Completion,
             },
             every_attempt: self.every_attempt,
             failures: self.failures,
@@ -298,7 +288,7 @@ impl<'p> With<'p> {
             kind(MapSpec {
                 job,
                 limits: self.limits,
-                order: scheduler::Order::Input,
+                order: Order::Input,
                 window,
                 failures: Failures::Any,
                 lazy: false,

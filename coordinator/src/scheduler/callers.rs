@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Doom, Inputs, Map, MapId, MapSpec, Must, Phase, Scheduler, Settled, Sight, Slot, SlotId, Stage,
+    Bundle, Doom, Map, MapId, MapSpec, Must, Phase, Scheduler, Settled, Sight, Slot, SlotId, Stage,
     Take, Time,
 };
 use crate::error::Why;
 
-impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
+impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// Opens a map, or says why the pool takes no more calls.
     pub(crate) fn open(&mut self, spec: MapSpec<J>) -> Result<MapId, String> {
         self.refusal().map_or(Ok(()), Err)?;

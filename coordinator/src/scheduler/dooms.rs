@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    Busy, Doom, Doomed, End, Inputs, MapId, Must, Running, STUCK, Scheduler, Seen, Sight, Slot,
+    Bundle, Busy, Doom, Doomed, End, MapId, Must, Running, STUCK, Scheduler, Seen, Sight, Slot,
     SlotId, Stage, Time, WORTH,
 };
 
-impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
+impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// The next time [`overdue`](Self::overdue) has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         if self.paused.is_some() {

@@ -32,7 +32,8 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub(crate) use map::{Ended, Failures, Limits, MapSpec, Order, Take, Window};
+pub use map::Order;
+pub(crate) use map::{Ended, Failures, Limits, MapSpec, Take, Window};
 pub(crate) use slot::{Current, Idle, Loss, Running, Seen, Sight, Stage};
 
 use crate::error::Why;
@@ -59,7 +60,7 @@ const STUCK: Duration = Duration::from_millis(1);
 const WORTH: Duration = Duration::from_micros(400);
 
 /// Encoded inputs of consecutive calls. Cloning them is cheap.
-pub(crate) trait Inputs: Clone {
+pub(crate) trait Bundle: Clone {
     /// How many calls they are for.
     fn count(&self) -> u32;
     /// How large some of them are.
@@ -172,7 +173,7 @@ pub(crate) struct Scheduler<J, I, T> {
     effects: Effects,
 }
 
-impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
+impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     pub(crate) fn new(slots: usize, processors: usize, restart_limit: RestartLimit) -> Self {
         Scheduler {
             phase: Phase::Open,

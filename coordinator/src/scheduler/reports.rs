@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Busy, Doomed, End, Idle, Inputs, Loss, MOST_CALLS, Map, MapId, Next, RestartLimit, Running,
+    Bundle, Busy, Doomed, End, Idle, Loss, MOST_CALLS, Map, MapId, Next, RestartLimit, Running,
     Scheduler, Sight, Slot, SlotId, Time,
 };
 use crate::error::{Death, Why};
@@ -13,7 +13,7 @@ const KILLED: i32 = 9;
 /// How long starts must fail for the cause to be more than a bad moment.
 const STANDS: Duration = Duration::from_secs(1);
 
-impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
+impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// A slot's worker is ready for calls.
     pub(crate) fn ready(&mut self, slot: SlotId) -> Idle {
         self.lived = true;

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::{Idle, Inputs, Map, MapId, Next, STUCK, Scheduler, Slot, SlotId, Time};
+use super::{Bundle, Idle, Map, MapId, Next, STUCK, Scheduler, Slot, SlotId, Time};
 
 /// How many slots are woken up at once. Each wakes as many if there is more to do.
 const FAN: usize = 2;
@@ -30,7 +30,7 @@ pub(super) struct Watch {
     looks: bool,
 }
 
-impl<J: Clone, I: Inputs, T: Clone> Scheduler<J, I, T> {
+impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// Calls of a map have become ready: wakes slots for them.
     pub(super) fn call_for(&mut self, id: MapId) {
         let Some(map) = self.maps.get(&id) else {

@@ -74,7 +74,7 @@ impl Surroundings {
 
 /// A worker that was let in.
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub(crate) struct Admitted {
     pub(crate) link: Link<Spinning<SharedSocket>>,
     pub(crate) socket: SharedSocket,
     pub(crate) pid: u32,
@@ -93,7 +93,7 @@ pub(crate) struct Worker {
     pub(crate) serial: u32,
 }
 
-impl Worker {
+impl Admitted {
     /// Prepares the black box for so many calls. One that does not see it can't say when it begins its only one.
     pub(crate) fn open(&self, calls: u32) {
         match self.shares {
@@ -114,7 +114,7 @@ impl Launcher {
         place: &mut Option<MeetingPlace>,
         stop: &impl AsFd,
         started: impl FnOnce(&Arc<WorkerProcess>),
-    ) -> Result<Worker, PoolError> {
+    ) -> Result<Admitted, PoolError> {
         let system = |what: &str, error: io::Error| {
             PoolError::System(format!("a worker could not be started: {what}: {error}"))
         };
@@ -193,7 +193,7 @@ impl Launcher {
         stop: &impl AsFd,
         process: Option<Arc<WorkerProcess>>,
         files: Option<OutputFiles>,
-    ) -> Result<Worker, PoolError> {
+    ) -> Result<Admitted, PoolError> {
         let mut visitors = Visitors::new(&place.listener, slot, process.as_deref());
         loop {
             let last_words = || files.as_ref().map(|files| files.rest().stderr.tail(TAIL));
@@ -223,7 +223,7 @@ impl Launcher {
                     if hello.shares {
                         link.share(&black_box, Side::Coordinator);
                     }
-                    return Ok(Worker {
+                    return Ok(Admitted {
                         link,
                         socket,
                         pid,

@@ -10,7 +10,7 @@ use worker::private::{Given, Kept};
 
 use super::socket::{Giving, SharedSocket};
 use crate::error::Why;
-use crate::payload::{Inputs, Job, Piece};
+use crate::payload::{EncodedInputs, Job, Piece};
 use crate::scheduler::Part;
 
 /// How long a worker whose link has ended may take to end by itself, before it is killed.
@@ -20,7 +20,7 @@ pub(crate) const LINGER: Duration = Duration::from_millis(200);
 pub(crate) fn give(
     socket: &SharedSocket,
     given: &mut Given,
-    parts: &[Part<Inputs>],
+    parts: &[Part<EncodedInputs>],
     shares: bool,
 ) -> Result<(), LinkError> {
     if !shares || parts.iter().all(|part| part.inputs.kept().is_empty()) {
@@ -44,7 +44,7 @@ pub(crate) fn send<S: Read + Write>(
     serial: u32,
     job: &Job,
     (first, attempt): (u64, u32),
-    parts: &[Part<Inputs>],
+    parts: &[Part<EncodedInputs>],
     shares: bool,
 ) -> Result<(), LinkError> {
     let lens = parts

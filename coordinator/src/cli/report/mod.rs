@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::args::Report;
-use super::lines::Patience;
+use super::args::ReportArgs;
+use super::lines::ReadingTime;
 use super::{Exit, Trouble, cannot_write, check_stdout, complain, terminal};
 use timeline::Timeline;
 
 /// Reads the log and writes the page or the trace.
-pub(super) fn run(args: &Report) -> Result<Exit, Trouble> {
+pub(super) fn run(args: &ReportArgs) -> Result<Exit, Trouble> {
     let log = File::open(&args.log)
         .and_then(|file| read_log(file, &args.log))
         .map_err(|error| {
@@ -79,7 +79,7 @@ pub(super) fn run(args: &Report) -> Result<Exit, Trouble> {
 }
 
 /// Reads a log, and says how far it has come if that takes long.
-fn read_log(mut log: File, path: &Path) -> io::Result<read::Log> {
+fn read_log(mut log: File, path: &Path) -> io::Result<read::LogSums> {
     let found = log.metadata()?;
     if !found.is_file() {
         // A pipe can be read only once.
@@ -88,7 +88,7 @@ fn read_log(mut log: File, path: &Path) -> io::Result<read::Log> {
         copy.rewind()?;
         log = copy;
     }
-    let mut patience = Patience::new(path, found.len());
+    let mut patience = ReadingTime::new(path, found.len());
     read::read(log, |read| patience.has_read(read))
 }
 
@@ -99,7 +99,7 @@ fn buffered(to: impl Write, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>)
 }
 
 /// The file to write, if it is not stdout: megabytes of markup are no use on a terminal.
-fn destination(args: &Report) -> Option<PathBuf> {
+fn destination(args: &ReportArgs) -> Option<PathBuf> {
     match &args.output {
         Some(path) if path.as_os_str() == "-" => None,
         Some(path) => Some(path.clone()),

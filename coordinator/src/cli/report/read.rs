@@ -49,7 +49,7 @@ pub(super) struct Attempt {
 
 /// What a log has of one run.
 #[derive(Debug, Default)]
-pub(super) struct Run {
+pub(super) struct RunSums {
     pub(super) id: String,
     pub(super) template: String,
     /// When its first attempt began and its last one ended, in seconds since 1970; none if no attempt ran.
@@ -62,9 +62,9 @@ pub(super) struct Run {
 
 /// What a log holds.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(super) struct LogSums {
     /// In the order in which they appear.
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Vec<RunSums>,
     pub(super) calls: Calls,
     /// How many attempts there are, by how they ended.
     pub(super) statuses: [usize; Status::ALL.len()],
@@ -83,7 +83,7 @@ pub(super) struct Log {
     torn: bool,
 }
 
-impl Log {
+impl LogSums {
     /// How many attempts there are.
     pub(super) fn count(&self) -> usize {
         self.statuses.iter().sum()
@@ -140,7 +140,7 @@ struct Line<'l> {
 
 /// Reads all of it. Lines that make no sense are counted, and do not hide the others. `said` hears how many bytes of it
 /// were read, time and again.
-pub(super) fn read(mut from: impl Read + Seek, mut said: impl FnMut(u64)) -> io::Result<Log> {
+pub(super) fn read(mut from: impl Read + Seek, mut said: impl FnMut(u64)) -> io::Result<LogSums> {
     let mut reading = Reading::default();
     let mut lines = Lines::new(BufReader::with_capacity(BLOCK, &mut from));
     let mut number = 0;
@@ -185,7 +185,7 @@ fn fetch(
                 return Ok(attempts);
             };
             if number == wanted {
-                if let lines::Line::Whole(bytes) = line
+                if let lines::RawLine::Whole(bytes) = line
                     && let Some(line) = parse(bytes)
                 {
                     let id = line.run.as_deref().unwrap_or_default();
@@ -207,7 +207,7 @@ fn parse(bytes: &[u8]) -> Option<Line<'_>> {
 /// The first time that a log is read.
 #[derive(Default)]
 struct Reading {
-    log: Log,
+    log: LogSums,
     marks: Vec<Mark>,
     slowest: pick::Slowest,
     runs: HashMap<String, usize>,
@@ -217,8 +217,8 @@ struct Reading {
 }
 
 impl Reading {
-    fn hear(&mut self, line: lines::Line<'_>, number: usize) {
-        let lines::Line::Whole(bytes) = line else {
+    fn hear(&mut self, line: lines::RawLine<'_>, number: usize) {
+        let lines::RawLine::Whole(bytes) = line else {
             return self.is_bad(number);
         };
         match parse(bytes) {
@@ -274,10 +274,10 @@ impl Reading {
         let runs = &mut self.log.runs;
         if runs.get(self.run).is_none_or(|run| run.id != id) {
             self.run = *self.runs.entry(id.to_owned()).or_insert_with(|| {
-                runs.push(Run {
+                runs.push(RunSums {
                     id: id.to_owned(),
                     template: line.template.as_deref().unwrap_or_default().to_owned(),
-                    ..Run::default()
+                    ..RunSums::default()
                 });
                 runs.len() - 1
             });

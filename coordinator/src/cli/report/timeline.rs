@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::marks::Calls;
 use super::pick::Picked;
-use super::read::{self, Attempt, Log};
+use super::read::{Attempt, LogSums, RunSums};
 use super::text;
 use crate::cli::status::Status;
 
@@ -63,8 +63,8 @@ pub(super) struct Timeline {
 }
 
 impl Timeline {
-    pub(super) fn new(log: Log) -> Self {
-        let Log {
+    pub(super) fn new(log: LogSums) -> Self {
+        let LogSums {
             runs,
             calls,
             statuses,
@@ -139,7 +139,7 @@ impl Timeline {
     }
 }
 
-fn measure(run: read::Run) -> Run {
+fn measure(run: RunSums) -> Run {
     let ms = run.ran.map_or(0.0, |(first, last)| (last - first) * 1e3);
     Run {
         id: run.id,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::under::Under;
-use crate::engine::shared::Shared;
+use crate::engine::shared::PoolShared;
 use crate::engine::state::{Parked, State};
 use crate::error::Why;
 use crate::payload::Chunk;
@@ -113,7 +113,7 @@ impl<C: Codec> Inputs<C> {
         }
         push(&mut state, *id, &mut chunk);
         state.jobs.seal(*id);
-        let Some((mut seat, idle)) = Shared::borrow(&mut state, *id) else {
+        let Some((mut seat, idle)) = PoolShared::borrow(&mut state, *id) else {
             return shared.release(state);
         };
         let slot = seat.slot();

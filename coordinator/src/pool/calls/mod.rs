@@ -9,7 +9,7 @@ mod under;
 use std::sync::Arc;
 
 use super::codec::Codec;
-use crate::engine::shared::Shared;
+use crate::engine::shared::PoolShared;
 use crate::payload::Job;
 use crate::scheduler::MapSpec;
 use under::Under;
@@ -23,7 +23,7 @@ pub use threaded::ThreadedStream;
 
 /// Opens a map in both directions.
 pub(super) fn open<C: Codec>(
-    shared: &Arc<Shared>,
+    shared: &Arc<PoolShared>,
     codec: C,
     spec: impl FnOnce(Arc<Job>) -> MapSpec<Arc<Job>>,
 ) -> (Option<Inputs<C>>, Reports<C>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::shared::Shared;
+use crate::engine::shared::PoolShared;
 use crate::engine::watcher::Watcher;
 use crate::error::PoolError;
 use crate::payload::Job;
@@ -11,14 +11,17 @@ use crate::scheduler::{MapId, MapSpec};
 /// A map under way. It is forgotten when both ends are gone and its calls have ended.
 #[derive(Debug)]
 pub(super) struct Under {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<PoolShared>,
     pub(super) id: MapId,
     pub(super) watcher: Arc<Watcher>,
 }
 
 impl Under {
     /// Opens a map, or says why the pool takes none.
-    pub(super) fn open(shared: &Arc<Shared>, spec: MapSpec<Arc<Job>>) -> Result<Arc<Self>, String> {
+    pub(super) fn open(
+        shared: &Arc<PoolShared>,
+        spec: MapSpec<Arc<Job>>,
+    ) -> Result<Arc<Self>, String> {
         if shared.is_copied() {
             return Err(PoolError::Copied.to_string());
         }
@@ -27,7 +30,7 @@ impl Under {
             Ok(Arc::new(Under {
                 shared: Arc::clone(shared),
                 id,
-                watcher: Shared::watch(state, id),
+                watcher: PoolShared::watch(state, id),
             }))
         })
     }
@@ -66,7 +69,7 @@ impl Drop for Under {
         }
         self.shared.act(|state| {
             state.jobs.forget(self.id);
-            Shared::unwatch(state, self.id);
+            PoolShared::unwatch(state, self.id);
         });
     }
 }

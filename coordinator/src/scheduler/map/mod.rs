@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use super::pace::Pace;
 use super::throttle::Throttle;
-use super::{Inputs, STUCK, Time};
+use super::{Bundle, STUCK, Time};
 use crate::error::Why;
 
 /// In which order results are handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Order {
+pub enum Order {
     /// In the order of the inputs.
     #[default]
     Input,
@@ -234,7 +234,7 @@ pub(super) struct Map<J, I, T> {
     pub(super) turn: u64,
 }
 
-impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
+impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
     pub(super) fn new(spec: MapSpec<J>, processors: usize) -> Self {
         Map {
             spec,

@@ -1,9 +1,9 @@
 //! The calls of a map that have ended, or never begin: cutting off, and taking results.
 
 use super::{Completed, Cut, Failures, Fate, Map, Order, Settled, Stretch, Take, cancelled};
-use crate::scheduler::Inputs;
+use crate::scheduler::Bundle;
 
-impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
+impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
     /// A call has ended without success: what follows from it, if anything does.
     pub(super) fn cut_after_failure(&mut self, index: u64) -> Option<Settled> {
         self.failed += 1;

@@ -7,9 +7,9 @@ use super::{
     UNBEGUN, Unbegun, delay, may_retry,
 };
 use crate::error::Why;
-use crate::scheduler::{Batch, Inputs, Part, Time};
+use crate::scheduler::{Batch, Bundle, Part, Time};
 
-impl<J: Clone, I: Inputs, T: Clone> Map<J, I, T> {
+impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
     /// The next calls to run, at most so many. There is one: [`rank`](Self::rank) said so.
     pub(in crate::scheduler) fn next_batch(&mut self, most: u32, slots: usize) -> Batch<J, I> {
         let first = self.ready.first().copied().unwrap_or(self.end);

@@ -19,7 +19,7 @@ struct Numbers {
     count: u32,
 }
 
-impl Inputs for Numbers {
+impl Bundle for Numbers {
     fn count(&self) -> u32 {
         self.count
     }
