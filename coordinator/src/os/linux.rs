@@ -191,19 +191,24 @@ pub(crate) fn give_back(file: &File, start: u64, end: u64) {
 }
 
 /// Makes a directory that only this user may enter, with a short path: a socket's is limited to
-/// about a hundred bytes.
-pub(crate) fn private_directory() -> io::Result<tempfile::TempDir> {
-    use std::os::unix::fs::PermissionsExt;
-    let mut builder = tempfile::Builder::new();
-    builder
-        .prefix("coordinator-")
-        .permissions(fs::Permissions::from_mode(0o700));
+/// about a hundred bytes. Somebody hears of it before it is there.
+pub(crate) fn private_directory(announce: impl Fn(&Path)) -> io::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
     let preferred = std::env::temp_dir();
-    if preferred.as_os_str().len() <= 64 {
-        builder.tempdir_in(preferred)
-    } else {
-        builder.tempdir_in(Path::new("/tmp"))
-    }
+    let parent = match preferred.as_os_str().len() {
+        ..=64 => &preferred,
+        _ => Path::new("/tmp"),
+    };
+    let mut builder = tempfile::Builder::new();
+    let made = builder.prefix("coordinator-").make_in(parent, |path| {
+        announce(path);
+        let created = fs::DirBuilder::new().mode(0o700).create(path);
+        let at = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{error} at {}", path.display()))
+        };
+        created.map_err(at)
+    })?;
+    Ok(made.into_parts().1.keep()?)
 }
 
 /// A handle of a socket's place, which stays when its name is removed, and the name by which a process finds it that

@@ -120,12 +120,12 @@ impl Launcher {
         };
         let no_socket = |error| system("a socket", error);
         if let Some(tell) = &self.manual {
-            let place = MeetingPlace::new().map_err(no_socket)?;
-            if let Some(directory) = &place.directory
-                && let Err(error) = self.janitor.look_after(&directory.0, SOCKET)
-            {
-                log::debug!("nobody will remove {}: {error}", directory.0.display());
-            }
+            let place = MeetingPlace::visible(|directory| {
+                if let Err(error) = self.janitor.look_after(directory, SOCKET) {
+                    log::debug!("nobody will remove {}: {error}", directory.display());
+                }
+            });
+            let place = place.map_err(no_socket)?;
             tell(&ByHand {
                 program: self.program.path.clone(),
                 connect: place.name.clone(),

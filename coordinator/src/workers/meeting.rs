@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use interprocess::local_socket::Listener;
 use protocol::handshake::Token;
@@ -39,8 +39,9 @@ impl Drop for Directory {
 }
 
 impl MeetingPlace {
-    pub(super) fn new() -> io::Result<Self> {
-        let directory = Directory(os::private_directory()?.keep());
+    /// One that can be seen until it is dropped. Somebody hears of its directory before that is there.
+    pub(super) fn visible(announce: impl Fn(&Path)) -> io::Result<Self> {
+        let directory = Directory(os::private_directory(announce)?);
         let name = directory.0.join(SOCKET);
         let listener = os::listen(&name)?;
         let mut random = [0; 16];
@@ -57,7 +58,7 @@ impl MeetingPlace {
 
     /// One that can't be seen: a worker that this process starts inherits a way in.
     pub(super) fn hidden() -> io::Result<Self> {
-        let mut place = Self::new()?;
+        let mut place = Self::visible(|_| ())?;
         if let Some((door, name)) = os::door(&place.name) {
             place.door = Some(door);
             // What can't be removed now is removed later.
