@@ -117,6 +117,24 @@ mod tests {
         assert_eq!(pace.size(1_000_000, 2), 1);
     }
 
+    #[test]
+    fn what_calls_cost_says_how_many_slots_they_are_worth() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.worth(100), None);
+        // 100 µs each.
+        (0..8).for_each(|_| pace.learn(10, nanos(1_000_000)));
+        assert_eq!(pace.estimate(10), nanos(1_000_000));
+        assert_eq!(
+            (pace.worth(2), pace.worth(3), pace.worth(30)),
+            (Some(0), Some(1), Some(10))
+        );
+        assert_eq!(pace.expected(10), nanos(2_000_000));
+        assert_eq!(pace.expected(1_000), 2 * TARGET);
+        assert!(pace.is_short());
+        (0..8).for_each(|_| pace.learn(1, TARGET));
+        assert!(!pace.is_short());
+    }
+
     proptest! {
         #[test]
         fn a_batch_is_never_empty_and_leaves_something_for_the_others(
