@@ -18,6 +18,8 @@
 //! `map` holds the calls of one map, `slot` the state of one slot. What concerns both is here and in
 //! `callers`, `reports` and `dooms`, by who comes with it: callers, slots, or time; `watch` says who is woken up.
 
+#![doc = include_str!("life.md")]
+
 mod callers;
 mod dooms;
 mod map;

@@ -4,6 +4,7 @@
 mod batches;
 mod counts;
 mod liars;
+mod life;
 mod world;
 
 use std::cell::RefCell;

@@ -73,8 +73,10 @@ impl Known {
     }
 }
 
-struct World {
+pub(super) struct World {
     jobs: Jobs,
+    /// How workers' states have changed, and by what.
+    pub(super) life: BTreeSet<Change>,
     workers: Workers,
     now: Time,
     posts: Vec<Post>,
@@ -89,8 +91,11 @@ struct World {
     halted: [bool; SLOTS],
 }
 
+/// A worker's state, what happened, and its state then.
+pub(super) type Change = (&'static str, &'static str, &'static str);
+
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Open {
         order: bool,
         failures: Failures,
@@ -118,7 +123,7 @@ enum Step {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deed {
+pub(super) enum Deed {
     Advance,
     /// Answers for all that is finished.
     Tell,
@@ -128,7 +133,7 @@ enum Deed {
     FailToStart,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let deed = prop_oneof![
         20 => Just(Deed::Advance),
         3 => Just(Deed::Tell),
@@ -168,6 +173,7 @@ fn step() -> impl Strategy<Value = Step> {
         60 => (0..SLOTS, deed).prop_map(|(slot, deed)| Step::Slot(slot, deed)),
         2 => (0..SLOTS).prop_map(Step::Collect),
         6 => (1..80_u64).prop_map(Step::Pass),
+        1 => (1000..1500_u64).prop_map(Step::Pass),
         1 => Just(Step::Pause),
         2 => Just(Step::Resume),
         1 => (0..SLOTS).prop_map(Step::OutOfMemory),
@@ -181,9 +187,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         World {
             jobs: jobs(SLOTS),
+            life: BTreeSet::new(),
             workers: Workers::default(),
             now: Time::ZERO,
             posts: (0..SLOTS).map(|_| Post::Starting).collect(),
@@ -209,7 +216,46 @@ impl World {
         self.maps.get_mut(&map).unwrap()
     }
 
-    fn step(&mut self, step: &Step) {
+    /// What each slot's worker is doing, as the scheduler has it.
+    fn states(&self) -> [&'static str; SLOTS] {
+        std::array::from_fn(|slot| match (&self.posts[slot], &self.jobs.slots[slot]) {
+            (Post::Left, _) => "left",
+            (_, Slot::Starting) => "starting",
+            (_, Slot::Idle) => "idle",
+            (_, Slot::Busy(busy)) => match busy.end {
+                End::Open | End::Limited { .. } => "running",
+                End::Owing { .. } => "owing",
+                End::Terminated { .. } => "ending",
+                End::Killed { .. } => "killed",
+            },
+        })
+    }
+
+    pub(super) fn step(&mut self, step: &Step) {
+        let before = self.states();
+        self.take_step(step);
+        let after = self.states();
+        for slot in 0..SLOTS {
+            let event = match step {
+                Step::Slot(of, deed) if *of == slot => match (before[slot], deed) {
+                    ("starting", Deed::FailToStart) => "does not start",
+                    ("starting", _) => "gets ready",
+                    ("ending" | "killed", _) | (_, Deed::Die) => "dies",
+                    _ => "goes on",
+                },
+                Step::Collect(of) if *of == slot => "is looked at",
+                Step::Pass(_) => "time passes",
+                Step::OutOfMemory(of) if *of == slot => "has too much memory",
+                Step::Cancel(_) | Step::Terminate => "is cancelled",
+                _ => "is told of another's doing",
+            };
+            if before[slot] != after[slot] {
+                self.life.insert((before[slot], event, after[slot]));
+            }
+        }
+    }
+
+    fn take_step(&mut self, step: &Step) {
         let with_result = self.maps_with_result();
         match *step {
             Step::Open {
@@ -689,7 +735,7 @@ impl World {
     }
 
     /// Plays everything out: nothing is pushed any more, all that runs succeeds.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         let maps: Vec<_> = self
             .maps
             .iter()
