@@ -1,4 +1,12 @@
-//! The command line.
+//! The command line: what people type, and what they read.
+//!
+//! Only `main` uses it, and it uses the library as every other program does: by its public names. So whatever it can do,
+//! a program can do, too; and no rule of scheduling, starting or ending workers belongs here.
+//!
+//! `args` says what can be typed, `run` makes a pool and runs the calls; `work`, `template` and `feed` turn inputs into calls,
+//! `printer` writes what they print (also `--tag`), `outcome` is how one ended, as JSON and in words, and `summary`,
+//! `progress` and `status` tell of all. `log` and `resume` are a run's memory, `report` its picture, `signals` what Ctrl-C does,
+//! and all that is shown goes through `terminal`.
 
 mod args;
 mod demo;

@@ -49,11 +49,11 @@ pub(crate) struct State {
     pub(super) sleeping: Vec<SlotId>,
     /// Where a slot's worker is while the slot waits.
     pub(super) parked: Vec<Parked>,
-    /// As [`Shared::began`].
+    /// As `PoolShared::began`.
     pub(super) began: u64,
     /// Since when the supervisor is wanted for a deadline, if it has not looked yet.
     pub(crate) rearmed: Option<Time>,
-    /// Closed to make [`Shared::stop`] readable.
+    /// Closed to make `PoolShared::stop` readable.
     pub(super) stop_writer: Option<PipeWriter>,
 }
 

@@ -1,6 +1,8 @@
 //! What differs between operating systems: process groups, death, signals, private directories.
 //! The only place that knows which system it is.
 //!
+//! The engine, `workers` and `payload` use it. It knows processes and files, and nothing of calls or of what a worker is for.
+//!
 //! Another system's part provides what `linux` does: a [`WorkerProcess`] that can be started,
 //! signalled with all its children, and waited for; whose death wakes whoever polls for it; and
 //! that dies, with its children, when the coordinator does.

@@ -91,7 +91,7 @@ impl Pool {
 }
 
 impl Builder {
-    /// How many workers. Default: [`available_workers`](available_workers).
+    /// How many workers. Default: [`available_workers`].
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self

@@ -1,5 +1,8 @@
 //! Who runs what, and when: the pool's whole logic, with no input or output, no clock and no thread.
 //!
+//! The engine uses it, and `payload` knows its words. Nothing belongs here that reads a clock, blocks, or can fail because of
+//! the system.
+//!
 //! The rest of the pool tells the scheduler what has happened and what time it is; the scheduler
 //! answers what to do, and collects in [`Effects`] whom to wake and whom to kill. So everything that
 //! can happen can be played through in a test, in any order, without a process.

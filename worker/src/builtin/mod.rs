@@ -1,5 +1,7 @@
 //! The tasks of the `worker` binary, and of `coordinator` where it is its own worker.
 //!
+//! They are tasks like those of any program: they stand on `task` and `command`, and nothing below knows them.
+//!
 //! They do not register themselves: a program that links this crate for its own tasks may well have
 //! a `square` of its own.
 

@@ -1,4 +1,7 @@
-//! The operating system's part of being a worker. The only place that knows which system it is.
+//! The operating system's part of being a worker. The only place that knows which system it is, but for `command`.
+//!
+//! All of the worker uses it; coordinators use `spawn`, `lifeline`, `home`, `image` and `path`, because both sides start
+//! processes. It knows nothing of tasks or calls.
 
 #[cfg(unix)]
 mod first;

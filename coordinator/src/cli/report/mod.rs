@@ -1,4 +1,7 @@
 //! `coordinator report`: what a log tells, as a web page or as a trace.
+//!
+//! `read` counts a log of any length, by `marks`; `pick` says which attempts are shown one by one; `timeline` lays them out; `page`,
+//! `tables`, `data` and `trace` write. It knows logs alone: nothing of pools belongs here.
 
 mod data;
 mod marks;

@@ -1,4 +1,6 @@
 //! The calls of one map, from both ends: inputs go in, reports come out.
+//!
+//! `with` opens a map here. A caller's thread encodes its inputs and decodes its outputs in here; what runs them is below.
 
 mod feed;
 mod inputs;
