@@ -209,3 +209,77 @@ fn more_slots_are_let_in_only_if_one_is_late() {
     assert!(of_map(&jobs));
     drop((first, second));
 }
+
+/// Inputs of 100 KiB each.
+#[derive(Debug, Clone, Copy)]
+struct Large(u32);
+
+impl Bundle for Large {
+    fn count(&self) -> u32 {
+        self.0
+    }
+    fn bytes(&self, _: u32, count: u32) -> usize {
+        count as usize * (100 << 10)
+    }
+}
+
+#[test]
+fn a_batch_has_no_more_bytes_than_it_may_unless_one_call_has() {
+    let restart_limit = RestartLimit {
+        count: 3,
+        per: millis(1000),
+    };
+    let mut jobs: Scheduler<u32, Large, u32> = Scheduler::new(1, 2, restart_limit);
+    let workers = Workers::default();
+    let window = Window {
+        calls: 100,
+        bytes: 1 << 30,
+        least: 1,
+    };
+    let map = jobs.open(MapSpec { window, ..spec() }).unwrap();
+    // In pieces of one, and together.
+    for count in [1, 1, 1, 30] {
+        jobs.push(map, Large(count));
+    }
+    jobs.with_map(map, |map| {
+        (0..8).for_each(|_| map.pace.learn(10_000, millis(1)));
+    });
+    let mut idle = jobs.ready(SlotId(0));
+    let mut sizes = Vec::new();
+    while let Next::Run(running, batch) = jobs.next(idle, MOST_CALLS, millis(1), &workers) {
+        sizes.push(batch.count);
+        let count = batch.count;
+        jobs.values(&running, 0, count, millis(1), |_| (0, 0))
+            .unwrap();
+        idle = jobs.idle_again(running, millis(1)).unwrap();
+        if sizes.iter().sum::<u32>() == 33 {
+            break;
+        }
+    }
+    // Two fit into 256 KiB, three do not.
+    assert!(sizes.iter().all(|size| (1..=2).contains(size)), "{sizes:?}");
+    assert!(
+        sizes.iter().filter(|size| **size == 2).count() >= 10,
+        "{sizes:?}"
+    );
+    assert_eq!(sizes.iter().sum::<u32>(), 33);
+}
+
+/// A call that is tried again counts as waiting, and not as running.
+#[test]
+fn a_call_between_two_attempts_waits() {
+    let (mut jobs, workers) = (jobs(1), Workers::default());
+    let limits = Limits {
+        retries: 2,
+        backoff: millis(50),
+        ..limits()
+    };
+    let map = jobs.open(MapSpec { limits, ..wide() }).unwrap();
+    jobs.push(map, one(0));
+    let (running, _) = run(&mut jobs, &workers, 0, Time::ZERO);
+    assert_eq!(jobs.load(), (1, 0));
+    let idle = answer(&mut jobs, &workers, running, failed(), Time::ZERO);
+    assert_eq!(jobs.load(), (0, 1));
+    let (_running, _) = begin(&mut jobs, &workers, idle, millis(200));
+    assert_eq!(jobs.load(), (1, 0));
+}
