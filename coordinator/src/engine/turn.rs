@@ -41,7 +41,7 @@ impl PoolShared {
     }
 }
 
-/// A slot's turn to start a worker. Dropped, it is another's.
+/// A slot's turn to start a worker. Dropping it lets the next slot start one.
 pub(crate) struct Turn<'s>(&'s PoolShared);
 
 impl Drop for Turn<'_> {

@@ -42,7 +42,7 @@ impl de::Error for ValueError {
             de::Unexpected::Str(text) => text.as_bytes(),
             _ => &[],
         };
-        // And nothing else that somebody may complain of.
+        // Only the piece itself: a deserializer may complain of any other bytes, too.
         if GIVEN.take() == Some(refused.as_ptr_range()) {
             REFUSED.set(Some(refused.to_vec()));
         }

@@ -11,7 +11,7 @@ pub trait Room: Debug {
     fn begin(self, before: &[u8], piece: &[u8]) -> Option<Self::Begun>;
 }
 
-/// A large value that is being written where it will be read. Dropped, it has never been there.
+/// A large value that is being written where it will be read. Dropping it takes the value back: nobody has heard of it.
 pub trait Begun {
     /// Adds bytes. `false`, and nothing is added, if there is no room for them.
     #[must_use]
