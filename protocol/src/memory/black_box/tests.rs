@@ -163,3 +163,28 @@ fn nonsense_is_read_as_nothing_worse() {
         assert_eq!(found.outputs.len(), total);
     }
 }
+
+#[test]
+fn the_call_of_a_worker_that_does_not_see_the_box_has_begun() {
+    let shared = new();
+    shared.open_begun(7);
+    let progress = shared.progress();
+    let numbers = (progress.started, progress.allowed, progress.finished);
+    assert_eq!((numbers, shared.began()), ((1, 1, 0), 7));
+    // So it can't be taken back.
+    assert_eq!(shared.lower(0), 1);
+    assert_eq!(shared.finished(0), Found::default());
+}
+
+#[test]
+fn what_a_panic_said_is_kept_as_far_as_there_is_room() {
+    let shared = new();
+    assert_eq!(shared.panic(), None);
+    shared.note_panic(b"src/lib.rs:1:2\0it said that");
+    assert_eq!(shared.panic().unwrap(), b"src/lib.rs:1:2\0it said that");
+    let long: Vec<u8> = (0..10_000_u32).map(|byte| byte as u8).collect();
+    shared.note_panic(&long);
+    assert_eq!(shared.panic().unwrap(), &long[..4096]);
+    shared.note_panic(b"");
+    assert_eq!(shared.panic(), None);
+}
