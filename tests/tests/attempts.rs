@@ -1,12 +1,15 @@
 //! What is reported of calls while their map is under way: attempts, failures, what runs now.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod support;
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use coordinator::{Builder, Death, NotYet, Output, Pool, Why, Worker};
+use coordinator::{Death, NotYet, Output, Why, Worker};
 use rustix::process::Pid;
+use support::{builder, pool};
 use tempfile::TempDir;
 use tests::ends::{self, End};
 use tests::processes::pids_in;
@@ -14,16 +17,6 @@ use tests::{eventually, is_alive, is_stopped, tasks};
 
 /// Much longer than anything that should be prompt.
 const LONG: Duration = Duration::from_secs(60);
-
-fn builder(workers: usize) -> Builder {
-    Pool::builder()
-        .workers(workers)
-        .worker(env!("CARGO_BIN_EXE_misbehave"))
-}
-
-fn pool(workers: usize) -> Pool {
-    builder(workers).build().unwrap()
-}
 
 #[test]
 fn a_report_is_waited_for_as_long_as_one_likes() {

@@ -2,6 +2,8 @@
 //! loses its worker: whatever it shares with the others, nobody is to see it.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod support;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -11,22 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use coordinator::{Builder, Death, Output, Pool, Report, Why};
+use coordinator::{Death, Output, Pool, Report, Why};
 use rustix::process::Signal;
+use support::{builder, pool};
 use tempfile::TempDir;
 use tests::brief::{self, Print};
 use tests::processes::signal;
 use tests::{eventually, tasks};
-
-fn builder(workers: usize) -> Builder {
-    Pool::builder()
-        .workers(workers)
-        .worker(env!("CARGO_BIN_EXE_misbehave"))
-}
-
-fn pool(workers: usize) -> Pool {
-    builder(workers).build().unwrap()
-}
 
 /// Says in the end, however that comes, that it has come.
 struct Tells<'t>(&'t AtomicBool);

@@ -1,12 +1,15 @@
 //! Calls that end early or late: timeouts, retries, backoff, cancelling.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod support;
+
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coordinator::{Builder, Death, Pool, Why};
+use coordinator::{Death, Why};
 use rustix::process::Signal;
+use support::{builder, pool};
 use tempfile::TempDir;
 use tests::ends::{self, End};
 use tests::processes::{pids_in, signal};
@@ -14,16 +17,6 @@ use tests::{eventually, is_alive, tasks};
 
 /// Much shorter than any call that is to be stopped, much longer than anything that should be prompt.
 const PROMPT: Duration = Duration::from_secs(5);
-
-fn builder(workers: usize) -> Builder {
-    Pool::builder()
-        .workers(workers)
-        .worker(env!("CARGO_BIN_EXE_misbehave"))
-}
-
-fn pool(workers: usize) -> Pool {
-    builder(workers).build().unwrap()
-}
 
 fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -2,28 +2,21 @@
 //! of and at whatever stage of the call.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod support;
+
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use coordinator::{Builder, Death, Output, Pool, PoolError, Report, Why};
+use coordinator::{Death, Output, Pool, PoolError, Report, Why};
 use rustix::process::Signal;
+use support::{builder, pool};
 use tempfile::TempDir;
 use tests::ends::{self, End, Stage, Trap, Wrong};
 use tests::processes::{pids_in, processes_with, signal};
 use tests::{eventually, is_alive, script, tasks};
-
-fn builder(workers: usize) -> Builder {
-    Pool::builder()
-        .workers(workers)
-        .worker(env!("CARGO_BIN_EXE_misbehave"))
-}
-
-fn pool(workers: usize) -> Pool {
-    builder(workers).build().unwrap()
-}
 
 /// Squares 0 to 29 in two workers, two of which calls meet this end, and checks all that there is to
 /// know of each call. The errors' notes are returned.

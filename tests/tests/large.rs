@@ -1,23 +1,20 @@
 //! Large inputs and outputs: whatever their sizes, however many are on their way, and whoever dies of them.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod support;
+
 use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use coordinator::{Builder, Pool, Why};
+use coordinator::Why;
 use rustix::process::{Pid, Signal, kill_process};
+use support::builder;
 use tests::eventually;
 use tests::large::{self, Picture, Slow};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-
-fn builder(workers: usize) -> Builder {
-    Pool::builder()
-        .workers(workers)
-        .worker(env!("CARGO_BIN_EXE_misbehave"))
-}
 
 /// Around each size at which something else is done.
 fn sizes() -> Vec<usize> {

@@ -2,14 +2,17 @@
 //! them (P6), however the coordinator ends.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod support;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use coordinator::{Builder, Output, Pool, Process, StraySource, Why};
+use coordinator::{Output, Pool, Process, StraySource, Why};
 use rustix::process::Signal;
+use support::{builder, pool};
 use tempfile::TempDir;
 use tests::ends::{self, COUNTED, Counted};
 use tests::processes::{pids_in, processes_with, signal};
@@ -19,16 +22,6 @@ use tests::{eventually, is_alive, tasks};
 const PROMPT: Duration = Duration::from_secs(5);
 /// How long anything may be left of a coordinator that has ended.
 const PROMISED: Duration = Duration::from_secs(1);
-
-fn builder(workers: usize) -> Builder {
-    Pool::builder()
-        .workers(workers)
-        .worker(env!("CARGO_BIN_EXE_misbehave"))
-}
-
-fn pool(workers: usize) -> Pool {
-    builder(workers).build().unwrap()
-}
 
 /// A coordinator with a directory of its own for temporary files.
 struct Coordinator {

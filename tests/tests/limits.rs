@@ -1,20 +1,17 @@
 //! What calls may cost: memory, and time that is stopped; and the steps of an interruption.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod support;
+
 use std::time::{Duration, Instant};
 
-use coordinator::{Builder, Death, Pool, PoolError, Why};
+use coordinator::{Death, PoolError, Why};
 use rustix::process::{Pid, Signal, kill_process};
+use support::builder;
 use tests::{eventually, hogs, tasks};
 
 const MIB: usize = 1 << 20;
 const LIMIT: u64 = 64 << 20;
-
-fn builder(workers: usize) -> Builder {
-    Pool::builder()
-        .workers(workers)
-        .worker(env!("CARGO_BIN_EXE_misbehave"))
-}
 
 fn out_of_memory(why: &Why) -> bool {
     *why == Why::OutOfMemory { limit: LIMIT }

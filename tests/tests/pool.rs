@@ -1,6 +1,8 @@
 //! A pool of processes: the cases of Python's and others' test suites.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod support;
+
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,20 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coordinator::{Builder, CallError, Death, Order, Output, Pool, PoolError, Why};
+use coordinator::{CallError, Death, Order, Output, Pool, PoolError, Why};
+use support::{builder, pool};
 use tempfile::TempDir;
 use tests::tasks::{self, Fragile};
 use tests::{eventually, is_alive};
-
-fn builder(workers: usize) -> Builder {
-    Pool::builder()
-        .workers(workers)
-        .worker(env!("CARGO_BIN_EXE_misbehave"))
-}
-
-fn pool(workers: usize) -> Pool {
-    builder(workers).build().unwrap()
-}
 
 fn pids(pool: &Pool) -> Vec<u32> {
     pool.workers().iter().map(|worker| worker.pid).collect()
