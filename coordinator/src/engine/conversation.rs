@@ -304,31 +304,7 @@ impl Seat {
 
     /// The worker has gone in the middle of a batch, or what it says makes no sense.
     fn lose(&mut self, shared: &PoolShared, running: Running, error: &LinkError, began: Instant) {
-        let note = match error {
-            LinkError::Malformed(what) => {
-                log::warn!(
-                    "slot {}: worker {} is killed, because it sent rubbish: {what}",
-                    self.slot.0 + 1,
-                    self.worker.pid
-                );
-                self.kill();
-                Some(format!("it was killed because it sent rubbish: {what}"))
-            }
-            _ => match self.worker.process.as_deref() {
-                Some(process) if !process.wait(Some(LINGER)) => {
-                    self.kill();
-                    let why = match error {
-                        LinkError::Closed => "it closed its link".to_owned(),
-                        error => error.to_string(),
-                    };
-                    Some(format!("it was killed because {why}"))
-                }
-                _ => None,
-            },
-        };
-        if let Some(process) = self.worker.process.as_deref() {
-            process.wait(None);
-        }
+        let note = self.see_it_dead(error);
         // From here on its box says how it ended. One that was started by hand may still live; it is not
         // to start anything more.
         let (started, convicted) = shared.act(|state| {
@@ -370,6 +346,32 @@ impl Seat {
             };
             recruit::failed(shared, error);
         }
+    }
+
+    /// Waits until the worker is dead, and kills it if it is not about to be. Says so if it was killed.
+    fn see_it_dead(&self, error: &LinkError) -> Option<String> {
+        let process = self.worker.process.as_deref();
+        let note = match (error, process) {
+            (LinkError::Malformed(what), _) => {
+                let (slot, pid) = (self.slot.0 + 1, self.worker.pid);
+                log::warn!("slot {slot}: worker {pid} is killed, because it sent rubbish: {what}");
+                self.kill();
+                Some(format!("it was killed because it sent rubbish: {what}"))
+            }
+            (error, Some(process)) if !process.wait(Some(LINGER)) => {
+                self.kill();
+                let why = match error {
+                    LinkError::Closed => "it closed its link".to_owned(),
+                    error => error.to_string(),
+                };
+                Some(format!("it was killed because {why}"))
+            }
+            _ => None,
+        };
+        if let Some(process) = process {
+            process.wait(None);
+        }
+        note
     }
 
     /// Tells the scheduler of the worker's death.

@@ -196,23 +196,14 @@ impl Launcher {
     ) -> Result<Admitted, PoolError> {
         let mut visitors = Visitors::new(&place.listener, slot, process.as_deref());
         loop {
-            let last_words = || files.as_ref().map(|files| files.rest().stderr.tail(TAIL));
-            let visitor = match visitors.next(stop) {
-                Ok(visitor) => visitor,
-                Err(cause) => {
-                    if let Some(process) = &process {
-                        // One that may not be signalled is killed all the same.
-                        process.signal(os::GroupSignal::Kill);
-                        process.reap();
-                    }
-                    let words = last_words().unwrap_or_default();
-                    let words = words.trim();
-                    return Err(self.cannot_start(match words {
-                        "" => cause,
-                        words => format!("{cause}: {words}"),
-                    }));
+            let visitor = visitors.next(stop).map_err(|cause| {
+                if let Some(process) = &process {
+                    // One that may not be signalled is killed all the same.
+                    process.signal(os::GroupSignal::Kill);
+                    process.reap();
                 }
-            };
+                self.did_not_come(&cause, files.as_ref())
+            })?;
             let peer_pid = visitor.pid;
             let error = match self.greet(visitor, place, slot, stop) {
                 Ok((socket, hello, black_box)) => {
@@ -250,6 +241,15 @@ impl Launcher {
                 process.signal(os::GroupSignal::Kill);
                 return Err(self.cannot_start(error));
             }
+        }
+    }
+
+    /// What has become of a worker that did not join, with what it has last written to stderr.
+    fn did_not_come(&self, cause: &str, files: Option<&OutputFiles>) -> PoolError {
+        let words = files.map(|files| files.rest().stderr.tail(TAIL));
+        match words.as_deref().map(str::trim) {
+            None | Some("") => self.cannot_start(cause),
+            Some(words) => self.cannot_start(format!("{cause}: {words}")),
         }
     }
 
