@@ -221,6 +221,28 @@ impl Builder {
         Ok(pool)
     }
 
+    /// Whether a pool of so many workers can be, with these settings.
+    fn check(&self, slots: usize) -> Result<(), PoolError> {
+        let most = most_workers().max(1);
+        let wrong = if slots == 0 {
+            "a pool of 0 workers runs nothing: use 1 or more".to_owned()
+        } else if slots > most {
+            format!(
+                "{slots} workers need more open files than this process may have: use {most} or fewer, or raise \
+                 the limit (ulimit -n)"
+            )
+        } else if self.recycle_after == Some(0) {
+            "recycle_after(0) would leave no worker a call: use 1 or more".to_owned()
+        } else if self.recycle_above == Some(0) || self.limits.memory == Some(0) {
+            "no worker can live in 0 bytes of memory: use as many as a call needs".to_owned()
+        } else if self.restart_limit.count == 0 {
+            "restart_limit(0, …) would allow no failure at all: use 1 or more".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(PoolError::Setting(wrong))
+    }
+
     /// As [`build`](Self::build), but does not wait for a worker: for who must be able to end a pool
     /// whose workers never get ready. What keeps them from it is what calls, [`Pool::tasks`] and
     /// [`Pool::join`] end with.
@@ -229,27 +251,8 @@ impl Builder {
     ///
     /// There is no worker executable, or a setting makes no sense.
     pub fn build_now(self) -> Result<Pool, PoolError> {
-        let setting = |why: &str| Err(PoolError::Setting(why.to_owned()));
         let slots = self.workers.unwrap_or_else(available_workers);
-        if slots == 0 {
-            return setting("a pool of 0 workers runs nothing: use 1 or more");
-        }
-        if slots > most_workers().max(1) {
-            return setting(&format!(
-                "{slots} workers need more open files than this process may have: use {} or fewer, or raise \
-                 the limit (ulimit -n)",
-                most_workers().max(1)
-            ));
-        }
-        if self.recycle_after == Some(0) {
-            return setting("recycle_after(0) would leave no worker a call: use 1 or more");
-        }
-        if self.recycle_above == Some(0) || self.limits.memory == Some(0) {
-            return setting("no worker can live in 0 bytes of memory: use as many as a call needs");
-        }
-        if self.restart_limit.count == 0 {
-            return setting("restart_limit(0, …) would allow no failure at all: use 1 or more");
-        }
+        self.check(slots)?;
         let initializer = self.initializer.transpose().map_err(|why| {
             PoolError::Initializer(format!("has an input that can't be encoded: {why}"))
         })?;
@@ -269,11 +272,11 @@ impl Builder {
         if let Some(left) = addresses {
             let most = left.saturating_sub(RESERVE) / (STACK + THREAD + box_size);
             if slots > most {
-                return setting(&format!(
+                return Err(PoolError::Setting(format!(
                     "{slots} workers need more memory than this process may map: use {} or fewer, or raise the limit \
                      (ulimit -v)",
                     most.max(1)
-                ));
+                )));
             }
             os::use_few_arenas();
         }
