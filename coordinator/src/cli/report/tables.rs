@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{self, Write};
 
+use super::marks::Calls;
 use super::read::Attempt;
 use super::text::{self, count, duration, html};
 use super::timeline::Timeline;
@@ -41,9 +42,25 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
         )?;
         return writeln!(out, "</header>");
     }
+    writeln!(
+        out,
+        "<p class=\"verdict\">{}</p>\n<dl class=\"tiles\">",
+        verdict(calls)
+    )?;
+    for (name, value, note) in tiles(timeline) {
+        writeln!(
+            out,
+            "<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>"
+        )?;
+    }
+    writeln!(out, "</dl>\n</header>")
+}
+
+/// What it came to, in a sentence.
+fn verdict(calls: &Calls) -> String {
     let (failed, unfinished) = (calls.failed.len(), calls.unfinished);
     let total = plural(calls.total, "call");
-    let verdict = match (failed, unfinished) {
+    match (failed, unfinished) {
         (0, 0) => format!("<b class=\"good\">✓ {total} succeeded</b>"),
         (0, _) => format!("<b>… {} of {total} not finished</b>", count(unfinished)),
         (_, 0) => format!("<b class=\"bad\">✗ {} of {total} failed</b>", count(failed)),
@@ -52,11 +69,12 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
             count(failed),
             count(unfinished)
         ),
-    };
-    writeln!(
-        out,
-        "<p class=\"verdict\">{verdict}</p>\n<dl class=\"tiles\">"
-    )?;
+    }
+}
+
+/// The numbers to it: what, how many, and a note.
+fn tiles(timeline: &Timeline) -> [(&'static str, String, String); 6] {
+    let calls = &timeline.calls;
     let attempts = timeline.count();
     let workers = match timeline.use_of_workers() {
         Some(used) => format!("{:.0} % busy", used * 100.0),
@@ -82,7 +100,7 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
         shown(quantile(0.95)),
         shown(quantile(1.0))
     );
-    let tiles = [
+    [
         (
             "Calls",
             count(calls.total),
@@ -97,14 +115,7 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
         ("Median attempt", shown(quantile(0.5)), spread),
         ("Workers", count(timeline.workers.len()), workers),
         ("Runs", count(timeline.runs.len()), runs),
-    ];
-    for (name, value, note) in tiles {
-        writeln!(
-            out,
-            "<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>"
-        )?;
-    }
-    writeln!(out, "</dl>\n</header>")
+    ]
 }
 
 fn rate(per_second: f64) -> String {
