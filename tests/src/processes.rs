@@ -16,7 +16,7 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// What is started from now on heeds the signals that a terminal sends. As a job in the background of a script,
 /// or under `nohup`, this process ignores them, and what ignores them as it starts goes on to.
-pub(crate) fn heed_signals() {
+pub fn heed_signals() {
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT]
         .into_iter()
         .for_each(heed);

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use support::{builder, pool};
 use tempfile::TempDir;
 use tests::ends::{self, COUNTED, Counted};
-use tests::processes::{pids_in, processes_with, signal};
+use tests::processes::{heed_signals, pids_in, processes_with, signal};
 use tests::{eventually, is_alive, tasks};
 
 /// Much longer than anything that should be prompt, much shorter than what it must not wait for.
@@ -31,6 +31,7 @@ struct Coordinator {
 
 impl Coordinator {
     fn start(arguments: &[&str]) -> Self {
+        heed_signals();
         let temporary = TempDir::new().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_misbehave"))
             .args(arguments)
