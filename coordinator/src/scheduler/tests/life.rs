@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::world::{World, step};
+use super::deeds::step;
+use super::world::World;
 
 /// The rows of the table: state, event, next state.
 fn table() -> BTreeSet<[String; 3]> {

@@ -3,6 +3,7 @@
 
 mod batches;
 mod counts;
+mod deeds;
 mod liars;
 mod life;
 mod world;
