@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::black_box::BlackBox;
 use protocol::board::View;
-use protocol::descriptors::Taking;
+use protocol::descriptors::{Taken, Taking};
 use protocol::handshake::{self, CONNECT_ARGUMENT, TOKEN_VARIABLE};
 use protocol::lane::Side;
 use protocol::link::{self, Link, LinkError};
-use protocol::message::Hello;
+use protocol::message::{Hello, Welcome};
 use protocol::spin::Spinning;
 
 use crate::{by_hand, current, os, registry, run, serve};
@@ -165,21 +165,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
         remove_meeting_place(name);
     }
     let welcome = introduced.map_err(|error| error.to_string())?;
-    let mut memory = taken.take().into_iter().map(File::from);
-    let mut next = |what: &str| {
-        let lost = || format!("{what} did not come: this process has no room for further files");
-        memory.next().ok_or_else(lost)
-    };
-    let failed = |what: &str, error: io::Error| format!("{what} can't be mapped: {error}");
-    let black_box = BlackBox::map(&next("the black box")?);
-    let black_box = Arc::new(black_box.map_err(|error| failed("the black box", error))?);
-    let board = match welcome.board {
-        true => {
-            let board = View::map(&next("the board")?);
-            Some(board.map_err(|error| failed("the board", error))?)
-        }
-        false => None,
-    };
+    let (black_box, board) = map_memory(&taken, &welcome)?;
     current::look_at(&black_box);
     handshake::ready(&mut link).map_err(|error| error.to_string())?;
     link.share(&black_box, Side::Worker);
@@ -190,6 +176,31 @@ fn work(name: &OsStr) -> Result<i32, String> {
     let served = serve::serve(&mut link, &taken, welcome.slot, &black_box);
     #[cfg(feature = "builtin")]
     crate::builtin::at_end();
+    end(served)
+}
+
+/// Maps what the coordinator shares with this worker.
+fn map_memory(taken: &Taken, welcome: &Welcome) -> Result<(Arc<BlackBox>, Option<View>), String> {
+    let mut memory = taken.take().into_iter().map(File::from);
+    let mut next = |what: &str| {
+        let lost = || format!("{what} did not come: this process has no room for further files");
+        memory.next().ok_or_else(lost)
+    };
+    let failed = |what: &str, error: io::Error| format!("{what} can't be mapped: {error}");
+    let black_box = BlackBox::map(&next("the black box")?);
+    let black_box = black_box.map_err(|error| failed("the black box", error))?;
+    let board = match welcome.board {
+        true => {
+            let board = View::map(&next("the board")?);
+            Some(board.map_err(|error| failed("the board", error))?)
+        }
+        false => None,
+    };
+    Ok((Arc::new(black_box), board))
+}
+
+/// How the worker leaves: with an exit code, or with what it has to complain of.
+fn end(served: Result<i32, LinkError>) -> Result<i32, String> {
     match served {
         // The coordinator takes this for what it is: a limit that was reached.
         Err(LinkError::Broken(error)) if error.kind() == io::ErrorKind::OutOfMemory => {

@@ -1,11 +1,13 @@
 //! The attempts as a trace in Chrome's format, which Perfetto shows.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::read::Attempt;
 use super::text;
-use super::timeline::Timeline;
+use super::timeline::{Bar, Timeline};
 use crate::cli::status::Status;
 
 /// How a trace begins.
@@ -14,80 +16,88 @@ pub(super) const BEGINNING: &str = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":
 /// Writes one event for each attempt: a process for each run, and in it a thread for each worker.
 pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
     out.write_all(BEGINNING.as_bytes())?;
+    let places = timeline.places();
+    let attempts = timeline
+        .attempts
+        .iter()
+        .enumerate()
+        .map(|(index, attempt)| {
+            let bar = places.get(&index).map(|place| &timeline.bars[*place]);
+            event(timeline, attempt, bar)
+        });
+    let names = run_names(timeline).chain(worker_names(timeline));
     let mut separator = "\n";
-    let mut event = |event: serde_json::Value| {
-        let wrote = write!(out, "{separator}{event}");
+    for event in names.chain(attempts) {
+        write!(out, "{separator}{event}")?;
         separator = ",\n";
-        wrote
-    };
-    for (index, run) in timeline.runs.iter().enumerate() {
+    }
+    writeln!(out, "\n]}}")
+}
+
+fn run_names(timeline: &Timeline) -> impl Iterator<Item = Value> {
+    timeline.runs.iter().enumerate().map(|(index, run)| {
+        let number = index + 1;
         let start = run
             .start
             .map(|start| format!(", {} UTC", text::date(start)));
         let name = format!(
-            "run {}{}: {}",
-            index + 1,
+            "run {number}{}: {}",
             start.unwrap_or_default(),
             run.template
         );
         let args = json!({ "name": name });
-        event(json!({ "ph": "M", "name": "process_name", "pid": index + 1, "args": args }))?;
-    }
-    // Once for each run and worker: a worker of one run may be missing in another.
-    let mut named: Vec<(usize, u32)> = Vec::new();
-    for attempt in &timeline.attempts {
-        named.push((attempt.run, attempt.worker));
-    }
-    named.sort_unstable();
-    named.dedup();
-    for (run, worker) in named {
+        json!({ "ph": "M", "name": "process_name", "pid": number, "args": args })
+    })
+}
+
+/// Once for each run and worker: a worker of one run may be missing in another.
+fn worker_names(timeline: &Timeline) -> impl Iterator<Item = Value> {
+    let named = timeline.attempts.iter();
+    let named: BTreeSet<(usize, u32)> =
+        named.map(|attempt| (attempt.run, attempt.worker)).collect();
+    named.into_iter().flat_map(|(run, worker)| {
         let name = match worker {
             0 => "no worker".to_owned(),
             _ => format!("worker {worker}"),
         };
-        let (pid, args) = (run + 1, json!({ "name": name }));
-        event(json!({
-            "ph": "M", "name": "thread_name", "pid": pid, "tid": worker, "args": args,
-        }))?;
-        let args = json!({ "sort_index": worker });
-        event(json!({
-            "ph": "M", "name": "thread_sort_index", "pid": pid, "tid": worker, "args": args,
-        }))?;
-    }
-    let places = timeline.places();
-    for (index, attempt) in timeline.attempts.iter().enumerate() {
-        let bar = places.get(&index).map(|place| &timeline.bars[*place]);
-        let name = match attempt.status {
-            Status::Ok => attempt.input.clone(),
-            status => format!("{}: {}", status.label(), attempt.input),
-        };
-        let mut what = json!({
-            "name": if name.is_empty() { "(no input)" } else { &name },
-            "cat": attempt.status.word(),
-            "pid": attempt.run + 1,
-            "tid": attempt.worker,
-            "args": {
-                "input": attempt.input, "status": attempt.status.word(), "seq": attempt.seq,
-                "attempt": attempt.number, "again": attempt.again, "reason": attempt.reason,
-                "pid": attempt.pid, "start": attempt.start,
-            },
-        });
-        match bar {
-            Some(bar) => {
-                what["ph"] = json!("X");
-                what["ts"] = json!(bar.start);
-                what["dur"] = json!(bar.length);
-            }
-            // It never ran: a mark where its run begins.
-            None => {
-                what["ph"] = json!("i");
-                what["s"] = json!("t");
-                what["ts"] = json!(timeline.runs[attempt.run].from);
-            }
+        let of = |what: &str, args: Value| json!({ "ph": "M", "name": what, "pid": run + 1, "tid": worker, "args": args });
+        [
+            of("thread_name", json!({ "name": name })),
+            of("thread_sort_index", json!({ "sort_index": worker })),
+        ]
+    })
+}
+
+fn event(timeline: &Timeline, attempt: &Attempt, bar: Option<&Bar>) -> Value {
+    let name = match attempt.status {
+        Status::Ok => attempt.input.clone(),
+        status => format!("{}: {}", status.label(), attempt.input),
+    };
+    let mut event = json!({
+        "name": if name.is_empty() { "(no input)" } else { &name },
+        "cat": attempt.status.word(),
+        "pid": attempt.run + 1,
+        "tid": attempt.worker,
+        "args": {
+            "input": attempt.input, "status": attempt.status.word(), "seq": attempt.seq,
+            "attempt": attempt.number, "again": attempt.again, "reason": attempt.reason,
+            "pid": attempt.pid, "start": attempt.start,
+        },
+    });
+    match bar {
+        Some(bar) => {
+            event["ph"] = json!("X");
+            event["ts"] = json!(bar.start);
+            event["dur"] = json!(bar.length);
         }
-        event(what)?;
+        // It never ran: a mark where its run begins.
+        None => {
+            event["ph"] = json!("i");
+            event["s"] = json!("t");
+            event["ts"] = json!(timeline.runs[attempt.run].from);
+        }
     }
-    writeln!(out, "\n]}}")
+    event
 }
 
 #[cfg(test)]
