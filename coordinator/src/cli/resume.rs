@@ -118,12 +118,7 @@ pub(super) fn read(
         };
         match serde_json::from_slice::<Entry<'_>>(text) {
             Ok(entry) if resumes && entry.template != template => {
-                return Err(Trouble::Usage(format!(
-                    "{} is the log of another command, so nothing in it can be skipped: it has `{}`, \
-                     this is `{template}`",
-                    path.display(),
-                    entry.template
-                )));
+                return Err(another_command(path, &entry.template, template));
             }
             // Whoever does not resume only needs to know that it is one.
             Ok(_) if !resumes => return Ok(Succeeded::default()),
@@ -142,23 +137,32 @@ pub(super) fn read(
         }
     }
     is_log |= !runs.run.is_empty();
-    let Some((count, first)) = torn else {
-        return Ok(runs.finish());
-    };
-    if !is_log {
-        return Err(Trouble::Usage(format!(
+    match torn {
+        Some(_) if !is_log => Err(Trouble::Usage(format!(
             "{} is something else than a log, and is left as it is: name another file",
             path.display()
-        )));
+        ))),
+        Some((count, first)) if resumes => {
+            say_what_is_left_out(path, count, first);
+            Ok(runs.finish())
+        }
+        _ => Ok(runs.finish()),
     }
-    if resumes {
-        let lines = if count == 1 { "line is" } else { "lines are" };
-        complain(&format!(
-            "{count} {lines} left out of {}, from line {first} on: torn, too long, or not of a log",
-            path.display()
-        ));
-    }
-    Ok(runs.finish())
+}
+
+fn say_what_is_left_out(path: &Path, count: u64, first: u64) {
+    let lines = if count == 1 { "line is" } else { "lines are" };
+    complain(&format!(
+        "{count} {lines} left out of {}, from line {first} on: torn, too long, or not of a log",
+        path.display()
+    ));
+}
+
+fn another_command(path: &Path, theirs: &str, ours: &str) -> Trouble {
+    Trouble::Usage(format!(
+        "{} is the log of another command, so nothing in it can be skipped: it has `{theirs}`, this is `{ours}`",
+        path.display()
+    ))
 }
 
 /// What was taken back later, by run.

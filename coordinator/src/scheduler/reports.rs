@@ -265,25 +265,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             return Loss::default();
         };
         let doomed = busy.doomed();
-        let doomed_call = doomed
-            .and_then(|doomed| doomed.call)
-            .filter(|call| *call >= busy.reported && *call < busy.limit);
-        // There are several only if their outputs were lost with a link that broke: they have run, and
-        // must not run again.
-        let behind = doomed_call
-            .map_or(0, |call| call + 1)
-            .max(started)
-            .max(busy.started)
-            .clamp(busy.reported, busy.limit);
+        let behind = self.answers_for(&busy, started);
         let index = |call: u32| busy.first + u64::from(call);
-        // A call that no worker survives reading is charged in the end, or it would go round for ever. So is one that makes
-        // its worker lie, as soon as it is known which one that is.
-        let lied = doomed == Some(Doomed::LIED);
-        let is_deadly = (lied || behind == busy.reported) && self.is_deadly(&busy, behind, lied);
-        let behind = match is_deadly && behind == busy.reported {
-            true => behind + 1,
-            false => behind,
-        };
         if behind < busy.limit && self.maps.contains_key(&busy.map) {
             let count = busy.limit - behind;
             self.with_map(busy.map, |map| map.give_back(index(behind), count));
@@ -310,6 +293,27 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             charged: behind > busy.reported,
             doomed: doomed.is_some(),
         }
+    }
+
+    /// How many calls of its batch a dead worker has to answer for, those that have ended included: up to the one that it ran.
+    fn answers_for(&mut self, busy: &Busy, started: u32) -> u32 {
+        let doomed = busy.doomed();
+        let doomed_call = doomed
+            .and_then(|doomed| doomed.call)
+            .filter(|call| *call >= busy.reported && *call < busy.limit);
+        // There are several only if their outputs were lost with a link that broke: they have run, and
+        // must not run again.
+        let behind = doomed_call
+            .map_or(0, |call| call + 1)
+            .max(started)
+            .max(busy.started)
+            .clamp(busy.reported, busy.limit);
+        // A call that no worker survives reading is charged in the end, or it would go round for ever. So is one that makes
+        // its worker lie, as soon as it is known which one that is.
+        let lied = doomed == Some(Doomed::LIED);
+        let is_unseen = behind == busy.reported;
+        let is_deadly = (lied || is_unseen) && self.is_deadly(busy, behind, lied);
+        behind + u32::from(is_deadly && is_unseen)
     }
 
     /// Whether the next call of a batch, which ended with its worker, has to answer for that though nobody saw it begin.
