@@ -110,7 +110,12 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         unbegun.end = end;
         unbegun.most = (count / SMALLER).max(1);
         unbegun.alone += u32::from(count == 1);
-        unbegun.alone > UNBEGUN || (lied && unbegun.alone > 0)
+        let is_deadly = unbegun.alone > UNBEGUN || (lied && unbegun.alone > 0);
+        if is_deadly {
+            // Its next attempt begins anew: many workers may have been killed at once.
+            unbegun.alone = 0;
+        }
+        is_deadly
     }
 
     /// The last such batch that had a call in it.

@@ -283,3 +283,27 @@ fn a_call_between_two_attempts_waits() {
     let (_running, _) = begin(&mut jobs, &workers, idle, millis(200));
     assert_eq!(jobs.load(), (1, 0));
 }
+
+/// Many workers may be killed at once, from outside, each of which had just been given the same call.
+#[test]
+fn each_attempt_of_a_call_survives_two_workers_that_died_before_it_began() {
+    let (mut jobs, workers) = (jobs(1), Workers::default());
+    let limits = Limits {
+        retries: 1,
+        ..limits()
+    };
+    let map = jobs.open(MapSpec { limits, ..wide() }).unwrap();
+    jobs.push(map, one(0));
+    let mut deaths = 0;
+    while jobs.take(map) == Take::Pending {
+        let idle = jobs.ready(SlotId(0));
+        let Next::Run(running, batch) = jobs.next(idle, MOST_CALLS, Time::ZERO, &workers) else {
+            panic!("nothing to run")
+        };
+        workers.open(0, batch.count);
+        let started = jobs.gone(&running, &workers);
+        jobs.died(running, started, died(), 0, Time::ZERO, &workers);
+        deaths += 1;
+    }
+    assert_eq!(deaths, 6);
+}
