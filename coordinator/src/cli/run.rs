@@ -61,15 +61,7 @@ pub(super) fn run(
         .as_ref()
         .map(|words| words.len().div_ceil(work.many()) as u64);
     let inputs = Source::new(options, words)?;
-    let key = work.key();
-    let (log, succeeded) = match &options.log {
-        Some(path) if !options.dry_run => {
-            let (log, succeeded) = Log::open(path, &key, options.resume)?;
-            (Some(log), succeeded)
-        }
-        Some(path) if options.resume => (None, log::read(path, &key)?),
-        _ => (None, Succeeded::default()),
-    };
+    let (log, succeeded) = open_log(work, options)?;
     let gathered = Gathered {
         inputs,
         succeeded,
@@ -79,12 +71,7 @@ pub(super) fn run(
         calls: 0,
     };
     if options.dry_run {
-        if let Work::Map { task } = work {
-            // A worker has to be asked which tasks there are, and what they take.
-            let pool = pool(work, options, workers, 1)?;
-            check_task(task, &pool.tasks()?)?;
-            check_inputs(&pool, task, &gathered.inputs)?;
-        }
+        check_in_worker(work, options, workers, &gathered.inputs)?;
         return dry_run(work, options, gathered);
     }
     let interruption = Interruption::handle()?;
@@ -112,6 +99,35 @@ pub(super) fn run(
     // A signal's handler may still hold the pool, so that dropping it here would not end it.
     pool.terminate();
     ran
+}
+
+/// Opens the log for writing, and reads from it which inputs have succeeded. A dry run only reads.
+fn open_log(work: &Work, options: &Options) -> Result<(Option<Log>, Succeeded), Trouble> {
+    let key = work.key();
+    Ok(match &options.log {
+        Some(path) if !options.dry_run => {
+            let (log, succeeded) = Log::open(path, &key, options.resume)?;
+            (Some(log), succeeded)
+        }
+        Some(path) if options.resume => (None, log::read(path, &key)?),
+        _ => (None, Succeeded::default()),
+    })
+}
+
+/// Checks the task of a dry run and its inputs. Only a worker knows which tasks there are and what they take, so one is
+/// started.
+fn check_in_worker(
+    work: &Work,
+    options: &Options,
+    workers: Workers<'_>,
+    inputs: &Source,
+) -> Result<(), Trouble> {
+    let Work::Map { task } = work else {
+        return Ok(());
+    };
+    let pool = pool(work, options, workers, 1)?;
+    check_task(task, &pool.tasks()?)?;
+    check_inputs(&pool, task, inputs)
 }
 
 /// Whether the workers have such a task.

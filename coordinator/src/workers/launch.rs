@@ -253,7 +253,7 @@ impl Launcher {
         }
     }
 
-    /// Hears who it is, and lets it in.
+    /// Hears who the visitor is, lets it in, and waits until it is ready.
     fn greet(
         &self,
         visitor: Visitor,
@@ -273,19 +273,39 @@ impl Launcher {
             stop: stop.as_fd(),
             patience: Some(patience),
         });
-        let known = handshake::receive(&mut link, &place.token).and_then(|hello| {
+        let hello = self.identify(&mut link, place)?;
+        let memory = self.welcome(&socket, &hello, slot)?;
+        handshake::await_ready(&mut link)?;
+        if link.has_unread() {
+            let what = "something that it was not asked for".to_owned();
+            return Err(HandshakeError::Link(link::LinkError::Malformed(what)));
+        }
+        socket.send_without_limit().map_err(broken)?;
+        Ok((socket, hello, memory))
+    }
+
+    /// Hears who the visitor is. One that is not let in is told why.
+    fn identify(
+        &self,
+        link: &mut Link<impl io::Read + io::Write>,
+        place: &MeetingPlace,
+    ) -> Result<Hello, HandshakeError> {
+        let known = handshake::receive(link, &place.token).and_then(|hello| {
             match self.build.get_or_init(|| hello.build.clone()) == &hello.build {
                 true => Ok(hello),
                 false => Err(HandshakeError::OtherBuild),
             }
         });
-        let hello = match known {
-            Ok(hello) => hello,
-            Err(error) => {
-                handshake::refuse(&mut link, &error);
-                return Err(error);
-            }
-        };
+        known.inspect_err(|error| handshake::refuse(link, error))
+    }
+
+    /// Tells the worker that it is let in, and gives it the memory that it shares with this process.
+    fn welcome(
+        &self,
+        socket: &SharedSocket,
+        hello: &Hello,
+        slot: u32,
+    ) -> Result<BlackBox, HandshakeError> {
         let file = os::shared_memory(self.box_size).map_err(HandshakeError::NoMemory)?;
         let memory = BlackBox::map(&file).map_err(HandshakeError::NoMemory)?;
         let board = self.board.as_ref().filter(|_| hello.shares);
@@ -301,13 +321,7 @@ impl Launcher {
             descriptors: &descriptors,
         };
         handshake::admit(&mut Link::new(giving), welcome)?;
-        handshake::await_ready(&mut link)?;
-        if link.has_unread() {
-            let what = "something that it was not asked for".to_owned();
-            return Err(HandshakeError::Link(link::LinkError::Malformed(what)));
-        }
-        socket.send_without_limit().map_err(broken)?;
-        Ok((socket, hello, memory))
+        Ok(memory)
     }
 
     fn cannot_start(&self, cause: impl fmt::Display) -> PoolError {

@@ -36,38 +36,79 @@ impl<'a> Texts<'a> {
     }
 }
 
+/// The attempts, one column for each property.
+struct Columns<'t> {
+    numbers: [(&'static str, Vec<i64>); 7],
+    statuses: String,
+    besides: String,
+    inputs: Texts<'t>,
+    reasons: Texts<'t>,
+}
+
+impl<'t> Columns<'t> {
+    fn of(timeline: &'t Timeline) -> Self {
+        let names = [
+            "start", "length", "row", "attempt", "input", "reason", "seq",
+        ];
+        let mut columns = Columns {
+            numbers: names.map(|name| (name, Vec::new())),
+            statuses: String::new(),
+            besides: String::new(),
+            inputs: Texts::default(),
+            reasons: Texts::default(),
+        };
+        let mut before = 0;
+        for bar in &timeline.bars {
+            let attempt = &timeline.attempts[bar.attempt];
+            let seq = attempt.seq.and_then(|seq| i64::try_from(seq).ok());
+            let values = [
+                // The distance from the bar before has fewer digits than the time itself.
+                bar.start - before,
+                bar.length,
+                bar.row as i64,
+                i64::from(attempt.number),
+                columns.inputs.number(&attempt.input) as i64,
+                columns.reasons.number(&attempt.reason) as i64,
+                seq.unwrap_or(-1),
+            ];
+            before = bar.start;
+            for ((_, column), value) in columns.numbers.iter_mut().zip(values) {
+                column.push(value);
+            }
+            columns.statuses.push(letter(attempt.status, attempt.again));
+            let is_besides = timeline.picked.weight(attempt.line) == 0;
+            columns.besides.push(if is_besides { '1' } else { '0' });
+        }
+        columns
+    }
+}
+
 /// Writes the JSON, in a form that may stand in a `<script>`.
 pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
-    let (mut inputs, mut reasons) = (Texts::default(), Texts::default());
-    let mut columns: [(&str, Vec<i64>); 7] = [
-        "start", "length", "row", "attempt", "input", "reason", "seq",
-    ]
-    .map(|n| (n, Vec::new()));
-    let mut statuses = String::new();
-    let mut besides = String::new();
-    let mut before = 0;
-    for bar in &timeline.bars {
-        let attempt = &timeline.attempts[bar.attempt];
-        let seq = attempt.seq.and_then(|seq| i64::try_from(seq).ok());
-        let values = [
-            // Each from the one before: shorter.
-            bar.start - before,
-            bar.length,
-            bar.row as i64,
-            i64::from(attempt.number),
-            inputs.number(&attempt.input) as i64,
-            reasons.number(&attempt.reason) as i64,
-            seq.unwrap_or(-1),
-        ];
-        before = bar.start;
-        for ((_, column), value) in columns.iter_mut().zip(values) {
-            column.push(value);
-        }
-        statuses.push(letter(attempt.status, attempt.again));
-        let is_besides = timeline.picked.weight(attempt.line) == 0;
-        besides.push(if is_besides { '1' } else { '0' });
+    let columns = Columns::of(timeline);
+    writeln!(out, "{{\"end\":{},", timeline.end)?;
+    writeln!(out, "\"runs\":[{}],", runs(timeline).join(","))?;
+    let names = Status::ALL.map(|status| text::json(status.word()));
+    writeln!(out, "\"names\":[{}],", names.join(","))?;
+    writeln!(out, "\"workers\":{},", array(&timeline.workers))?;
+    for (name, column) in columns.numbers {
+        writeln!(out, "\"{name}\":{},", array(&column))?;
     }
+    writeln!(out, "\"status\":\"{}\",", columns.statuses)?;
+    let step = timeline.picked.step;
+    if step > 1 {
+        // Charts count each bar of the sample `step` times, and those shown besides the sample not at all.
+        let besides = columns.besides;
+        writeln!(out, "\"step\":{step},\"besides\":\"{besides}\",")?;
+    }
+    writeln!(out, "\"reasons\":{},", columns.reasons.json(KEPT))?;
+    let inputs = &columns.inputs;
+    let json = inputs.json(limit(&inputs.texts));
+    writeln!(out, "\"inputs\":{json}}}")
+}
 
+/// The runs of which the log says when they began, as JSON objects.
+fn runs(timeline: &Timeline) -> Vec<String> {
     let runs = timeline.runs.iter().filter(|run| run.start.is_some());
     let runs = runs.map(|run| {
         let start = run.start.unwrap_or(0.0).clamp(-1e12, 1e12);
@@ -78,31 +119,16 @@ pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> 
             run.from
         )
     });
-    writeln!(out, "{{\"end\":{},", timeline.end)?;
-    writeln!(out, "\"runs\":[{}],", runs.collect::<Vec<_>>().join(","))?;
-    let names = Status::ALL.map(|status| text::json(status.word()));
-    writeln!(out, "\"names\":[{}],", names.join(","))?;
-    writeln!(out, "\"workers\":{},", array(&timeline.workers))?;
-    for (name, column) in columns {
-        writeln!(out, "\"{name}\":{},", array(&column))?;
-    }
-    writeln!(out, "\"status\":\"{statuses}\",")?;
-    let step = timeline.picked.step;
-    if step > 1 {
-        // In charts that count, each bar stands for so many, but for those that are shown besides the sample.
-        writeln!(out, "\"step\":{step},\"besides\":\"{besides}\",")?;
-    }
-    writeln!(out, "\"reasons\":{},", reasons.json(KEPT))?;
+    runs.collect()
+}
+
+/// How long each input may be, so that all of them together fit into `INPUTS`.
+fn limit(inputs: &[&str]) -> usize {
     let fits = |limit: &usize| {
-        let lengths = inputs
-            .texts
-            .iter()
-            .map(|text| text::shorten(text, *limit).len());
+        let lengths = inputs.iter().map(|text| text::shorten(text, *limit).len());
         lengths.sum::<usize>() <= INPUTS
     };
-    let limit = [KEPT, 120, 80].into_iter().find(fits).unwrap_or(50);
-    let json = inputs.json(limit);
-    writeln!(out, "\"inputs\":{json}}}")
+    [KEPT, 120, 80].into_iter().find(fits).unwrap_or(50)
 }
 
 /// One letter for what became of an attempt: capital if it is tried again.
