@@ -2,8 +2,7 @@
 //! results back in order, and lose nothing when a process dies.
 //!
 //! ```standalone_crate
-//! use coordinator::Pool;
-//! use worker::task;
+//! use coordinator::{Pool, task};
 //!
 //! /// Squares a number.
 //! #[task]
@@ -12,7 +11,7 @@
 //! }
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     worker::init(); // lets one program be both sides
+//!     coordinator::init(); // lets one program be both sides
 //!     let pool = Pool::new(2)?;
 //!     assert_eq!(pool.map(square, 1..=4)?, [1, 4, 9, 16]);
 //!     Ok(())
@@ -39,5 +38,14 @@ pub use pool::{
     Stream, StreamUnordered, Text, ThreadedStream, Typed, With, Worker, available_workers,
 };
 pub use protocol::message::TaskInfo;
-pub use worker::{Described, Shared};
+pub use worker::coordinator_task as task;
+pub use worker::{
+    Current, Described, Shared, Task, current, enable_in_tests, init, is_initialized, main,
+};
 pub use workers::by_hand::ByHand;
+
+/// What the expansion of `#[task]` needs. Not for use by hand.
+#[doc(hidden)]
+pub mod private {
+    pub use worker::private::*;
+}

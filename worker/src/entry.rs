@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -85,6 +86,25 @@ fn look_around() {
             "`worker::init()` should come first in `main`, because each worker does what stands before it: other \
              threads run already (`{names}`)"
         )),
+    }
+}
+
+/// What [`init`](crate::init) does, for a program whose `main` is not its author's: C calls it before `main`. See
+/// [`enable_in_tests`](crate::enable_in_tests).
+pub extern "C" fn before_main() {
+    INITIALIZED.store(true, Ordering::Relaxed);
+    if !is_summoned() {
+        return;
+    }
+    // Not every C library hands on its arguments before `main`.
+    let line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0).skip(1).map(OsStr::from_bytes);
+    if let (Some(connect), Some(name)) = (words.next(), words.next())
+        && connect == CONNECT_ARGUMENT
+    {
+        // Rust's own beginning, which is still to come, would have done this.
+        os::ignore_broken_pipes();
+        std::process::exit(join(name));
     }
 }
 

@@ -47,20 +47,49 @@ pub use described::Described;
 pub use entry::{init, is_initialized, main};
 pub use shared::Shared;
 pub use task::Task;
+#[doc(hidden)]
+pub use worker_macros::coordinator_task;
 pub use worker_macros::task;
 
 /// What the expansion of `#[task]` and the coordinator need. Not for use by hand.
 #[doc(hidden)]
 pub mod private {
     pub use crate::__a_free_function as a_task_is_a_free_function_so_move_it_out_of_the_impl;
-    pub use crate::entry::is_summoned;
+    pub use crate::entry::{before_main, is_summoned};
     pub use crate::os::{home, image, lifeline, path, signal_name, spawn};
-    pub use crate::registry::Entry;
+    pub use crate::registry::{Entry, TASKS};
     pub use crate::shared::{Given, Kept, take_kept};
     pub use crate::task::{
         BoxedText, DisplayText, ErrorText, Fallible, NoResult, NoText, Returned, Told,
     };
-    pub use inventory;
+    pub use linkme;
+}
+
+/// Lets code that uses a pool be tested: once in each file of `tests/`, and once in a crate's unit tests, it makes the
+/// test program its own worker. A test's `main` is the harness's, so nobody can call [`init`] in it.
+///
+/// ```standalone_crate
+/// worker::enable_in_tests!();
+///
+/// #[worker::task]
+/// fn square(x: i64) -> i64 {
+///     x * x
+/// }
+///
+/// assert!(worker::is_initialized());
+/// ```
+///
+/// A process that a pool has started as a worker then never reaches the harness. A task that overflows its stack ends
+/// with signal 11 there, and not with Rust's message and signal 6.
+#[macro_export]
+macro_rules! enable_in_tests {
+    () => {
+        const _: () = {
+            #[used]
+            #[unsafe(link_section = ".init_array")]
+            static BEFORE_MAIN: extern "C" fn() = $crate::private::before_main;
+        };
+    };
 }
 
 /// The items as they are. See [`private`] for its name, which is what it is for.

@@ -49,7 +49,9 @@ impl Entry {
     }
 }
 
-inventory::collect!(Entry);
+/// The tasks that registered themselves. The linker gathers them, so they are there before anything runs.
+#[linkme::distributed_slice]
+pub static TASKS: [Entry];
 
 /// Entries that did not register themselves; see [`add`].
 static ADDED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
@@ -66,12 +68,7 @@ pub(crate) fn all() -> Result<&'static BTreeMap<&'static str, Entry>, String> {
     static ALL: OnceLock<Result<BTreeMap<&'static str, Entry>, String>> = OnceLock::new();
     let all = ALL.get_or_init(|| {
         let added = ADDED.lock().unwrap_or_else(PoisonError::into_inner);
-        collect(
-            inventory::iter::<Entry>
-                .into_iter()
-                .copied()
-                .chain(added.iter().copied()),
-        )
+        collect(TASKS.iter().copied().chain(added.iter().copied()))
     });
     all.as_ref().map_err(Clone::clone)
 }

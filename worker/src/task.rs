@@ -29,7 +29,7 @@ use serde::{Serialize, de::DeserializeOwned};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a task",
     label = "this is not a task",
-    note = "a task is a function with the attribute `#[worker::task]`; pass its name, as in `pool.map(square, inputs)`",
+    note = "a task is a function with the attribute `#[task]`; pass its name, as in `pool.map(square, inputs)`",
     note = "within the task's own body its name is the function; there write `pool.map(square {{}}, inputs)`"
 )]
 pub trait Task: Copy + Send + Sync + 'static {

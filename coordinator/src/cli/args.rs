@@ -4,13 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use coordinator::Builder;
 
-use super::help;
 use super::units::{self, JobCount, MaxFail, Recycle};
+use super::{help, mistakes};
 
 /// Runs tasks and commands in worker processes; results come back in input order.
 #[derive(Debug, Parser)]
@@ -277,40 +276,11 @@ pub(super) enum Parsed {
 /// Understands a command line, or says in one line why not.
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, String> {
     let words: Vec<OsString> = words.into_iter().collect();
-    if words.get(1).is_some_and(|word| word == "--connect") {
-        // With the token, worker::init() would have taken over.
-        return Err(
-            "--connect joins another coordinator, which needs COORDINATOR_TOKEN: copy the \
-                    whole line that it printed"
-                .to_owned(),
-        );
-    }
     let (words, inputs) = split_inputs(words);
-    if inputs.iter().flatten().any(|input| input == ":::") {
-        return Err(
-            "there is a second `:::`, and inputs are not combined: put it in a file for --input if it is one"
-                .to_owned(),
-        );
+    if let Some(mistake) = mistakes::in_words(&words, inputs.as_deref()) {
+        return Err(mistake);
     }
-    let others = ["::::", ":::+", "::::+"];
-    let mut all = words.iter().chain(inputs.iter().flatten());
-    if let Some(word) = all.find(|word| others.iter().any(|other| *word == other)) {
-        return Err(format!(
-            "`{}` means nothing here: inputs come after `:::`, from a file by --input FILE, or from stdin, and are not \
-             combined",
-            word.display()
-        ));
-    }
-    let needs_separator = words
-        .get(1)
-        .is_some_and(|word| word == "exec" || word == "pipe")
-        && !words.iter().any(|word| word == "--");
-    let is_command = |word: &OsStr| definition().find_subcommand(word).is_some();
-    let asked = match words.get(1).filter(|word| is_command(word)) {
-        Some(command) => format!("coordinator {}", command.display()),
-        None => "coordinator".to_owned(),
-    };
-    match Cli::try_parse_from(words) {
+    match Cli::try_parse_from(&words) {
         Ok(Cli { command }) => {
             let options = command.as_ref().and_then(Command::options);
             match (options, &inputs) {
@@ -322,16 +292,7 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             }
         }
         Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),
-        Err(error) if needs_separator && error.kind() == ErrorKind::UnknownArgument => {
-            Err(format!(
-                "{}: a command comes after `--`, as in: coordinator exec -- gzip {{}}",
-                first_paragraph(&error.to_string())
-            ))
-        }
-        Err(error) => Err(format!(
-            "{}; try: {asked} --help",
-            first_paragraph(&error.to_string())
-        )),
+        Err(error) => Err(mistakes::explain(&error, &words)),
     }
 }
 
@@ -387,15 +348,6 @@ fn may_follow(word: &OsStr) -> bool {
         .and_then(|word| word.strip_prefix("-j").or(word.strip_prefix("--jobs=")));
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     word == "--manual" || jobs.is_some_and(number)
-}
-
-/// The first paragraph of a message, without its label, on one line.
-fn first_paragraph(message: &str) -> String {
-    let paragraph = message.split("\n\n").next().unwrap_or(message);
-    let words: Vec<_> = paragraph.split_whitespace().collect();
-    let line = words.join(" ");
-    let line = line.strip_prefix("error: ").unwrap_or(&line);
-    line.to_owned()
 }
 
 /// The short form of the help, for a terminal with nothing to read.

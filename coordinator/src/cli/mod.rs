@@ -17,6 +17,7 @@ mod lines;
 mod log;
 mod log_line;
 mod manual;
+mod mistakes;
 mod outcome;
 mod printer;
 mod progress;

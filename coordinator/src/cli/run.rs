@@ -14,6 +14,7 @@ use super::args::Options;
 use super::feed::{self, Brake, Gathered, InputFeed};
 use super::inputs::Source;
 use super::log::{self, Log};
+use super::mistakes;
 use super::outcome::{Outcome, shown};
 use super::printer::Printer;
 use super::progress::{self, Progress};
@@ -136,10 +137,10 @@ fn check_task(task: &str, tasks: &[TaskInfo]) -> Result<(), Trouble> {
         return Ok(());
     }
     let names: Vec<_> = tasks.iter().map(|task| task.name.as_str()).collect();
-    Err(Trouble::Usage(format!(
-        "there is no task `{task}`; there is {}",
-        names.join(", ")
-    )))
+    Err(Trouble::Usage(match mistakes::meant(task, &names) {
+        Some(meant) => format!("there is no task `{task}`: did you mean `{meant}`?"),
+        None => format!("there is no task `{task}`; there is {}", names.join(", ")),
+    }))
 }
 
 /// Looks at the inputs that are known, before anything runs.

@@ -111,7 +111,8 @@ fn no_worker(this: &Path, beside: &Path, is_this: bool) -> PoolError {
             "a program of workers that .worker(path) of the pool's builder names: it was not called".to_owned(),
             format!("what the environment variable {WORKER_VARIABLE} names: it is not set"),
             format!(
-                "this executable itself, {}: it has not called worker::init() at the start of main",
+                "this executable itself, {}: it has not called coordinator::init() at the start of main \
+                 (a test program says coordinator::enable_in_tests!(); instead)",
                 this.display()
             ),
             format!("`worker` beside this executable: {beside}"),

@@ -17,13 +17,24 @@ use signature::Signature;
 /// Turns a function into a task: a unit struct of the same name that implements `worker::Task` and
 /// can still be called as the function.
 ///
-/// `#[task(name = "images.resize")]` gives it another name for calls and listings.
+/// `#[task(name = "images.resize")]` gives it another name for calls and listings;
+/// `#[task(crate = "pool")]` is for those who depend on the crate under another name.
 /// See `worker::Task` for what a function must be like.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
+    attribute(quote!(::worker), options, item)
+}
+
+/// The same for those who depend on `coordinator` alone, which has it as `coordinator::task`.
+#[proc_macro_attribute]
+pub fn coordinator_task(options: TokenStream, item: TokenStream) -> TokenStream {
+    attribute(quote!(::coordinator), options, item)
+}
+
+fn attribute(krate: Tokens, options: TokenStream, item: TokenStream) -> TokenStream {
     let expanded = syn::parse(item.clone())
         .and_then(function)
-        .and_then(|function| expand(&syn::parse(options)?, function));
+        .and_then(|function| expand(krate, &syn::parse(options)?, function));
     match expanded {
         Ok(expanded) => expanded.into(),
         // With the item left as it was, its other uses give no errors of their own.
@@ -41,94 +52,25 @@ fn function(item: Item) -> syn::Result<ItemFn> {
     }
 }
 
-fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
+/// Writes the task that a function becomes.
+fn expand(krate: Tokens, options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
     let declared = function.sig.clone();
     let signature = Signature::check(&declared)?;
+    let krate = match &options.krate {
+        Some(path) => quote!(#path),
+        None => krate,
+    };
     let ident = &declared.ident;
-    let name = options
-        .name
-        .clone()
-        .unwrap_or_else(|| ident.unraw().to_string());
-    let text = signature.text();
-    let types_text = signature.types_text();
-    let doc = doc_of(&function);
     let (outer, inner) = split_attributes(&mut function);
     let visibility = std::mem::replace(&mut function.vis, syn::Visibility::Inherited);
-
+    let no_alias = (!signature.fallible).then(|| refuse_alias(&krate, &signature));
+    let implementation = implementation(&krate, options, &declared, &signature, &outer);
     let types: Vec<_> = signature.types().collect();
-    // No other name: a task's own name can't be that of a variable where it is in scope, so any name
-    // that a task may have would not do.
-    let given = Ident::new("__input", Span::call_site());
-    let (input, arguments) = match types.as_slice() {
-        [one] => (quote!(#one), quote!(#given)),
-        several => {
-            let fields = (0..several.len()).map(syn::Index::from);
-            let mut tuple = Group::new(Delimiter::Parenthesis, quote!(#(#several,)*));
-            // What is wrong with the input is shown at the parameters.
-            tuple.set_span(declared.paren_token.span.join());
-            (quote!(#tuple), quote!(#(#given.#fields),*))
-        }
-    };
     let returned = &signature.returned;
-    // With one place for all that mentions it, what is wrong with a return type is said once.
-    let at = Span::call_site().located_at(returned.span());
-    let (output, run) = if signature.fallible {
-        let fallible = quote_spanned!(at=> <#returned as ::worker::private::Fallible>);
-        (
-            quote_spanned!(at=> #fallible::Value),
-            quote_spanned! {at=>
-                #[allow(unused_imports)]
-                use ::worker::private::{BoxedText as _, DisplayText as _, ErrorText as _, NoText as _};
-                #[allow(clippy::needless_borrow)]
-                #fallible::into_result(__output)
-                    .map_err(|error| (&&&::worker::private::Told(&error)).as_text())
-            },
-        )
-    } else {
-        (
-            quote!(#returned),
-            quote!(::core::result::Result::Ok(__output)),
-        )
-    };
-    let run = quote_spanned! {at=>
-        #[allow(clippy::let_unit_value, clippy::unit_arg)]
-        fn run(#given: Self::Input) -> ::core::result::Result<Self::Output, ::std::string::String> {
-            let __output = #ident(#arguments);
-            #run
-        }
-    };
-    // The name is all that the attribute sees of a type. Where it hides a `Result`, failures would be values.
-    let no_alias = (!signature.fallible).then(|| {
-        let why = format!(
-            "`{0}` is a `Result` under another name, so `#[task]` takes its errors for values: write `Result<…>`, or \
-             rename it to `Result`; if they are meant to be values, wrap it in a type of your own",
-            signature.returned_text()
-        );
-        quote_spanned! {at=>
-            #[allow(deprecated)]
-            const _: () = {
-                #[allow(unused_imports)]
-                use ::worker::private::NoResult as _;
-                ::core::assert!(!::worker::private::Returned::<#returned>::IS_RESULT, #why);
-            };
-        }
-    });
-    let register = options.register.then(|| {
-        quote! {
-            #[allow(deprecated)]
-            const _: () = {
-                ::worker::private::inventory::submit! {
-                    ::worker::private::Entry::new::<#ident>(
-                        ::core::concat!(::core::file!(), ":", ::core::line!())
-                    )
-                }
-            };
-        }
-    });
-
+    let register = options.register.then(|| register(&krate, ident));
     Ok(quote! {
         // In an `impl` the compiler says that it can't have a struct, and names this macro, which explains it.
-        ::worker::private::a_task_is_a_free_function_so_move_it_out_of_the_impl! {
+        #krate::private::a_task_is_a_free_function_so_move_it_out_of_the_impl! {
             #(#outer)*
             #[allow(non_camel_case_types)]
             #[derive(Clone, Copy)]
@@ -141,17 +83,7 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
             #(#inner)*
             #function
 
-            #[allow(deprecated)]
-            #[diagnostic::do_not_recommend] // as an example, where something is not a task
-            impl ::worker::Task for #ident {
-                type Input = #input;
-                type Output = #output;
-                const NAME: &'static str = #name;
-                const SIGNATURE: &'static str = #text;
-                const TYPES: &'static str = #types_text;
-                const DOC: &'static str = #doc;
-                #run
-            }
+            #implementation
 
             #[allow(deprecated)]
             impl ::core::ops::Deref for #ident {
@@ -166,10 +98,128 @@ fn expand(options: &Options, mut function: ItemFn) -> syn::Result<Tokens> {
     })
 }
 
+/// The `impl Task`.
+fn implementation(
+    krate: &Tokens,
+    options: &Options,
+    declared: &syn::Signature,
+    signature: &Signature<'_>,
+    outer: &[syn::Attribute],
+) -> Tokens {
+    let ident = &declared.ident;
+    let own_name = || ident.unraw().to_string();
+    let name = options.name.clone().unwrap_or_else(own_name);
+    let (text, types_text, doc) = (signature.text(), signature.types_text(), doc_of(outer));
+    let types: Vec<_> = signature.types().collect();
+    // No variable can have the name of a task that is in scope. No task is called like this one.
+    let given = Ident::new("__input", Span::call_site());
+    let (input, arguments) = match types.as_slice() {
+        [one] => (quote!(#one), quote!(#given)),
+        several => {
+            let fields = (0..several.len()).map(syn::Index::from);
+            let mut tuple = Group::new(Delimiter::Parenthesis, quote!(#(#several,)*));
+            // What is wrong with the input is shown at the parameters.
+            tuple.set_span(declared.paren_token.span.join());
+            (quote!(#tuple), quote!(#(#given.#fields),*))
+        }
+    };
+    let Returned { at, output, result } = Returned::of(krate, signature);
+    let run = quote_spanned! {at=>
+        #[allow(clippy::let_unit_value, clippy::unit_arg)]
+        fn run(#given: Self::Input) -> ::core::result::Result<Self::Output, ::std::string::String> {
+            let __output = #ident(#arguments);
+            #result
+        }
+    };
+    quote! {
+        #[allow(deprecated)]
+        #[diagnostic::do_not_recommend] // as an example, where something is not a task
+        impl #krate::Task for #ident {
+            type Input = #input;
+            type Output = #output;
+            const NAME: &'static str = #name;
+            const SIGNATURE: &'static str = #text;
+            const TYPES: &'static str = #types_text;
+            const DOC: &'static str = #doc;
+            #run
+        }
+    }
+}
+
+/// What becomes of what the function returns.
+struct Returned {
+    /// Where the return type stands: with one place for all that mentions it, what is wrong with it is said once.
+    at: Span,
+    /// The type of the task's output.
+    output: Tokens,
+    /// `__output`, which the function returned, as a `Result`.
+    result: Tokens,
+}
+
+impl Returned {
+    fn of(krate: &Tokens, signature: &Signature<'_>) -> Self {
+        let returned = &signature.returned;
+        let at = Span::call_site().located_at(returned.span());
+        if !signature.fallible {
+            return Returned {
+                at,
+                output: quote!(#returned),
+                result: quote!(::core::result::Result::Ok(__output)),
+            };
+        }
+        let fallible = quote_spanned!(at=> <#returned as #krate::private::Fallible>);
+        Returned {
+            at,
+            output: quote_spanned!(at=> #fallible::Value),
+            result: quote_spanned! {at=>
+                #[allow(unused_imports)]
+                use #krate::private::{BoxedText as _, DisplayText as _, ErrorText as _, NoText as _};
+                #[allow(clippy::needless_borrow)]
+                #fallible::into_result(__output)
+                    .map_err(|error| (&&&#krate::private::Told(&error)).as_text())
+            },
+        }
+    }
+}
+
+/// Refuses a `Result` under another name: the attribute sees no more of a type than its name, and would take errors for
+/// values.
+fn refuse_alias(krate: &Tokens, signature: &Signature<'_>) -> Tokens {
+    let returned = &signature.returned;
+    let at = Span::call_site().located_at(returned.span());
+    let why = format!(
+        "`{0}` is a `Result` under another name, so `#[task]` takes its errors for values: write `Result<…>`, or \
+         rename it to `Result`; if they are meant to be values, wrap it in a type of your own",
+        signature.returned_text()
+    );
+    quote_spanned! {at=>
+        #[allow(deprecated)]
+        const _: () = {
+            #[allow(unused_imports)]
+            use #krate::private::NoResult as _;
+            ::core::assert!(!#krate::private::Returned::<#returned>::IS_RESULT, #why);
+        };
+    }
+}
+
+/// Adds the task to the registry of every program that links it.
+fn register(krate: &Tokens, ident: &Ident) -> Tokens {
+    quote! {
+        #[allow(deprecated)]
+        const _: () = {
+            use #krate::private::linkme;
+            #[linkme::distributed_slice(#krate::private::TASKS)]
+            #[linkme(crate = linkme)]
+            static ENTRY: #krate::private::Entry = #krate::private::Entry::new::<#ident>(
+                ::core::concat!(::core::file!(), ":", ::core::line!())
+            );
+        };
+    }
+}
+
 /// The doc comment as text, one line per `///`.
-fn doc_of(function: &ItemFn) -> String {
-    let lines = function
-        .attrs
+fn doc_of(attributes: &[syn::Attribute]) -> String {
+    let lines = attributes
         .iter()
         .filter_map(|attribute| match &attribute.meta {
             syn::Meta::NameValue(pair) if pair.path.is_ident("doc") => match &pair.value {

@@ -1,12 +1,15 @@
 //! What stands in the parentheses of `#[task(…)]`.
 
+use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream};
-use syn::{Error, Ident, LitBool, LitStr, Token};
+use syn::{Error, Ident, LitBool, LitStr, Path, Token};
 
 /// The options, with their defaults.
 pub(crate) struct Options {
     /// Another name than the function's.
     pub(crate) name: Option<String>,
+    /// Where the attribute's crate is found, if not under its own name.
+    pub(crate) krate: Option<Path>,
     /// Whether the task adds itself to the registry of every program that links it.
     pub(crate) register: bool,
 }
@@ -15,12 +18,20 @@ impl Parse for Options {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let mut options = Options {
             name: None,
+            krate: None,
             register: true,
         };
         let mut given = Vec::new();
         while !input.is_empty() {
-            let unknown = |at| Error::new(at, "unknown option; #[task] takes `name = \"…\"`");
-            let key: Ident = input.parse().map_err(|error| unknown(error.span()))?;
+            let unknown = |at| {
+                Error::new(
+                    at,
+                    "unknown option; #[task] takes `name = \"…\"` and `crate = \"…\"`",
+                )
+            };
+            let key = input
+                .call(Ident::parse_any)
+                .map_err(|error| unknown(error.span()))?;
             if given.contains(&key) {
                 return Err(Error::new(key.span(), format!("`{key}` is given twice")));
             }
@@ -33,6 +44,8 @@ impl Parse for Options {
                     return Err(Error::new(name.span(), message));
                 }
                 options.name = Some(text);
+            } else if key == "crate" {
+                options.krate = Some(input.parse::<LitStr>()?.parse()?);
             } else if key == "register" {
                 options.register = input.parse::<LitBool>()?.value;
             } else {

@@ -112,3 +112,11 @@ pub(crate) fn name_process() {
         unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
     }
 }
+
+/// Has a write to a pipe that nobody reads fail, instead of ending the process.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: a plain call, without a handler.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+    }
+}
