@@ -152,3 +152,34 @@ fn state_of(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")
         .and_then(|(_, rest)| rest.chars().next())
 }
+
+/// The README and the guide: `cargo test` compiles and runs their code.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/cli.md")]
+    struct Cli;
+    #[doc = include_str!("../../docs/pipe.md")]
+    struct Pipe;
+    #[doc = include_str!("../../docs/json-and-log.md")]
+    struct JsonAndLog;
+    #[doc = include_str!("../../docs/library.md")]
+    struct Library;
+    #[doc = include_str!("../../docs/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../../docs/from-python.md")]
+    struct FromPython;
+    #[doc = include_str!("../../docs/isolating-c.md")]
+    struct IsolatingC;
+    #[doc = include_str!("../../docs/services.md")]
+    struct Services;
+    #[doc = include_str!("../../docs/debugging.md")]
+    struct Debugging;
+    #[doc = include_str!("../../docs/performance.md")]
+    struct Performance;
+    #[doc = include_str!("../../docs/promises.md")]
+    struct Promises;
+    #[doc = include_str!("../../docs/limits.md")]
+    struct Limits;
+}

@@ -168,7 +168,7 @@ pub(super) fn explain(error: &clap::Error, words: &[OsString]) -> String {
             return format!("there is no {option}: {instead}");
         }
         if let Some(meant) = text(error, ContextKind::SuggestedArg) {
-            return format!("{said}; did you mean {meant}?");
+            return format!("{said}; did you mean {meant}? try: coordinator {command} --help");
         }
         if command == "map" && !option.starts_with('-') {
             return format!(

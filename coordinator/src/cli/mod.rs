@@ -36,7 +36,7 @@ mod work;
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -114,7 +114,16 @@ fn log_line(formatter: &mut Formatter, record: &::log::Record<'_>) -> io::Result
 
 fn dispatch(command: Option<Command>, inputs: Option<Vec<OsString>>) -> Result<Exit, Trouble> {
     match command {
-        None => demo::run(),
+        None => {
+            let ran = demo::run()?;
+            if io::stderr().is_terminal() {
+                complain(
+                    &"four worker processes have squared 1 to 8; to run a command over files: coordinator exec -- gzip {} \
+                      ::: *.log; all the rest: coordinator --help",
+                );
+            }
+            Ok(ran)
+        }
         Some(Command::Map(map)) => run::run(
             &Work::map(&map),
             &map.options,

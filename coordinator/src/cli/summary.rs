@@ -1,6 +1,7 @@
 //! What a run came to, in a few lines on stderr.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
@@ -20,6 +21,12 @@ use super::{complain, complain_in_red};
 const REPEATABLE: usize = 4096;
 /// How many failed inputs are named.
 const NAMED: usize = 10;
+/// How many reasons are counted apart.
+const REASONS: usize = 1000;
+/// How many reasons are shown with how often they came.
+const SHOWN_REASONS: usize = 5;
+/// Within so many bytes the last line of stderr is looked for.
+const LAST_LINE: u64 = 4096;
 
 /// What has been counted.
 #[derive(Debug)]
@@ -39,6 +46,8 @@ pub(super) struct Summary {
     /// The failures that stand first in the inputs: their input and reason, by its number. They come as they
     /// end, and are named in the order in which they were given.
     named: BTreeMap<u64, (Vec<u8>, String)>,
+    /// How often each reason came.
+    reasons: HashMap<String, u64>,
     /// The inputs of all that failed, by their calls' numbers, as far as there could be a command with them.
     rest: BTreeMap<u64, Vec<u8>>,
     /// How many bytes that are.
@@ -60,6 +69,7 @@ impl Summary {
             suspects: Vec::new(),
             not_run: 0,
             named: BTreeMap::new(),
+            reasons: HashMap::new(),
             rest: BTreeMap::new(),
             rest_len: 0,
             many,
@@ -95,11 +105,18 @@ impl Summary {
     }
 
     fn name(&mut self, outcome: &Outcome) {
+        let mut why = outcome.error.clone().unwrap_or_default();
+        if let Some(line) = last_line(outcome).filter(|line| !why.contains(line)) {
+            why = format!("{why}: {line}");
+        }
+        let is_known = self.reasons.contains_key(&why);
+        if is_known || self.reasons.len() < REASONS {
+            *self.reasons.entry(why.clone()).or_default() += 1;
+        }
         let last = self.named.last_key_value().map(|(&seq, _)| seq);
         if self.named.len() == NAMED && last.is_some_and(|last| last < outcome.seq) {
             return;
         }
-        let mut why = outcome.error.clone().unwrap_or_default();
         if outcome.attempts > 1 && !why.contains("attempt") {
             why = format!("{why} (attempt {})", outcome.attempts);
         }
@@ -137,6 +154,7 @@ impl Summary {
         let more = self.failed.saturating_sub(self.named.len() as u64);
         if more > 0 {
             complain(&format!("and {more} more that did not succeed"));
+            self.say_reasons();
         }
         if !self.suspects.is_empty() {
             let ranges = suspects::shown(&self.suspects);
@@ -149,6 +167,23 @@ impl Summary {
         complain(&self.line(stopped));
         if !went_well {
             complain(&self.rerun(options, stopped));
+        }
+        if let Some(log) = options.log.as_ref().filter(|_| !options.quiet) {
+            let log = quoted([log.as_os_str().as_bytes()]);
+            complain(&format!("to look at the run: coordinator report {log}"));
+        }
+    }
+
+    /// Says which reasons came most often.
+    fn say_reasons(&self) {
+        let mut reasons: Vec<_> = self
+            .reasons
+            .iter()
+            .filter(|(_, count)| **count > 1)
+            .collect();
+        reasons.sort_by_key(|(why, count)| (Reverse(**count), *why));
+        for (why, count) in reasons.into_iter().take(SHOWN_REASONS) {
+            complain(&format!("{count} × {why}"));
         }
     }
 
@@ -234,4 +269,14 @@ impl Summary {
         let are_words = inputs.iter().all(|input| !input.contains(&0));
         are_words.then(|| words.collect())
     }
+}
+
+/// The last line that a call wrote to stderr.
+fn last_line(outcome: &Outcome) -> Option<String> {
+    let mut said = Vec::new();
+    let skipped = outcome.stderr.len().saturating_sub(LAST_LINE);
+    outcome.stderr.copy_from(skipped, &mut said).ok()?;
+    let said = String::from_utf8_lossy(&said);
+    let line = said.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    Some(line.chars().take(200).collect())
 }
