@@ -145,6 +145,10 @@ fn the_help_fits_a_terminal() {
 #[test]
 fn a_browser_draws_the_page() {
     let Some(browser) = browser() else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI has no Chromium, so nobody has looked at the page"
+        );
         println!("skipped: there is no Chromium here");
         return;
     };
@@ -165,6 +169,7 @@ fn a_browser_draws_the_page() {
         .unwrap();
     let document = stdout(&dumped);
     if document.is_empty() {
+        assert!(std::env::var_os("CI").is_none(), "{}", stderr(&dumped));
         println!(
             "skipped: {} does not work here: {}",
             browser.display(),
@@ -244,5 +249,38 @@ fn a_long_log_is_counted_in_full_and_drawn_in_part() {
         stderr(&trace).contains("the trace has 40,"),
         "{}",
         stderr(&trace)
+    );
+}
+
+/// What one opens first when something failed.
+#[test]
+fn failures_are_grouped_by_what_they_said_last_and_tell_the_rest() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run.log");
+    let path = path.to_str().unwrap();
+    let script = "echo \"reading $1\" >&2; echo '<fatal>: no header' >&2; exit $(($1 % 2 * 2))";
+    let output = coordinator(&[
+        "exec", "--log", path, "-c", script, ":::", "1", "2", "3", "4",
+    ])
+    .output();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("exited with code 2: <fatal>: no header"),
+        "{said}"
+    );
+    assert!(said.contains("coordinator report"), "{said}");
+    let log = std::fs::read_to_string(path).unwrap();
+    assert_eq!(
+        log.matches("\"stderr\":\"reading ").count(),
+        2,
+        "only what failed: {log}"
+    );
+    let page = coordinator(&["report", path]).output();
+    let page = stdout(&page);
+    assert!(page.contains("<b>2 ×</b>"), "{page}");
+    assert!(
+        page.contains("<pre>reading 3\n&lt;fatal&gt;: no header</pre>"),
+        "{page}"
     );
 }

@@ -292,7 +292,7 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             }
         }
         Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),
-        Err(error) => Err(mistakes::explain(&error, &words)),
+        Err(error) => Err(mistakes::explain(&error, &words, &definition())),
     }
 }
 

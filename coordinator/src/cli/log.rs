@@ -106,6 +106,7 @@ impl Log {
             worker: outcome.slot,
             pid: outcome.pid,
             error: outcome.error.clone(),
+            stderr: outcome.last_words(),
             suspects: Vec::new(),
         };
         self.append(&line).map_err(|error| {
@@ -136,6 +137,7 @@ impl Log {
             worker: None,
             pid: None,
             error: Some("these answers may be those of other inputs".to_owned()),
+            stderr: None,
             suspects: ranges.to_vec(),
         })
     }

@@ -36,6 +36,9 @@ pub(super) struct Line {
     pub(super) worker: Option<usize>,
     pub(super) pid: Option<u32>,
     pub(super) error: Option<String>,
+    /// What an attempt that did not succeed wrote to stderr last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stderr: Option<String>,
     /// Inputs of this run, by number, that were logged as done and may have others' answers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) suspects: Vec<Range>,

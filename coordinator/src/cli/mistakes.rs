@@ -5,8 +5,6 @@ use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::args::definition;
-
 /// What people know from other programs, and what it is here.
 const FOREIGN: &[(&[&str], &str)] = &[
     (
@@ -154,13 +152,17 @@ fn is_for_a_shell(word: &OsStr) -> bool {
 }
 
 /// Says in one line what is wrong with the options, and what was probably meant.
-pub(super) fn explain(error: &clap::Error, words: &[OsString]) -> String {
+pub(super) fn explain(
+    error: &clap::Error,
+    words: &[OsString],
+    definition: &clap::Command,
+) -> String {
     let said = first_paragraph(&error.to_string());
     let command = words
         .get(1)
         .and_then(|word| word.to_str())
         .unwrap_or_default();
-    let is_command = definition().find_subcommand(command).is_some();
+    let is_command = definition.find_subcommand(command).is_some();
     let invalid = text(error, ContextKind::InvalidArg);
     let is_unknown = error.kind() == ErrorKind::UnknownArgument;
     if let Some(option) = invalid.as_deref().filter(|_| is_unknown) {

@@ -42,7 +42,22 @@ pub(super) struct Outcome {
     pub(super) stderr: Captured,
 }
 
+/// Of what a call wrote to stderr so many bytes are kept, in the log too.
+const LAST_WORDS: u64 = 2048;
+
 impl Outcome {
+    /// What a call that did not succeed wrote to stderr last.
+    pub(super) fn last_words(&self) -> Option<String> {
+        if self.status == Status::Ok || self.stderr.is_empty() {
+            return None;
+        }
+        let mut said = Vec::new();
+        let skipped = self.stderr.len().saturating_sub(LAST_WORDS);
+        self.stderr.copy_from(skipped, &mut said).ok()?;
+        let said = String::from_utf8_lossy(&said);
+        Some(said.trim_end().to_owned())
+    }
+
     pub(super) fn new(work: &Work, seq: u64, input: Vec<u8>, report: Report<Vec<u8>>) -> Self {
         let mut outcome = Outcome {
             seq,

@@ -1,7 +1,7 @@
 //! In which way calls end, by the words that JSON, log and report have for it.
 
 /// In which way an attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::cli) enum Status {
     Ok,
     Failed,

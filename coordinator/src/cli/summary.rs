@@ -25,8 +25,8 @@ const NAMED: usize = 10;
 const REASONS: usize = 1000;
 /// How many reasons are shown with how often they came.
 const SHOWN_REASONS: usize = 5;
-/// Within so many bytes the last line of stderr is looked for.
-const LAST_LINE: u64 = 4096;
+/// Of the last line of stderr so many characters are shown.
+const LONGEST_LINE: usize = 200;
 
 /// What has been counted.
 #[derive(Debug)]
@@ -273,10 +273,7 @@ impl Summary {
 
 /// The last line that a call wrote to stderr.
 fn last_line(outcome: &Outcome) -> Option<String> {
-    let mut said = Vec::new();
-    let skipped = outcome.stderr.len().saturating_sub(LAST_LINE);
-    outcome.stderr.copy_from(skipped, &mut said).ok()?;
-    let said = String::from_utf8_lossy(&said);
+    let said = outcome.last_words()?;
     let line = said.lines().map(str::trim).rfind(|line| !line.is_empty())?;
-    Some(line.chars().take(200).collect())
+    Some(line.chars().take(LONGEST_LINE).collect())
 }

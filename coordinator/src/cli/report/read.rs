@@ -21,6 +21,8 @@ use crate::cli::status::Status;
 
 /// So much of an input or a reason is kept, in characters.
 pub(super) const KEPT: usize = 200;
+/// So much of what an attempt wrote to stderr is kept, in characters.
+const WORDS: usize = 600;
 /// How much of a log is read at once.
 const BLOCK: usize = 1 << 20;
 
@@ -39,6 +41,8 @@ pub(super) struct Attempt {
     pub(super) status: Status,
     /// Why it did not succeed, at most [`KEPT`] characters.
     pub(super) reason: String,
+    /// What it wrote to stderr last, if it did not succeed and the log has it; its last [`WORDS`] characters.
+    pub(super) words: String,
     /// In seconds since 1970; without it, it never ran.
     pub(super) start: Option<f64>,
     pub(super) ms: f64,
@@ -136,6 +140,8 @@ struct Line<'l> {
     pid: Option<u64>,
     #[serde(borrow, default)]
     error: Option<Cow<'l, str>>,
+    #[serde(borrow, default)]
+    stderr: Option<Cow<'l, str>>,
 }
 
 /// Reads all of it. Lines that make no sense are counted, and do not hide the others. `said` hears how many bytes of it
@@ -325,11 +331,18 @@ impl Line<'_> {
             again: self.again.unwrap_or(false),
             status,
             reason: text::shorten(&self.reason(status), KEPT),
+            words: self.words(),
             start: self.start,
             ms: self.took(),
             worker: self.worker.unwrap_or(0),
             pid: self.pid,
         }
+    }
+
+    fn words(&self) -> String {
+        let said = self.stderr.as_deref().unwrap_or_default().trim();
+        let skipped = said.chars().count().saturating_sub(WORDS);
+        said.chars().skip(skipped).collect()
     }
 
     fn reason(&self, status: Status) -> String {
@@ -357,6 +370,17 @@ impl Line<'_> {
                 .filter(|error| !error.is_empty())
                 .map(str::to_owned),
         );
+        // The last line usually says more than the exit code.
+        let last = self
+            .stderr
+            .as_deref()
+            .and_then(|said| said.trim().lines().last());
+        if let Some(last) = last
+            .map(str::trim)
+            .filter(|last| !parts.iter().any(|part| part.contains(last)))
+        {
+            parts.push(last.to_owned());
+        }
         parts.join(": ")
     }
 }

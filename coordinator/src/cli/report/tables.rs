@@ -1,6 +1,7 @@
 //! What the page says in words and numbers, also where no script runs.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
 use super::marks::Calls;
@@ -8,10 +9,12 @@ use super::read::Attempt;
 use super::text::{self, count, duration, html};
 use super::timeline::Timeline;
 use crate::cli::status::Status;
+use crate::cli::terminal;
 
 const SLOWEST: usize = 20;
 const FAILED: usize = 200;
 const RUNS: usize = 100;
+const REASONS: usize = 10;
 
 /// What it came to: a sentence, and the numbers to it.
 pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> io::Result<()> {
@@ -177,6 +180,7 @@ fn failed(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
         out,
         "<section><h2>Failed calls <small>by their last attempt</small></h2>"
     )?;
+    reasons(out, timeline)?;
     let shown = failed.iter().take(FAILED);
     let shown = shown.filter_map(|line| timeline.at_line(*line));
     table(out, timeline, shown)?;
@@ -188,6 +192,40 @@ fn failed(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
         )?;
     }
     writeln!(out, "</section>")
+}
+
+/// Which reasons came more than once, and how often, among the failed calls that the page has.
+fn reasons(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
+    let failed = timeline.calls.failed.iter();
+    let attempts = failed.filter_map(|line| Some(&timeline.attempts[timeline.at_line(*line)?]));
+    let mut counts: HashMap<(Status, &str), usize> = HashMap::new();
+    for attempt in attempts {
+        *counts
+            .entry((attempt.status, attempt.reason.as_str()))
+            .or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts
+        .into_iter()
+        .filter(|(_, number)| *number > 1)
+        .collect();
+    counts.sort_by_key(|(reason, number)| (Reverse(*number), reason.0 as usize, reason.1));
+    if counts.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "<ul class=\"reasons\" aria-label=\"Failed calls by reason\">"
+    )?;
+    for ((status, reason), number) in counts.into_iter().take(REASONS) {
+        writeln!(
+            out,
+            "<li><b>{} ×</b> {} <small>{}</small></li>",
+            count(number),
+            status.label(),
+            html(reason)
+        )?;
+    }
+    writeln!(out, "</ul>")
 }
 
 fn slowest(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
@@ -241,10 +279,18 @@ fn row(out: &mut dyn Write, attempt: &Attempt, place: &str) -> io::Result<()> {
         "" => String::new(),
         reason => format!("<small>{}</small>", html(reason)),
     };
+    // A browser opens it by click and by keyboard, without a script.
+    let words = match attempt.words.as_str() {
+        "" => String::new(),
+        words => format!(
+            "<details><summary>stderr</summary><pre>{}</pre></details>",
+            html(&terminal::visible_lines(words))
+        ),
+    };
     writeln!(
         out,
         "<tr{place}><td class=\"n\">{seq}</td><td class=\"input\"><code>{}</code></td>\
-         <td><i style=\"background:var(--{})\"></i>{}{again}{reason}</td><td class=\"n\">{}</td>\
+         <td><i style=\"background:var(--{})\"></i>{}{again}{reason}{words}</td><td class=\"n\">{}</td>\
          <td class=\"n\">{time}</td><td class=\"n\">{worker}</td></tr>",
         html(&attempt.input),
         attempt.status.word(),
