@@ -9,7 +9,6 @@ use super::read::Attempt;
 use super::text::{self, count, duration, html};
 use super::timeline::Timeline;
 use crate::cli::status::Status;
-use crate::cli::terminal;
 
 const SLOWEST: usize = 20;
 const FAILED: usize = 200;
@@ -284,7 +283,7 @@ fn row(out: &mut dyn Write, attempt: &Attempt, place: &str) -> io::Result<()> {
         "" => String::new(),
         words => format!(
             "<details><summary>stderr</summary><pre>{}</pre></details>",
-            html(&terminal::visible_lines(words))
+            words.lines().map(html).collect::<Vec<_>>().join("\n")
         ),
     };
     writeln!(
