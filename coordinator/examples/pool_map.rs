@@ -2,8 +2,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use coordinator::Pool;
-use worker::task;
+use coordinator::{Pool, task};
 
 /// Squares a number.
 #[task]
@@ -12,7 +11,7 @@ fn square(x: i64) -> i64 {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    worker::init();
+    coordinator::init();
 
     let pool = Pool::new(4)?;
     println!("{:?}", pool.map(square, 1..=8)?);

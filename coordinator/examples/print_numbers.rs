@@ -3,8 +3,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use coordinator::Process;
-use worker::task;
+use coordinator::{Process, task};
 
 /// Prints a number.
 #[task]
@@ -13,7 +12,7 @@ fn print_number(number: u32) {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    worker::init();
+    coordinator::init();
 
     let mut processes = Vec::new();
     for number in 1..=4 {

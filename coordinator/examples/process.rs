@@ -2,8 +2,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use coordinator::Process;
-use worker::task;
+use coordinator::{Process, task};
 
 /// Says that it is running, from another process.
 #[task]
@@ -12,7 +11,7 @@ fn child() {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    worker::init();
+    coordinator::init();
 
     let mut process = Process::new(child, ()).start()?;
     assert!(process.is_alive());

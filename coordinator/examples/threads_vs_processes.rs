@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coordinator::{Pool, Why};
-use worker::task;
+use coordinator::{Pool, Why, task};
 
 /// How many times `count_up` has run in this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -40,7 +39,7 @@ fn square_but_crash_on_3(x: i64) -> i64 {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    worker::init();
+    coordinator::init();
     let workers = coordinator::available_workers();
     let pool = Pool::new(workers)?;
 

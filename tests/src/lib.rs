@@ -14,6 +14,7 @@ pub mod shapes;
 pub mod sharing;
 pub mod soak;
 pub mod tasks;
+pub mod terminal;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

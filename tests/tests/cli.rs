@@ -147,7 +147,7 @@ fn a_failing_call_is_named_and_the_others_go_on() {
         "{lines:?}"
     );
     assert!(
-        lines[2].starts_with("coordinator: 2 of 4 calls did not succeed in "),
+        lines[2].starts_with("coordinator: 2 of 4 calls did not succeed; it took "),
         "{lines:?}"
     );
     assert!(

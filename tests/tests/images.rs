@@ -87,7 +87,7 @@ fn a_program_is_not_its_own_worker_unless_it_says_so() {
     assert_eq!(named.len(), 1, "{named:?}");
     assert!(named[0].starts_with("0 the worker "), "{named:?}");
     assert!(
-        named[0].contains("call worker::init() first thing in main"),
+        named[0].contains("call coordinator::init() first thing in main"),
         "{named:?}"
     );
     // A worker beside itself is what it takes itself for.

@@ -218,7 +218,8 @@ impl Summary {
         if self.not_run > 0 || stopped {
             parts.push("the rest did not run".to_owned());
         }
-        format!("{} in {:.1?}", parts.join("; "), self.began.elapsed())
+        parts.push(format!("it took {:.1?}", self.began.elapsed()));
+        parts.join("; ")
     }
 
     /// How to run what is left.

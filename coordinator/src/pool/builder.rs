@@ -98,7 +98,7 @@ impl Builder {
     }
 
     /// The worker's executable. Without it the pool takes what `COORDINATOR_WORKER` names, this same
-    /// executable if it called `worker::init()`, or `worker` beside it.
+    /// executable if it called `coordinator::init()`, or `worker` beside it.
     pub fn worker(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = Some(program.into());
         self

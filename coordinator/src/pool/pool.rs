@@ -141,7 +141,7 @@ impl Pool {
     /// Runs the task on each input and returns the outputs in input order.
     ///
     /// ```no_run
-    /// # use worker::task;
+    /// # use coordinator::task;
     /// # #[task] fn square(x: i64) -> i64 { x * x }
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let pool = coordinator::Pool::new(4)?;
@@ -194,7 +194,7 @@ impl Pool {
     /// it ends when the next input comes.
     ///
     /// ```no_run
-    /// # use worker::task;
+    /// # use coordinator::task;
     /// # #[task] fn square(x: i64) -> i64 { x * x }
     /// # let pool = coordinator::Pool::new(4)?;
     /// use std::io::BufRead as _;
@@ -242,7 +242,7 @@ impl Pool {
     ///
     /// ```standalone_crate
     /// use coordinator::{Pool, Shared};
-    /// use worker::task;
+    /// use coordinator::task;
     ///
     /// #[task]
     /// fn nth(table: Shared<Vec<u64>>, n: usize) -> u64 {
@@ -250,7 +250,7 @@ impl Pool {
     /// }
     ///
     /// fn main() -> Result<(), Box<dyn std::error::Error>> {
-    ///     worker::init();
+    ///     coordinator::init();
     ///     let pool = Pool::new(2)?;
     ///     let table = pool.share((0..1_000_000).collect::<Vec<u64>>());
     ///     let numbers = pool.map(nth, (0..100).map(|n| (table.clone(), n * 1000)))?;

@@ -18,7 +18,7 @@ const AT_LEAST: Duration = Duration::from_millis(50);
 /// A function that is to run in a process of its own.
 ///
 /// ```no_run
-/// # use worker::task;
+/// # use coordinator::task;
 /// # #[task] fn power(base: u64, exponent: u32) -> u64 { base.pow(exponent) }
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut child = coordinator::Process::new(power, (2, 10)).start()?;

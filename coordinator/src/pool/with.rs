@@ -215,7 +215,7 @@ impl<'p> With<'p> {
     /// blocks while the window is full; another takes the reports.
     ///
     /// ```no_run
-    /// # use worker::task;
+    /// # use coordinator::task;
     /// # #[task] fn square(x: i64) -> i64 { x * x }
     /// # let pool = coordinator::Pool::new(4)?;
     /// let (inputs, reports) = pool.with().open(square);

@@ -70,7 +70,7 @@ pub(crate) fn find(asked: Option<&Path>) -> Result<Program, PoolError> {
                 program: path,
                 cause: format!(
                     "{named_by} names this same program, and its workers would begin as it did: call \
-                     worker::init() first thing in main"
+                     coordinator::init() first thing in main"
                 ),
             }),
             (false, _) => {
@@ -142,7 +142,7 @@ fn depth() -> Result<u32, PoolError> {
     if is_summoned() {
         return Err(PoolError::Setting(format!(
             "this process was started to be a worker, and would be one of a pool if it had a pool of its own: call \
-             worker::init() first thing in main, or worker::main() (it finds {TOKEN_VARIABLE} in its environment; a \
+             coordinator::init() first thing in main, or coordinator::main() (it finds {TOKEN_VARIABLE} in its environment; a \
              program that is to be no worker has to be started without)"
         )));
     }

@@ -307,3 +307,27 @@ fn each_attempt_of_a_call_survives_two_workers_that_died_before_it_began() {
     }
     assert_eq!(deaths, 6);
 }
+
+#[test]
+fn a_map_says_what_it_has_been_given_and_whether_it_takes_more() {
+    let (mut jobs, workers) = (jobs(1), Workers::default());
+    let (map, other) = (jobs.open(wide()).unwrap(), jobs.open(wide()).unwrap());
+    let said = |jobs: &Jobs, map| {
+        let open = (jobs.is_sealed(map), jobs.is_cut(map), jobs.is_detached(map));
+        (jobs.pushed(map), jobs.room(map), open)
+    };
+    assert_eq!(said(&jobs, map), (0, 80, (false, false, false)));
+    jobs.push(map, Numbers { first: 0, count: 3 });
+    assert_eq!(said(&jobs, map), (3, 77, (false, false, false)));
+    jobs.seal(map);
+    assert_eq!(said(&jobs, map).2, (true, false, false));
+    jobs.cancel(map, millis(1), "enough", &workers);
+    assert_eq!(said(&jobs, map).2, (true, true, false));
+    jobs.detach(map);
+    assert_eq!(said(&jobs, map).2, (true, true, true));
+    // One whose results nobody has taken stays until somebody forgets it; the other goes on.
+    jobs.forget(map);
+    assert!(!jobs.maps.contains_key(&map));
+    assert_eq!(said(&jobs, map), (0, 0, (true, true, true)));
+    assert_eq!(said(&jobs, other), (0, 80, (false, false, false)));
+}
