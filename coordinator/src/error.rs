@@ -8,9 +8,9 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Why {
-    /// The task returned an error: this is its text.
+    /// The task returned an error: this is its text. What to do is the task's own affair; retries help if the error passes.
     Failed(String),
-    /// The task panicked.
+    /// The task panicked. This is a bug in the task: the place says where, and `RUST_BACKTRACE=1` how it came there.
     Panicked {
         /// What it said.
         message: String,
@@ -19,19 +19,23 @@ pub enum Why {
         /// The worker's stack; empty unless the worker runs with `RUST_BACKTRACE=1`, as is usual for Rust.
         backtrace: String,
     },
-    /// The worker died while it ran the call.
+    /// The worker died while it ran the call: it crashed, left, or was killed from outside. [`CallError::stderr`] has what it
+    /// said last. A new worker has taken its place; retry the call if the death was bad luck.
     Died(Death),
-    /// The call ran longer than its limit, and was killed.
+    /// The call ran longer than its limit, and was killed: give it more [time](crate::Builder::timeout), or less to do.
     TimedOut(Duration),
-    /// The worker needed more memory than its limit.
+    /// The worker needed more memory than its limit: raise the [limit](crate::Builder::memory_limit), start fewer workers, or
+    /// have workers that leak [replaced](crate::Builder::recycle_above).
     OutOfMemory {
         /// The limit, in bytes.
         limit: u64,
     },
     /// The call was cancelled before it ended: by the caller, because another call of its map
-    /// failed, or because the pool ended. [`CallError::note`] says which.
+    /// failed, or because the pool ended. [`CallError::note`] says which. [`Pool::map_each`](crate::Pool::map_each) lets
+    /// calls run on when others fail.
     Cancelled,
-    /// The input or the output could not be carried between the processes.
+    /// The input or the output could not be carried between the processes: serde could not encode or decode it, or it is
+    /// too large. [`Described`](crate::Described) carries types that only formats with field names can.
     Undecodable(String),
 }
 

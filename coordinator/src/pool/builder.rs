@@ -32,6 +32,23 @@ const RESERVE: usize = 16 << 20;
 const THREAD: usize = 64 << 10;
 
 /// The settings of a pool; made by [`Pool::builder`].
+///
+/// ```standalone_crate
+/// # coordinator::enable_in_tests!();
+/// # use coordinator::{Pool, task};
+/// # #[task] fn square(x: i64) -> i64 { x * x }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// let pool = Pool::builder()
+///     .workers(2)
+///     .timeout(Duration::from_secs(30))   // a call that hangs
+///     .retries(1)                         // a call that fails now and then
+///     .memory_limit(500 << 20)            // a call that eats all memory
+///     .recycle_after(1000)                // a task that leaks
+///     .build()?;
+/// assert_eq!(pool.call(square, 7)?, 49);
+/// # Ok(()) }
+/// ```
 #[must_use = "a builder does nothing until build() is called"]
 pub struct Builder {
     workers: Option<usize>,

@@ -134,6 +134,18 @@ impl Pool {
     }
 
     /// Settings for the calls that are made through it: `pool.with().timeout(d).map(…)`.
+    ///
+    /// ```standalone_crate
+    /// # coordinator::enable_in_tests!();
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// let pool = Pool::new(2)?;
+    /// let limited = pool.with().timeout(Duration::from_secs(10)).retries(1);
+    /// assert_eq!(limited.map(square, [5, 6])?, [25, 36]);
+    /// # Ok(()) }
+    /// ```
     pub fn with(&self) -> With<'_> {
         With::new(&self.shared)
     }
@@ -161,6 +173,18 @@ impl Pool {
     }
 
     /// Runs the task on each input and returns, in input order, how each call ended.
+    ///
+    /// ```standalone_crate
+    /// # coordinator::enable_in_tests!();
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn half(x: i64) -> Result<i64, String> { if x % 2 == 0 { Ok(x / 2) } else { Err(format!("{x} is odd")) } }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::new(2)?;
+    /// let outcomes = pool.map_each(half, [4, 5]);
+    /// assert_eq!(outcomes[0].as_ref().unwrap(), &2);
+    /// assert!(outcomes[1].as_ref().unwrap_err().to_string().contains("5 is odd"));
+    /// # Ok(()) }
+    /// ```
     pub fn map_each<T: Task>(
         &self,
         task: T,
@@ -178,6 +202,17 @@ impl Pool {
     /// channel, and for those that wait for an earlier result.
     ///
     /// If reading an input panics, the results before it come first, and then the panic.
+    ///
+    /// ```standalone_crate
+    /// # coordinator::enable_in_tests!();
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::new(2)?;
+    /// let squares: Result<Vec<i64>, _> = pool.stream(square, 1..).take(3).collect();
+    /// assert_eq!(squares?, [1, 4, 9]);
+    /// # Ok(()) }
+    /// ```
     pub fn stream<T: Task, I: IntoIterator<Item = T::Input>>(
         &self,
         task: T,
@@ -215,6 +250,18 @@ impl Pool {
     }
 
     /// As [`stream`](Self::stream), with results as they come, each with its index.
+    ///
+    /// ```standalone_crate
+    /// # coordinator::enable_in_tests!();
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::new(2)?;
+    /// for (index, result) in pool.stream_unordered(square, 0..10) {
+    ///     assert_eq!(result?, (index * index) as i64);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn stream_unordered<T: Task, I: IntoIterator<Item = T::Input>>(
         &self,
         task: T,
@@ -228,11 +275,32 @@ impl Pool {
     /// # Errors
     ///
     /// The call did not succeed.
+    ///
+    /// ```standalone_crate
+    /// # coordinator::enable_in_tests!();
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::new(2)?;
+    /// assert_eq!(pool.call(square, 7)?, 49);
+    /// # Ok(()) }
+    /// ```
     pub fn call<T: Task>(&self, task: T, input: T::Input) -> Result<T::Output, CallError> {
         self.with().call(task, input)
     }
 
     /// Runs the task on one input, and does not wait.
+    ///
+    /// ```standalone_crate
+    /// # coordinator::enable_in_tests!();
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::new(2)?;
+    /// let (three, four) = (pool.submit(square, 3), pool.submit(square, 4));
+    /// assert_eq!(three.wait()? + four.wait()?, 25);
+    /// # Ok(()) }
+    /// ```
     pub fn submit<T: Task>(&self, task: T, input: T::Input) -> Pending<T::Output> {
         self.with().submit(task, input)
     }
@@ -279,6 +347,19 @@ impl Pool {
     /// # Errors
     ///
     /// The pool was not closed, it could not work, or it is [another process's](PoolError::Copied).
+    ///
+    /// ```standalone_crate
+    /// # coordinator::enable_in_tests!();
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::new(2)?;
+    /// let pending = pool.submit(square, 3);
+    /// pool.close();
+    /// pool.join()?;
+    /// assert_eq!(pending.wait()?, 9);
+    /// # Ok(()) }
+    /// ```
     pub fn join(&self) -> Result<(), PoolError> {
         if self.shared.is_copied() {
             return Err(PoolError::Copied);
@@ -321,6 +402,20 @@ impl Pool {
     /// [`resume`](Self::resume), this is what a program needs that handles Ctrl-C and its like: the pool
     /// installs no signal handler, and its workers don't see the terminal's signals. All four may be
     /// called from any thread.
+    ///
+    /// ```standalone_crate
+    /// # coordinator::enable_in_tests!();
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::new(2)?;
+    /// let pending = pool.submit(square, 3);
+    /// pool.stop();
+    /// // The call has ended: it was running already, or was cancelled.
+    /// let _ = pending.wait();
+    /// pool.join()?;
+    /// # Ok(()) }
+    /// ```
     pub fn stop(&self) {
         if self.shared.is_copied() {
             return;
