@@ -89,7 +89,7 @@ fn look_around() {
     }
 }
 
-/// What [`init`](crate::init) does, for a program whose `main` is not its author's: C calls it before `main`. See
+/// What [`init`] does, for a program whose `main` is not its author's: C calls it before `main`. See
 /// [`enable_in_tests`](crate::enable_in_tests).
 pub extern "C" fn before_main() {
     INITIALIZED.store(true, Ordering::Relaxed);

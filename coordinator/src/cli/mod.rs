@@ -25,6 +25,7 @@ mod report;
 mod resume;
 mod run;
 mod signals;
+mod spill;
 mod status;
 mod summary;
 mod suspects;

@@ -35,56 +35,37 @@ pub(crate) struct Program {
 /// The workers' program: the one that was asked for, or the first that is there.
 pub(crate) fn find(asked: Option<&Path>) -> Result<Program, PoolError> {
     let depth = depth()?;
-    let program = |path: PathBuf, image, is_this| Program {
+    let (path, image, is_this) = choose(asked)?;
+    Ok(Program {
         path,
         image,
         is_this,
         depth,
-    };
-    let is_running = |path: &&Path| env::current_exe().is_ok_and(|this| this == **path);
-    let named = match asked {
+    })
+}
+
+/// A program's path, what is run, and whether it is the program that this process runs.
+type Choice = (PathBuf, Image, bool);
+
+fn choose(asked: Option<&Path>) -> Result<Choice, PoolError> {
+    let is_running = |path: &Path| env::current_exe().is_ok_and(|this| this == path);
+    match asked {
         // Its own path leads to this program, whatever stands there by now.
-        Some(_) if asked.as_ref().is_some_and(is_running) && worker::is_initialized() => {
+        Some(path) if is_running(path) && worker::is_initialized() => {
             let (file, path) = this().map_err(no_file)?;
-            return Ok(program(
-                path,
-                Image::File(above_stdio(file).map_err(no_file)?),
-                true,
-            ));
+            return itself(file, path);
         }
-        Some(path) => Some(existing(path.to_owned(), ".worker(…)")?),
-        None => named_program()
-            .map(|path| existing(path, WORKER_VARIABLE))
-            .transpose()?,
-    };
-    let this = this();
-    if let Some((path, named_by)) = named {
-        let is_this = this.as_ref().is_ok_and(|(file, _)| is_same(file, &path));
-        return match (is_this, this) {
-            (true, Ok((file, _))) if worker::is_initialized() => Ok(program(
-                path,
-                Image::File(above_stdio(file).map_err(no_file)?),
-                true,
-            )),
-            (true, _) => Err(PoolError::CannotStart {
-                program: path,
-                cause: format!(
-                    "{named_by} names this same program, and its workers would begin as it did: call \
-                     coordinator::init() first thing in main"
-                ),
-            }),
-            (false, _) => {
-                let image = Image::at(&path).map_err(no_file)?;
-                Ok(program(path, image, false))
-            }
-        };
+        Some(path) => return named(existing(path.to_owned(), ".worker(…)")?),
+        None => {}
     }
-    let (file, path) = this.map_err(|error| {
+    if let Some(path) = named_program() {
+        return named(existing(path, WORKER_VARIABLE)?);
+    }
+    let (file, path) = this().map_err(|error| {
         PoolError::System(format!("the file of this program can't be opened: {error}"))
     })?;
     if worker::is_initialized() {
-        let image = Image::File(above_stdio(file).map_err(no_file)?);
-        return Ok(program(path, image, true));
+        return itself(file, path);
     }
     let name: OsString = format!("worker{}", env::consts::EXE_SUFFIX).into();
     let beside = path.with_file_name(name);
@@ -92,9 +73,35 @@ pub(crate) fn find(asked: Option<&Path>) -> Result<Program, PoolError> {
     let is_this = is_same(&file, &beside);
     if beside.is_file() && !is_this {
         let image = Image::at(&beside).map_err(no_file)?;
-        return Ok(program(beside, image, false));
+        return Ok((beside, image, false));
     }
     Err(no_worker(&path, &beside, is_this))
+}
+
+/// The program that this process runs, as its own worker.
+fn itself(file: File, path: PathBuf) -> Result<Choice, PoolError> {
+    let image = Image::File(above_stdio(file).map_err(no_file)?);
+    Ok((path, image, true))
+}
+
+/// A program that somebody has named. It may be this one.
+fn named((path, named_by): (PathBuf, &str)) -> Result<Choice, PoolError> {
+    match this() {
+        Ok((file, _)) if is_same(&file, &path) => match worker::is_initialized() {
+            true => itself(file, path),
+            false => Err(PoolError::CannotStart {
+                program: path,
+                cause: format!(
+                    "{named_by} names this same program, and its workers would begin as it did: call \
+                     coordinator::init() first thing in main"
+                ),
+            }),
+        },
+        _ => {
+            let image = Image::at(&path).map_err(no_file)?;
+            Ok((path, image, false))
+        }
+    }
 }
 
 fn no_file(error: io::Error) -> PoolError {
