@@ -9,19 +9,18 @@ use super::sync::{AtomicUsize, Condvar, MutexGuard};
 
 /// A [`Condvar`] that knows whether anybody waits: std's asks the kernel each time, and a single call
 /// signals half a dozen times.
-///
-/// All that wait at one hold the same mutex when they begin to. Whoever signals has held it since he
-/// changed what they wait for.
+/// All waiters of one condition use the same mutex. A thread that signals has held that mutex since it made the
+/// change that the waiters wait for.
 #[derive(Debug, Default)]
 pub(crate) struct Condition {
     condvar: Condvar,
-    /// Changed only by those who hold the mutex. So whoever takes it later sees who waits, and those who
-    /// come later see what was changed.
+    /// How many wait. Only holders of the mutex change it, so a signaller sees every waiter that came before it, and
+    /// a waiter that comes later sees the change itself.
     waiting: AtomicUsize,
 }
 
 impl Condition {
-    /// Waits for a signal, for at most `limit`. As with any, it may return without one.
+    /// Waits for a signal, for at most `limit`. It may wake without one, as any condition variable may.
     pub(crate) fn wait<'s, T>(
         &self,
         guard: MutexGuard<'s, T>,

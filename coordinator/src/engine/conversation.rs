@@ -1,5 +1,5 @@
-//! The conversation with a worker, for whoever holds its seat: the thread of its slot, or a caller who has borrowed it. And
-//! what follows when the worker dies of it.
+//! The conversation with a worker, and what follows when the worker dies. The thread that holds the worker's seat
+//! leads it: the slot's own thread, or a caller who has borrowed the seat.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,21 +72,22 @@ impl Seat {
             Err(LinkError::TooLarge(what)) => {
                 return self.too_large(shared, running, &batch, &what);
             }
-            // It died before it had read the calls.
+            // The worker died before it had read the calls.
             Err(error) => {
                 self.lose(shared, running, &error, began);
                 return Err(());
             }
         }
         let first = batch.first;
-        // A worker reads the board while it runs the call, and after the call was given up, until it is dead.
+        // The worker reads these inputs from the board until it has answered or is dead, even if the call is given
+        // up. So they stay on the board that long.
         let inputs = batch.parts.into_iter().map(|part| part.inputs);
         let _on_board: Vec<EncodedInputs> = inputs.filter(EncodedInputs::is_on_board).collect();
         let mut call_began = Instant::now();
         shared.state().jobs.sent(&running, shared.now());
         loop {
             match self.hear(shared, &running, first) {
-                // A call that is being killed stays, whatever its worker still says.
+                // While a worker is being killed its call stays open, whatever the worker still says.
                 Ok(Heard::All) => break,
                 Ok(Heard::News) => call_began = Instant::now(),
                 Ok(Heard::Nothing) => {}
@@ -101,12 +102,12 @@ impl Seat {
         shared
             .act(|state| state.jobs.idle_again(running, now))
             .map_err(|running| {
-                // The pool was terminated since it was answered, and the worker is being killed.
+                // The pool was terminated after the batch was answered, and the worker is being killed.
                 self.lose(shared, running, &LinkError::Closed, Instant::now());
             })
     }
 
-    /// The batch can't be sent: it is a single call, with more than a frame holds.
+    /// The batch can't be sent: it is a single call whose input is larger than a frame.
     fn too_large(
         &mut self,
         shared: &PoolShared,
@@ -128,7 +129,7 @@ impl Seat {
         let now = shared.now();
         let again = shared.act(|state| state.jobs.idle_again(running, now));
         again.map_err(|running| {
-            // It was cancelled meanwhile, and its worker is being killed.
+            // The call was cancelled meanwhile, and the worker is being killed.
             let error = LinkError::Closed;
             self.lose(shared, running, &error, Instant::now());
         })
@@ -261,7 +262,8 @@ impl Seat {
         if is_news && is_detached {
             self.forward(shared, &printed);
         } else if let (false, Some(files)) = (is_news, &self.worker.files) {
-            // It has been decided that the call ends otherwise. What it has printed is part of that.
+            // The scheduler has decided that the call ends in another way. What the call has printed belongs to that
+            // outcome.
             files.put_back(&printed);
         }
         heard
@@ -302,16 +304,16 @@ impl Seat {
         });
     }
 
-    /// The worker has gone in the middle of a batch, or what it says makes no sense.
+    /// The worker died in the middle of a batch, or sent something that makes no sense.
     fn lose(&mut self, shared: &PoolShared, running: Running, error: &LinkError, began: Instant) {
         let note = self.see_it_dead(error);
-        // From here on its box says how it ended. One that was started by hand may still live; it is not
-        // to start anything more.
+        // From here on the black box says which calls began and ended. A worker that was started by hand may still
+        // live, so its ticket is closed: it must not begin another call.
         let (started, convicted) = shared.act(|state| {
             let (jobs, sight) = state.jobs_and_sight();
             (jobs.gone(&running, &sight), jobs.why_killed(&running))
         });
-        // What a worker says that makes no sense, it says in the call that it is running.
+        // A message that makes no sense is charged to the call that the worker is running.
         let rubbish = matches!(error, LinkError::Malformed(_));
         let started = if rubbish { started.max(1) } else { started };
         let now = shared.now();
@@ -384,7 +386,7 @@ impl Seat {
         trace: Trace,
     ) -> Loss {
         let started = match shared.config.single {
-            // The process is the call, whether it had begun or not.
+            // A `Process` has a single call, which ends with its process, begun or not.
             Some(_) => started.max(1),
             None => started,
         };
@@ -399,7 +401,7 @@ impl Seat {
         })
     }
 
-    /// What a call prints that nobody waits for has no one else to forward it.
+    /// Nobody takes the results of a detached map, so its output is forwarded here.
     fn forward(&self, shared: &PoolShared, printed: &Printed) {
         let printed = printed.clone();
         shared
@@ -412,7 +414,7 @@ impl Seat {
         shared.output() == Output::Forward && shared.state().jobs.is_detached(map)
     }
 
-    /// Lets the worker go. It has the grace to leave by itself, however short that is.
+    /// Asks the worker to leave, and kills it if it has not left when the grace is over.
     pub(crate) fn dismiss(&mut self, shared: &PoolShared) {
         if let Some(least) = shared.config.single {
             let left = least.saturating_sub(self.ready_since.elapsed());
@@ -420,7 +422,7 @@ impl Seat {
         }
         let code = i32::from(shared.config.single.is_some() && self.last_failed);
         if let Err(error) = self.worker.link.send(&ToWorker::Exit(code), &[]) {
-            // Mostly it is gone already.
+            // Most workers have left by now.
             let (slot, pid) = (self.slot.0 + 1, self.worker.pid);
             log::debug!("slot {slot}: worker {pid} could not be asked to leave: {error}");
         }
@@ -444,7 +446,7 @@ impl Seat {
     /// again that the worker has died of.
     fn bury(&self, shared: &PoolShared) -> Death {
         let reap = |process: &Arc<WorkerProcess>| process.reap();
-        // What became of one that was started by hand, only its starter knows.
+        // Only the person who started a worker by hand knows how it ended.
         let death = self.worker.process.as_ref().map_or(Death::Exit(0), reap);
         let mut state = shared.state();
         let post = &mut state.posts[self.slot.0];
@@ -462,7 +464,7 @@ impl Seat {
 /// What a message from a worker came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
-    /// It has answered for all of its calls.
+    /// The worker has answered for all calls of the batch.
     All,
     News,
     Nothing,

@@ -29,9 +29,9 @@ struct Desk {
 #[derive(Default)]
 struct Errands {
     waiting: VecDeque<Errand>,
-    /// There is a thread that will look at those that wait.
+    /// A thread exists, and will look at the errands that wait.
     has_thread: bool,
-    /// The thread is running one.
+    /// The thread is running an errand.
     busy: bool,
     /// The courier is gone.
     closed: bool,
@@ -163,7 +163,7 @@ mod tests {
             let sender = sender.clone();
             courier.send(move || _ = sender.send(number));
         }
-        // It is held up by the first one.
+        // The first errand holds the thread up.
         courier.wait(Duration::from_millis(1));
         drop(sender);
         drop(courier);

@@ -31,7 +31,7 @@ pub(crate) fn start(
 ) -> Result<Admitted, PoolError> {
     // Slots are counted from 1 where people see them.
     let number = u32::try_from(slot.0 + 1).unwrap_or(u32::MAX);
-    // Those that are started by hand come when they come.
+    // Workers that are started by hand may come at any time.
     let turn = match shared.config.launcher.manual {
         Some(_) => None,
         None => match shared.turn_to_start() {
@@ -58,17 +58,18 @@ pub(crate) fn start(
     if let Ok(worker) = &started
         && let Some(files) = &worker.files
     {
-        // What is printed from here on is its first call's.
+        // Whatever the worker prints from here on belongs to its first call.
         shared.strayed(StraySource::Initializer, slot, worker.pid, files.rest());
     }
     started.inspect_err(|_| {
-        // It may be the last to hold the process, which it then kills and reaps: not while the state is held.
+        // This may be the last handle of the process, and dropping it kills and reaps: that must not happen under the
+        // lock.
         let post = std::mem::take(&mut shared.state().posts[slot.0]);
         drop(post);
     })
 }
 
-/// A worker could not be had: the pool may end of it.
+/// A worker could not be started, which may end the pool.
 pub(crate) fn failed(shared: &PoolShared, error: PoolError) {
     let now = shared.now();
     shared.act(|state| {
@@ -76,7 +77,7 @@ pub(crate) fn failed(shared: &PoolShared, error: PoolError) {
             return; // the pool has ended in the meantime: that is why
         }
         match error {
-            // It would fail in the next worker just so.
+            // The initializer would fail in the next worker as well.
             PoolError::Initializer(_) => state.jobs.give_up(&error.to_string()),
             _ => state.jobs.start_failed(&error.to_string(), now),
         }
@@ -87,7 +88,7 @@ pub(crate) fn failed(shared: &PoolShared, error: PoolError) {
     shared.milestone();
 }
 
-/// Runs the initializer. It may take its time, but the end of the pool does not wait for it.
+/// Runs the initializer. It may take as long as it wants to, but the end of the pool does not wait for it.
 fn initialize(
     shared: &PoolShared,
     mut worker: Admitted,

@@ -22,7 +22,7 @@ use crate::payload::printed::{Forwarder, Output, Printed};
 use crate::payload::{By, Payload, Trace};
 use crate::scheduler::{Effects, Idle, MapId, SlotId, Stage, Time};
 
-/// How many are kept that nobody takes.
+/// How many strays are kept until somebody takes them.
 const KEPT: usize = 1024;
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(crate) struct PoolShared {
     work: Vec<Condition>,
     /// The slot waits here whose turn it is next to start a worker.
     pub(crate) next_to_start: Condition,
-    /// The others.
+    /// The other slots that wait to start a worker.
     pub(crate) queue_to_start: Condition,
     /// Whoever waits for the pool as a whole waits here: its first worker, its end.
     milestone: Condition,
@@ -58,7 +58,7 @@ pub(crate) struct PoolShared {
 /// What is to be done when the state is no longer held.
 struct After {
     wakers: Vec<Waker>,
-    /// Whether there may be some to send.
+    /// Whether there may be signals to send.
     signals: bool,
 }
 
@@ -136,7 +136,7 @@ impl PoolShared {
         }
     }
 
-    /// Does it while the state is held, but for what is for when it is not.
+    /// Does what has to be done under the lock, and keeps the rest for afterwards.
     fn carry_out(&self, state: &mut State) -> After {
         let Effects {
             wake,
@@ -161,7 +161,7 @@ impl PoolShared {
                 state.stop_writer = None;
             }
         } else {
-            // A slot that does not sleep looks for calls by itself before it does.
+            // A slot that is awake looks for calls before it sleeps, so nobody has to wake it.
             let woken = work.min(state.sleeping.len());
             for slot in state.sleeping.drain(state.sleeping.len() - woken..) {
                 self.work[slot.0].notify_one();
@@ -223,7 +223,7 @@ impl PoolShared {
         });
     }
 
-    /// A worker has printed something outside of calls, if it has.
+    /// Keeps what a worker has printed outside of calls, if anything.
     pub(crate) fn strayed(&self, source: StraySource, slot: SlotId, worker: u32, printed: Printed) {
         if printed.stdout.is_empty() && printed.stderr.is_empty() {
             return;
@@ -266,8 +266,8 @@ impl PoolShared {
     ) -> (MutexGuard<'s, State>, Parked) {
         state.parked[slot.0] = parked;
         match limit {
-            // One that keeps watch is woken up for other things only if there is nobody else: another would have to
-            // be woken up to keep watch instead.
+            // The slot that keeps watch is woken for calls only if no other slot sleeps, because another one would
+            // then have to be woken to keep watch.
             Some(_) => state.sleeping.insert(0, slot),
             None => state.sleeping.push(slot),
         }
@@ -275,7 +275,7 @@ impl PoolShared {
             state = self.work[slot.0].wait(state, limit);
             state.sleeping.retain(|sleeping| *sleeping != slot);
             match std::mem::replace(&mut state.parked[slot.0], Parked::InUse) {
-                // A caller has borrowed it, and will say when it is back.
+                // A caller has borrowed the worker, and will wake this slot when it gives it back.
                 Parked::InUse => limit = None,
                 parked => return (state, parked),
             }

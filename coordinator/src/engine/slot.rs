@@ -38,7 +38,7 @@ pub(crate) fn run(shared: &Arc<PoolShared>, slot: SlotId) {
             Ok(worker) => {
                 failures = 0;
                 match work(shared, Box::new(Seat::new(slot, worker))) {
-                    // The process is the call: no other process takes its place.
+                    // A `Process` has a single call: no other process takes its place.
                     After::Another if shared.config.single.is_some() => return,
                     After::Another => {}
                     After::Nothing => return,
@@ -109,7 +109,7 @@ enum Step {
     Replace(Box<Seat>, Idle),
     /// The worker died while it had nothing to do.
     Dead(Box<Seat>, Idle),
-    /// It died while it was lent.
+    /// The worker died while a caller had it.
     Gone,
 }
 

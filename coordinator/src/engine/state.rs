@@ -137,7 +137,7 @@ impl State {
         let payload = Payload::from(Parcel::Whole(Owned::new(found.outputs)));
         let count = u32::try_from(found.lens.len()).unwrap_or(0);
         let first = first + u64::from(reported);
-        // What makes no sense is not there.
+        // A box that makes no sense says nothing.
         if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
             let news = self.jobs.found(slot, count, now, |news| {
                 let bytes = values.size(0, news);
@@ -151,7 +151,8 @@ impl State {
 impl State {
     /// What a slot is running now.
     pub(crate) fn running_on(&mut self, slot: SlotId, now: Time) -> Option<RunningCall> {
-        // What was finished before it and not said is silent: then all that is new in the files is its.
+        // If the calls that finished unreported before it printed nothing, all that is new in the files belongs to
+        // this call.
         self.collect(slot, now);
         let (jobs, sight) = self.jobs_and_sight();
         let current = jobs.running_on(slot, &sight)?;
@@ -159,8 +160,8 @@ impl State {
         let worker = post.pid?;
         let files = post.files.as_ref().filter(|_| current.is_next);
         let mut printed = files.map(OutputFiles::peek).unwrap_or_default();
-        // It may have ended while we looked, and the next one have begun to print. A new batch can't
-        // have begun: that takes the lock that we hold.
+        // The call may have ended while we looked, and the next one may have begun to print. A new batch can't have
+        // begun, because that takes the lock that we hold.
         let later = jobs.running_on(slot, &sight);
         if later.is_none_or(|later| later.index != current.index) {
             printed = Printed::default();

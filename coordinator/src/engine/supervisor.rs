@@ -9,8 +9,8 @@ use super::state::State;
 use crate::os::{self, WorkerProcess};
 use crate::scheduler::{SlotId, Time};
 
-/// How long it sleeps at most while a call has a deadline. One that sleeps longer by as much again was
-/// stopped, or the whole machine was; that time does not count.
+/// How long the supervisor sleeps at most while a call has a deadline. If it sleeps longer than twice this, the
+/// program or the whole machine was stopped meanwhile, and that time does not count.
 const TICK: Duration = Duration::from_millis(250);
 /// How long it sleeps at most while a call has a memory limit.
 const LOOK: Duration = Duration::from_millis(20);
@@ -50,7 +50,7 @@ pub(crate) fn run(shared: &PoolShared) {
             let rearmed = state.rearmed.take();
             let overslept = match limit {
                 Some(limit) => slept.saturating_sub(limit),
-                // There was no deadline when it fell asleep, but there is one since then.
+                // There was no deadline when the supervisor fell asleep, but one was set since.
                 None => rearmed.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
             };
             if overslept > TICK {
@@ -133,7 +133,7 @@ fn bury(shared: &PoolShared, slot: usize, process: &Arc<WorkerProcess>) {
     process.reap();
     let mut state = shared.state();
     let post = &mut state.posts[slot];
-    // By now the slot may have a new one.
+    // By now the slot may have a new worker.
     if post
         .process
         .as_ref()

@@ -72,7 +72,7 @@ impl OutputFiles {
         }
     }
 
-    /// What was found the last time belongs to what is found the next time, after all. It must still be held.
+    /// Joins what was found the last time to what is found the next time. The caller must still hold it.
     pub(crate) fn put_back(&self, printed: &Printed) {
         let mut ranges = self.ranges();
         for (ranges, captured) in [
@@ -138,7 +138,8 @@ impl Ranges {
         range
     }
 
-    /// As far as it has come. It ends nothing: if it is released first, the call still owns it.
+    /// What the call has printed so far. The call still owns this range, even if the range is released before the
+    /// call ends.
     fn peek(&mut self, len: u64) -> Range<u64> {
         let range = self.end..len.max(self.end);
         if !range.is_empty() {
@@ -305,7 +306,7 @@ impl Captured {
     }
 }
 
-/// A line that is longer is not kept until it is whole, in bytes.
+/// A line that is longer than this is passed on in parts, in bytes.
 const LONGEST: usize = 1 << 20;
 
 /// Forwards what the calls of one map have printed, in the order in which it is given, in whole

@@ -24,9 +24,9 @@ use crate::workers::by_hand::{ByHand, Manual};
 use crate::workers::launch::{Launcher, Surroundings};
 use crate::workers::program;
 
-/// How much of a lane workers have where addresses are scarce, in bytes.
+/// How large a worker's lane is where addresses are scarce (`ulimit -v`), in bytes.
 const SHORT_LANE: usize = 256 << 10;
-/// What the host and the pool's other threads are to have then, in bytes.
+/// How much of a scarce address space is left to the host and the pool's other threads, in bytes.
 const RESERVE: usize = 16 << 20;
 /// What a thread takes besides its stack, in bytes: the pages around it, and a stack for signals.
 const THREAD: usize = 64 << 10;
@@ -260,9 +260,9 @@ impl Builder {
         Err(PoolError::Setting(wrong))
     }
 
-    /// As [`build`](Self::build), but does not wait for a worker: for who must be able to end a pool
-    /// whose workers never get ready. What keeps them from it is what calls, [`Pool::tasks`] and
-    /// [`Pool::join`] end with.
+    /// As [`build`](Self::build), but returns at once, without waiting for a worker. A program that handles Ctrl-C
+    /// needs this, so that it can end a pool whose workers never get ready. If none does, calls, [`Pool::tasks`] and
+    /// [`Pool::join`] end with the reason.
     ///
     /// # Errors
     ///

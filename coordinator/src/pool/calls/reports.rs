@@ -101,7 +101,7 @@ pub(in crate::pool) enum Waited<O> {
 }
 
 impl<C: Codec> Reports<C> {
-    /// The reports of a map; or if it was refused the one that says why.
+    /// The reports of a map. A map that was refused has one report, which says why.
     pub(super) fn new(output: Output, job: Arc<Job>, opened: Result<Arc<Under>, String>) -> Self {
         Reports {
             job,
@@ -118,7 +118,7 @@ impl<C: Codec> Reports<C> {
         self.wait_unless(limit, false)
     }
 
-    /// The same, but if one is `feeding` the map, not for longer than there is no room for another call.
+    /// The same. A caller that is `feeding` the map returns as soon as there is room for another call.
     pub(super) fn wait_unless(
         &mut self,
         limit: Option<Duration>,
@@ -164,8 +164,7 @@ impl<C: Codec> Reports<C> {
     /// takes what is there.
     ///
     /// # Errors
-    ///
-    /// It has not come, but may still.
+    /// No report came within the limit, but more will come.
     pub fn next_timeout(&mut self, limit: Duration) -> Result<Option<Report<C::Output>>, NotYet> {
         match self.wait(Some(limit)) {
             Waited::Report(report) => Ok(Some(report)),
@@ -232,8 +231,7 @@ impl<C: Codec> Reports<C> {
         Some(self.report(index, ended))
     }
 
-    /// As [`next_of_run`](Self::next_of_run), for nothing but the value: what a short call costs is
-    /// mostly what is done here.
+    /// As [`next_of_run`](Self::next_of_run), but only the value, because this is most of what a short call costs.
     pub(super) fn next_value(&mut self) -> Option<(u64, Result<C::Output, CallError>)> {
         let run = self.run.as_mut()?;
         let index = run.index;
