@@ -87,8 +87,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         self.maps.get(&map).is_none_or(Map::has_result)
     }
 
-    /// Whether a map was cut off by an error or a cancellation, and not with the pool. One of which all is
-    /// forgotten has ended in the one way or the other.
+    /// Whether a map was cut off by an error or a cancellation of its own, and not by the pool's end. A map that is
+    /// forgotten counts as cut off as long as the pool is open.
     pub(crate) fn is_cut(&self, map: MapId) -> bool {
         let is_open = matches!(self.phase, Phase::Open);
         self.maps.get(&map).map_or(is_open, Map::was_cut)
@@ -124,7 +124,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         self.maps.get(&map).is_none_or(|map| map.detached)
     }
 
-    /// A map that was detached is gone for whoever held it.
+    /// Nobody holds this map's id any more: it is dropped as soon as its calls have ended.
     pub(crate) fn forget(&mut self, map: MapId) {
         self.detach(map);
         self.forget_if_done(map);
@@ -179,7 +179,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     pub(crate) fn resume(&mut self, now: Time) {
         if let Some(since) = self.paused.take() {
             self.postpone(now.saturating_sub(since));
-            // Also those that are idle by now: a worker may have been stopped when its reply was under way.
+            // Idle workers, too: one may have been stopped while its reply was under way.
             let all = (0..self.slots.len()).map(SlotId);
             self.effects
                 .signals

@@ -47,7 +47,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         }
     }
 
-    /// What a slot's worker runs has had its time, unless it began later than one knew.
+    /// The call that a slot runs has reached its limit, unless it began later than was known.
     fn out_of_time(&mut self, slot: SlotId, limit: Duration, now: Time, sight: &impl Sight) {
         let Some(seen) = self.look(slot, sight) else {
             return;
@@ -80,8 +80,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         self.doom(slot, Doom::OutOfMemory(limit), now, sight, Must::HaveACall);
     }
 
-    /// Decides that what a slot's worker is running ends otherwise than by itself. What it has not
-    /// started is given back.
+    /// Decides that the call which a slot runs is ended from outside. The calls that its worker has not started are
+    /// given back.
     pub(super) fn doom(
         &mut self,
         slot: SlotId,
@@ -93,7 +93,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         let Some(busy) = self.open_to(slot) else {
             return;
         };
-        // A worker that never gets as far as the first call has to answer for that one.
+        // A worker that has started no call has to answer for the first one.
         let least = match must {
             Must::HaveACall => busy.reported + 1,
             Must::Die | Must::BeRunning(_) => 0,
@@ -120,10 +120,10 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             let stage = busy.condemn(doom, last, now);
             self.effects.signals.push((slot, stage));
         } else if seen.finished >= busy.limit && busy.limit > busy.reported {
-            // By its own word all that it may run has ended. Then it has only to say so.
+            // By the worker's own word all its calls have ended, so it has only to say so.
             busy.has_to_answer(now);
         } else if busy.deadline().is_some_and(|at| at <= now) {
-            // It has just finished; what comes next has its own time.
+            // The call has just finished, and the next one has a limit of its own.
             busy.next_call(now);
         }
         self.effects.rearm = true;
@@ -148,7 +148,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             return self.doom_map(map, from, now, sight);
         }
         for slot in self.slots_of(map) {
-            // What is doomed ends as was decided, begun or not.
+            // A doomed call ends as was decided, whether it had begun or not.
             self.lower(slot, 0, now, sight);
         }
     }
@@ -161,7 +161,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         (!busy.is_gone && busy.doomed().is_none()).then_some(busy)
     }
 
-    /// How far a slot's worker has come, if that is of interest. One that shows what can't be is killed.
+    /// How far a slot's worker has come, if anything depends on it. A worker whose black box shows what can't be is
+    /// killed.
     fn look(&mut self, slot: SlotId, sight: &impl Sight) -> Option<Seen> {
         let seen = self.open_to(slot)?.note(sight.look(slot));
         if seen.is_none() {

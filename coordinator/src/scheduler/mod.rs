@@ -59,9 +59,9 @@ pub(crate) struct SlotId(pub(crate) usize);
 
 /// The most calls in a batch.
 pub(crate) const MOST_CALLS: u32 = protocol::black_box::CALLS as u32;
-/// What a call must take at least for the calls behind it to be given to others.
+/// How long a call must run before the calls behind it in its batch are given to others.
 const STUCK: Duration = Duration::from_millis(1);
-/// What taking calls back must save at least.
+/// How much time taking calls back must save at least.
 const WORTH: Duration = Duration::from_micros(400);
 
 /// Encoded inputs of consecutive calls. Cloning them is cheap.
@@ -269,7 +269,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         let full = !map.has_room();
         let result = change(map);
         if full && map.has_room() {
-            // Whoever has more inputs, and can't go on with the results.
+            // Wakes whoever has more inputs and can't go on with the results.
             self.effects.wake.insert(id);
         }
         let after = map.rank().map(|(running, turn)| (running, turn, id));
@@ -311,7 +311,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
                 if let Some(at) = at {
                     self.delayed.insert((at, id, index));
                 }
-                // A slot that waits must wait for this, too.
+                // A slot that sleeps until a deadline has to know of this one, too.
                 self.call(1);
                 if visible {
                     self.effects.wake.insert(id);

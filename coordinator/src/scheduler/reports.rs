@@ -17,7 +17,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// A slot's worker is ready for calls.
     pub(crate) fn ready(&mut self, slot: SlotId) -> Idle {
         self.lived = true;
-        // Whatever was in the way is not any more.
+        // A worker has started, so what kept workers from starting is over.
         self.failed_starts.clear();
         self.slots[slot.0] = Slot::Idle;
         Idle::fresh(slot)
@@ -60,9 +60,9 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         let limits = limits.unwrap_or_default();
         self.effects.rearm |= limits.timeout.is_some() || limits.memory.is_some();
         if batch.count > 1 && !self.is_batching(map) {
-            // Whoever waits for a result sleeps until he is told of one. From here on he has to look for
-            // it himself, now and then: the worker may be held up by the last of these calls, and say
-            // nothing of those before.
+            // A thread that waits for a result sleeps until it is told of one. From here on it has to look for
+            // itself, now and then, because the worker may be held up by the last of these calls and not report those
+            // before.
             self.effects.wake.insert(map);
         }
         let busy = Busy::new(map, &batch, now, limits);
@@ -78,7 +78,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         !self.ready.is_empty() || !self.delayed.is_empty() || self.has_spare()
     }
 
-    /// A call that somebody was to be woken up for runs already.
+    /// The call for which somebody was to be woken runs already.
     pub(crate) fn spare_a_waking(&mut self) {
         self.effects.work = self.effects.work.saturating_sub(1);
     }
@@ -209,7 +209,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             return Err(running);
         }
         if let Some(busy) = self.slots[running.slot.0].busy() {
-            // What the message took, and what the worker waited for a processor, is none of the calls' cost.
+            // The time that the message took, and that the worker waited for a processor, is not part of what the
+            // calls cost.
             let took = busy.worked.min(now.saturating_sub(busy.begun));
             let calls = busy.limit;
             self.released(running.map, |map| {

@@ -17,8 +17,8 @@ pub(crate) struct Loss {
 /// How long a worker may take at least to say that it is done.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
 
-/// How much later than it began a call may have begun by its worker's word: finding out the names in a panic's
-/// backtrace takes up to a second, or some seconds on a busy machine, and is not the call's affair.
+/// By how much a worker may postpone the beginning of its call. It does so after a panic, because resolving the names
+/// of a backtrace takes up to a second, or some seconds on a busy machine, and should not count as the call's time.
 pub(super) const SET_BACK: Duration = Duration::from_secs(10);
 
 /// A worker that has nothing to do. Whoever holds this may ask for calls, once.
@@ -26,7 +26,7 @@ pub(super) const SET_BACK: Duration = Duration::from_secs(10);
 #[must_use = "the slot's worker would never be used again"]
 pub(crate) struct Idle {
     pub(super) slot: SlotId,
-    /// It has just come to have nothing to do, and has not waited.
+    /// The worker has just become idle, and has not slept since.
     pub(super) is_fresh: bool,
 }
 
@@ -45,7 +45,7 @@ impl Idle {
         }
     }
 
-    /// It is to wait until it is woken up.
+    /// The slot sleeps until somebody wakes it.
     pub(crate) fn waits(self) -> Self {
         Self::waiting(self.slot)
     }
@@ -66,12 +66,12 @@ impl Running {
     }
 }
 
-/// What can be seen of the workers from outside, whoever talks to them: by their black boxes.
+/// What the black boxes show of the workers, whoever talks to them.
 pub(crate) trait Sight {
     /// How far a slot's worker has come with its batch.
     fn look(&self, slot: SlotId) -> Seen;
-    /// Takes back the calls of its batch beyond so many, as far as it has not started them. Returns how
-    /// many it keeps.
+    /// Takes back the calls of the worker's batch beyond the first `to`, unless it has started them. Returns how many
+    /// calls the worker keeps.
     fn lower(&self, slot: SlotId, to: u32) -> u32;
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Current<'j, J> {
 pub(crate) struct Seen {
     pub(crate) started: u32,
     pub(crate) finished: u32,
-    /// When the last that was started began.
+    /// When the call that was started last began.
     pub(crate) began: Time,
 }
 
@@ -115,9 +115,9 @@ pub(super) enum Doom {
     TimedOut(Duration),
     OutOfMemory(u64),
     Cancelled,
-    /// It had nothing left to run, and did not say so.
+    /// The worker had nothing left to run, and did not say so in time.
     Silent,
-    /// Its black box contradicts what is known of it.
+    /// The worker's black box contradicts what is known of the worker.
     Lied,
 }
 
@@ -127,7 +127,7 @@ impl Doom {
         match self {
             Doom::TimedOut(limit) => Why::TimedOut(limit),
             Doom::OutOfMemory(limit) => Why::OutOfMemory { limit },
-            // No call ends as the latter two.
+            // No call ends in these two ways.
             Doom::Cancelled | Doom::Silent | Doom::Lied => Why::Cancelled,
         }
     }
@@ -175,32 +175,33 @@ pub(super) struct Busy {
     pub(super) limit: u32,
     /// How many the worker has answered for, or said that it would not run.
     pub(super) heard: u32,
-    /// How many have ended, as far as the map knows. More than was heard, if their outputs were found
-    /// in the black box.
+    /// How many have ended, as far as the map knows. These are more than the worker has answered for if outputs were
+    /// found in the black box.
     pub(super) reported: u32,
     pub(super) begun: Time,
     /// How long the worker has worked on those that it has answered for, by its own word.
     pub(super) worked: Duration,
     /// When the call that is running began, as far as one knows.
     pub(super) since: Time,
-    /// How many calls its worker was seen to have started. What it takes back of that later is not believed.
+    /// How many calls the worker was seen to have started. If the black box shows fewer later, the worker lies.
     pub(super) started: u32,
-    /// The last call whose beginning its worker was believed, from 1, and when that was.
+    /// The last call for which the worker's own word on its beginning was accepted, counted from 1, and that
+    /// beginning.
     believed: (u32, Time),
     pub(super) limits: Limits,
     pub(super) end: End,
-    /// Its worker is dead or not listened to any more. What its box says then is not news.
+    /// The worker is dead, or nobody listens to it any more. Its black box is not read again.
     pub(super) is_gone: bool,
 }
 
 /// What is to become of the running call.
 #[derive(Debug)]
 pub(super) enum End {
-    /// It may run for as long as it likes.
+    /// No limit.
     Open,
-    /// It is killed at this time, for having run this long.
+    /// The worker is killed at this time, because the call has then run this long.
     Limited { at: Time, limit: Duration },
-    /// There is none: the worker has only to say that it is done, and is killed if it has not by this time.
+    /// No call is running: the worker has only to say that it is done, and is killed if it has not by this time.
     Owing { kill_at: Time },
     /// Its worker has had SIGTERM, and gets SIGKILL at this time.
     Terminated { doom: Doomed, kill_at: Time },
@@ -216,7 +217,7 @@ pub(super) struct Doomed {
 }
 
 impl Doomed {
-    /// What a worker is for a lie: nobody knows which call it runs.
+    /// The doom of a worker that lied: nobody knows which call it runs.
     pub(super) const LIED: Self = Doomed {
         doom: Doom::Lied,
         call: None,
@@ -261,8 +262,8 @@ impl Busy {
         }
     }
 
-    /// Keeps in mind how far the worker has come. `None` if that can't be: a worker counts only upwards, and no
-    /// further than it may.
+    /// Notes how far the worker has come. `None` if the black box shows what can't be: a worker counts only upwards,
+    /// and no further than it is allowed to.
     pub(super) fn note(&mut self, seen: Seen) -> Option<Seen> {
         let is_possible = (self.started..=self.limit).contains(&seen.started);
         let seen = Some(seen).filter(|seen| is_possible && seen.finished <= seen.started)?;
@@ -270,17 +271,17 @@ impl Busy {
         Some(seen)
     }
 
-    /// The worker was allowed no more than `to` calls, and keeps so many. `None` if that can't be: it keeps what it has
-    /// started, and no more than it could have.
+    /// Notes that the worker was allowed no more than `to` calls, and keeps so many. `None` if that can't be: it has
+    /// to keep what it has started, and can't keep more than it had.
     pub(super) fn keeps(&mut self, to: u32, kept: u32) -> Option<u32> {
         let least = to.max(self.started).min(self.limit);
         (least..=self.limit).contains(&kept).then_some(kept)
     }
 
-    /// Whether the running call began later than one knows, by its worker's word: it is another one by now, or what
-    /// the worker does for it is not to count. A worker that says so for ever is not believed.
+    /// Whether the running call began later than was known, by its worker's word. Either another call runs by now, or
+    /// the worker resolves a backtrace. A worker that goes on claiming so is not believed.
     pub(super) fn begins_again(&mut self, seen: Seen, now: Time) -> bool {
-        // What began after now is nonsense.
+        // A beginning that lies in the future is nonsense.
         if seen.started == 0 || seen.began <= self.since || seen.began > now {
             return false;
         }
@@ -352,7 +353,7 @@ impl Busy {
             ));
         };
         self.heard = end;
-        // It has been decided that the doomed call ends otherwise. Its worker is about to die.
+        // The doomed call ends as was decided, whatever the worker says of it. The worker is about to die.
         let spared = self.doomed().and_then(|doomed| doomed.call).unwrap_or(end);
         let news = self.reported.max(at)..end.min(spared);
         self.reported = self.reported.max(news.end);

@@ -33,7 +33,7 @@ pub(crate) struct Ended<T> {
 
 /// How often a call that went alone may come back unbegun, because its worker died, before it is charged.
 const UNBEGUN: u32 = 2;
-/// By how much smaller the batches are in which calls go that came back in that way.
+/// By what factor the batches of calls that came back in this way become smaller each time.
 const SMALLER: u32 = 8;
 /// How many bytes of inputs go into a batch, unless a single call has more.
 const MOST_BYTES: usize = 256 << 10;
@@ -43,7 +43,7 @@ const REFILL: usize = 8;
 /// What there is to take from a map.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Take<T> {
-    /// So many calls from an index on have ended, all in the same way; or an attempt of one has.
+    /// So many calls from an index on have ended, all in the same way. Or one attempt of a call has ended.
     Ready(u64, u32, Ended<T>),
     /// The next one has not ended yet, or has not been added.
     Pending,
@@ -104,7 +104,7 @@ struct Unbegun {
     end: u64,
     /// How many of its calls may go together from here on.
     most: u32,
-    /// How often that was when its first call went alone.
+    /// How often its first call has come back after going alone.
     alone: u32,
 }
 
@@ -115,7 +115,7 @@ struct Cut {
     from: u64,
     /// Why.
     note: String,
-    /// It was the pool's end that cut it off, and nothing before that.
+    /// Whether the pool's end was what cut the map off.
     with_pool: bool,
 }
 
@@ -143,7 +143,8 @@ pub(super) struct Map<J, I, T> {
     failed: u64,
     /// Calls that were not taken.
     untaken: usize,
-    /// The window is full, or was and has hardly emptied since: who fills it would be woken up for next to nothing.
+    /// The window is full, or has hardly emptied since it was. Waking the thread that fills it would not be worth
+    /// while.
     full: bool,
     /// What the window counts, in bytes.
     bytes: usize,
@@ -234,8 +235,8 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             .saturating_sub(self.slots as usize)
     }
 
-    /// Somebody looks at it because calls wait. If no slot has come back in time, another may run some of them, and
-    /// after that twice as many each time: those that are missing may come back in a moment, or in an hour.
+    /// Calls wait. If the slot that was expected back is late, lets one more slot run calls, and after that twice as
+    /// many each time, because the missing ones may come back in a moment or in an hour.
     pub(super) fn look_for_late(&mut self, now: Time) {
         if now >= self.back {
             self.extra = (self.extra.saturating_mul(2)).max(1);
@@ -424,7 +425,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
                 at: at + offset,
                 attempts: *attempts,
             },
-            // Those are taken as they are.
+            // Completed attempts are taken as they are.
             Fate::Ended { .. } => return,
         };
         stretch.count = offset;

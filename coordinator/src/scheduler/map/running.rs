@@ -22,7 +22,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             parts: Vec::new(),
         };
         let most = match self.spec.failures {
-            // What stands behind a failure in a batch would run before anyone hears of it.
+            // If a failure cancels the calls behind it, a batch would run them before anyone hears of the failure.
             Failures::Most { .. } => 1,
             Failures::Any | Failures::First => most,
         };
@@ -98,9 +98,9 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         })
     }
 
-    /// A worker died, or lied, and ran none of so many calls from `first` on as far as one knows: whether that is the first
-    /// one's doing. It is, if that call was alone each time, or once if its worker lied. Before that it and its neighbours
-    /// go in ever smaller batches, because the worker may have come to any of them.
+    /// A worker died, or lied, and began none of so many calls from `first` on, as far as is known. Says whether the
+    /// first call is to blame. It is, if it was alone in its batch each time, or once if its worker lied. Until then
+    /// it and its neighbours go in ever smaller batches, because the worker may have reached any of them.
     pub(in crate::scheduler) fn is_deadly(&mut self, first: u64, count: u32, lied: bool) -> bool {
         let end = first + u64::from(count);
         let end = self
@@ -112,7 +112,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         unbegun.alone += u32::from(count == 1);
         let is_deadly = unbegun.alone > UNBEGUN || (lied && unbegun.alone > 0);
         if is_deadly {
-            // Its next attempt begins anew: many workers may have been killed at once.
+            // The count begins anew for the next attempt, because many workers may have been killed at once.
             unbegun.alone = 0;
         }
         is_deadly
@@ -273,7 +273,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             let at = self.try_again(index, attempts, backoff, now);
             return Settled::Again { at, visible };
         }
-        // What was stopped because of the cut says so.
+        // A call that was stopped because its map was cut off says so.
         let note = match (&result, &self.cut) {
             (Err(Why::Cancelled), Some(cut)) => Some(cut.note.clone()),
             _ => None,
