@@ -48,14 +48,15 @@ pub fn current() -> Option<Current> {
     Some(current)
 }
 
-/// Notes what a panic says, in case that it is the last thing this process does.
+/// Notes what a panic says in the black box, in case the panic ends this process.
 pub(crate) fn note_panic(text: &[u8]) {
     if let Some(black_box) = BLACK_BOX.get() {
         black_box.note_panic(text);
     }
 }
 
-/// The call that is running has ended, but for what is still to be said of it: its time begins again.
+/// The call has ended, and only its report is left. Its clock begins again, so that the report does not count for its
+/// limit.
 pub(crate) fn begin_again() {
     if let Some(black_box) = BLACK_BOX.get() {
         black_box.begin(os::now());

@@ -69,7 +69,7 @@ fn run<T: Task>(
         },
         Err(why) => Verdict::Failed(why),
     };
-    // What an output refers to lives where it was made.
+    // The process that made a shared value keeps it alive, so nothing is kept here for the output.
     shared::take_kept(drop);
     if verdict != Verdict::Value {
         output.clear();
@@ -80,7 +80,7 @@ fn run<T: Task>(
 /// The process that works for a coordinator.
 static WORKER: OnceLock<Home> = OnceLock::new();
 
-/// From here on copies of this process are known.
+/// Notes which process the worker is, so that copies of it can be told from it.
 pub(crate) fn begin() {
     WORKER.get_or_init(Home::here);
 }
@@ -102,7 +102,7 @@ fn undecodable_input<T: Task>(why: &str) -> Verdict {
 thread_local! {
     /// Whether this thread runs a call.
     static IN_CALL: Cell<bool> = const { Cell::new(false) };
-    /// There has been a panic in this call.
+    /// Whether there has been a panic in this call.
     static PANICKED: Cell<bool> = const { Cell::new(false) };
     /// What the last panic in a call said.
     static CAUGHT: RefCell<Option<Panic>> = const { RefCell::new(None) };
@@ -139,7 +139,7 @@ pub(crate) fn install_panic_hook() {
         if IN_CALL.get() {
             // Before all else: it may be one that can't unwind, and ends this process.
             let place = info.location().map(ToString::to_string).unwrap_or_default();
-            // One that only says that another could not unwind says less than that.
+            // A panic that only says that another panic could not unwind says less than that one.
             let is_second = PANICKED.replace(true) && place.contains("core/src/panicking.rs");
             if !is_second {
                 let text = format!("{place}\0{}", message_of(info.payload()));
@@ -170,7 +170,7 @@ fn panic_of(info: &PanicHookInfo<'_>) -> Panic {
 fn resolved(backtrace: &Backtrace) -> String {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Without another thread the time counts.
+        // If that thread can't be started, the time counts.
         let keeper = thread::Builder::new().spawn_scoped(scope, || {
             while !done.load(Ordering::Acquire) {
                 current::begin_again();

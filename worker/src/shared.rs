@@ -114,7 +114,7 @@ impl Kept {
 #[derive(Debug, Default)]
 pub struct Given {
     values: HashMap<u64, Weak<Region>>,
-    /// How many there may be before those are forgotten that are gone.
+    /// How many values may be noted before the ones that no longer exist are forgotten.
     most: usize,
 }
 
@@ -149,7 +149,7 @@ const DROPPED: usize = 1;
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // A copy of the process that made it is not the one to say that it is gone.
+        // Only the process that made the value frees it, and not a copy of that process.
         if self.maker.is_some_and(Home::is_here) {
             self.words.store(DROPPED, 1);
         }
@@ -175,7 +175,7 @@ impl<T: Serialize + DeserializeOwned> Shared<T> {
 
 fn write<T: Serialize>(value: &T) -> io::Result<Kept> {
     let mut encoded = vec![0; os::Words::SIZE];
-    // What this thread has encoded before is not this value's.
+    // References that this thread encoded before do not belong to this value.
     let (written, within) = gathering(&KEPT, || protocol::encode(value, &mut encoded));
     written.map_err(io::Error::other)?;
     let mut file = os::shared_file(encoded.len())?;
@@ -273,9 +273,9 @@ struct Known {
 }
 
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
-/// What has come and was not met yet.
+/// Memory that has come for values that were not met yet.
 static ARRIVED: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
-/// What this process has made, as long as it lives.
+/// The values that this process has made and that still live.
 static MADE: Mutex<Vec<Weak<Region>>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

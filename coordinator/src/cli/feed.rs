@@ -41,7 +41,7 @@ pub(super) struct InputFeed {
     pub(super) skipped: AtomicU64,
     /// All inputs have been read, or can't be.
     pub(super) ended: AtomicBool,
-    /// They can't be.
+    /// Some input could not be read.
     pub(super) broken: AtomicBool,
 }
 
@@ -231,7 +231,7 @@ pub(super) fn start(
     let (feed, pool) = (Arc::clone(feed), Arc::downgrade(pool));
     let body = move || {
         let mut brake = brake;
-        // What is held back comes one by one.
+        // With a brake, calls are sent one by one.
         let most = if brake.is_some() { 1 } else { TOGETHER };
         while let Some(first) = gathered.next(&feed.skipped) {
             if let Some(brake) = &mut brake {
@@ -318,7 +318,7 @@ impl Brake {
     }
 
     fn machine_is_free(&self) -> bool {
-        // What can't be read holds nothing back.
+        // A load or a memory size that can't be read holds nothing back.
         let load = || {
             let text = std::fs::read_to_string("/proc/loadavg").ok()?;
             text.split(' ').next()?.parse::<f64>().ok()

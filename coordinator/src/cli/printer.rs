@@ -70,7 +70,7 @@ impl Out {
 
 impl Drop for Out {
     fn drop(&mut self) {
-        // A run that ends otherwise has said why.
+        // A run that ends in another way has already said why.
         let _ = self.end();
     }
 }
@@ -106,7 +106,7 @@ impl Write for Out {
 
 /// How much is written to stderr at once.
 const PIECE: usize = 64 << 10;
-/// A line that is longer is not kept until it is whole.
+/// A line that is longer than this is passed on in parts, in bytes.
 const LONGEST: usize = 1 << 20;
 
 /// Prints outcomes.
@@ -257,7 +257,7 @@ impl Printer {
         }
         let mut streamed = match streamed.attempt == outcome.attempts {
             true => streamed,
-            // What was streamed belongs to an attempt before.
+            // The part that was streamed already belongs to an earlier attempt.
             false => Streamed::default(),
         };
         let tag = self.tag(|| outcome.input.clone());
@@ -360,7 +360,7 @@ fn write_tag(to: &mut impl Write, tag: &[u8]) -> io::Result<()> {
     to.write_all(b"\t")
 }
 
-/// A stream that may be gone: then there is no one left to tell.
+/// A stream whose errors are ignored: if stderr is gone, nobody is left to tell.
 struct Deaf<W>(W);
 
 impl<W: Write> Write for Deaf<W> {
@@ -440,7 +440,7 @@ impl<W: Write> Write for Lines<'_, W> {
             }
             None => begun.extend(bytes),
         }
-        // Whoever writes lines of any length must not have us keep them.
+        // A line of any length must not fill our memory.
         if begun.len() > LONGEST {
             self.pass(&begun)?;
             begun.clear();

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What is worth keeping, in bytes.
+/// From what size on a buffer is worth keeping, in bytes.
 const LEAST: usize = 256 << 10;
 const MOST: usize = 4 << 20;
 /// How many are kept, at most.
@@ -15,7 +15,7 @@ fn spare() -> MutexGuard<'static, Vec<Vec<u8>>> {
     SPARE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An empty buffer, with room if there is one that has some.
+/// An empty buffer: one that was kept, if there is one, or else a new one.
 pub(crate) fn take() -> Vec<u8> {
     spare().pop().unwrap_or_default()
 }

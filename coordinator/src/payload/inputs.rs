@@ -24,9 +24,9 @@ pub(crate) struct Chunk {
     bytes: Vec<u8>,
     /// Where each of them ends.
     ends: Vec<u32>,
-    /// The large input behind them, which is to be in a chunk of its own.
+    /// A large input that follows them, and gets a chunk of its own.
     large: Option<Region>,
-    /// What they refer to.
+    /// The shared values that the inputs refer to.
     kept: Vec<Kept>,
 }
 
@@ -73,7 +73,7 @@ impl Chunk {
         }
         let large = sheet.region();
         worker::private::take_kept(|kept| {
-            // Calls side by side usually refer to the same.
+            // Neighbouring calls usually refer to the same values.
             if self.kept.last().is_none_or(|last| last.id() != kept.id()) {
                 self.kept.push(kept);
             }
@@ -106,7 +106,7 @@ impl Chunk {
     pub(crate) fn take(&mut self) -> impl Iterator<Item = EncodedInputs> + use<> {
         let large = self.large.take().map(|region| Chunk {
             bytes: Vec::new(),
-            // A region is far below 4 GiB.
+            // This fits, because a region is far smaller than 4 GiB.
             ends: vec![region.len() as u32],
             large: Some(region),
             kept: self.kept.clone(),
@@ -197,7 +197,7 @@ impl Deref for Piece<'_> {
 
 impl scheduler::Bundle for EncodedInputs {
     fn count(&self) -> u32 {
-        // A chunk is closed long before.
+        // This fits, because a chunk is closed long before it has so many.
         u32::try_from(self.0.ends.len()).unwrap_or(u32::MAX)
     }
 
@@ -275,7 +275,7 @@ mod tests {
         assert!(!all.is_on_board() && *all.piece(2, 1) == *large);
         drop(both);
         assert_eq!(fill(&mut chunk).len(), 2);
-        // One that can't be encoded gives its place back.
+        // An input that can't be encoded gives its place on the board back.
         for _ in 0..3 {
             let write = |sheet: &mut InputSheet<'_>| {
                 sheet.write(&large);

@@ -27,7 +27,7 @@ pub(crate) struct By {
 
 #[derive(Debug, Clone)]
 enum Outputs {
-    /// Of one call.
+    /// The output of one call.
     One {
         elapsed: Duration,
         value: Arc<Payload>,
@@ -72,7 +72,7 @@ impl Drop for Payload {
 #[derive(Debug)]
 pub(crate) enum Encoded<'t> {
     Bytes(&'t [u8]),
-    /// With a large piece that becomes part of the value.
+    /// The bytes, and a large piece that becomes part of the value without being copied.
     Apart(Apart),
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct Values {
 }
 
 impl Values {
-    /// Fails if the lengths do not add up to the payload.
+    /// Takes outputs apart. Fails if their lengths do not add up to the payload.
     pub(crate) fn new(
         first: u64,
         lens: Vec<u32>,

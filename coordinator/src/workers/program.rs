@@ -69,7 +69,7 @@ fn choose(asked: Option<&Path>) -> Result<Choice, PoolError> {
     }
     let name: OsString = format!("worker{}", env::consts::EXE_SUFFIX).into();
     let beside = path.with_file_name(name);
-    // This program may have that name.
+    // This program itself may be called `worker`.
     let is_this = is_same(&file, &beside);
     if beside.is_file() && !is_this {
         let image = Image::at(&beside).map_err(no_file)?;
@@ -143,8 +143,8 @@ fn is_same(file: &File, path: &Path) -> bool {
 /// How many pools this process is within.
 ///
 /// # Errors
-///
-/// It must have none of its own: it was started to be a worker and is none, or it is too deep already.
+/// This process must not have a pool of its own: it was started to be a worker and has not become one, or too many
+/// pools stand within each other already.
 fn depth() -> Result<u32, PoolError> {
     if is_summoned() {
         return Err(PoolError::Setting(format!(
@@ -173,7 +173,7 @@ fn named_program() -> Option<PathBuf> {
     (!is_number).then(|| named.into())
 }
 
-/// A program that was named, as a path that leads to it from wherever its workers are started, and who named it.
+/// The absolute path of a program that was named, and who named it.
 fn existing(program: PathBuf, named_by: &str) -> Result<(PathBuf, &str), PoolError> {
     let cannot = |cause: String| PoolError::CannotStart {
         program: program.clone(),

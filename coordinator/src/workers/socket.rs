@@ -21,7 +21,7 @@ impl SharedSocket {
         SharedSocket(Arc::new(socket))
     }
 
-    /// Lets a write take as long as it does.
+    /// Takes the time limit off writes.
     pub(crate) fn send_without_limit(&self) -> io::Result<()> {
         self.0.set_send_timeout(None)
     }
@@ -103,7 +103,7 @@ pub(crate) struct Impatient<'s> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience(Duration);
 
-/// One waits for so long at most before one looks again: a stop counts as much.
+/// The longest single wait. If this program is stopped meanwhile, no more than this counts.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
 impl Patience {
@@ -125,7 +125,7 @@ impl Patience {
         }
     }
 
-    /// So much of it has been used up. Whether any is left.
+    /// Uses up so much patience. Says whether any is left.
     pub(crate) fn wait_less(&mut self, slice: Duration) -> bool {
         self.0 = self.0.saturating_sub(slice);
         !self.0.is_zero()

@@ -16,9 +16,9 @@ use crate::os::{self, WorkerProcess};
 
 /// How long a worker that was started has until it connects.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-/// How long it has, once connected, to introduce itself.
+/// How long a visitor that has connected has to introduce itself.
 pub(crate) const GREETING_LIMIT: Duration = Duration::from_secs(5);
-/// How many may wait to speak. If there are more, the one that has waited longest is sent away.
+/// How many visitors may wait to speak. When another one comes, the visitor that has waited longest is sent away.
 const MOST: usize = 64;
 
 /// Somebody who has connected.
@@ -101,7 +101,7 @@ impl<'p> Visitors<'p> {
         }
     }
 
-    /// All have waited for a while: the one who has waited too long.
+    /// Nobody has spoken, so this is the visitor that has waited too long.
     fn wait_less(&mut self) -> Option<Visitor> {
         let mut all = self.waiting.iter_mut();
         let silent = all.position(|visitor| !visitor.patience.wait_less(SLICE))?;
@@ -118,7 +118,7 @@ pub(crate) fn turned_away(slot: u32, error: &HandshakeError) {
 /// started, if one was.
 fn accept(listener: &Listener, process: Option<&WorkerProcess>) -> Result<Visitor, HandshakeError> {
     let stream = os::accept(listener).map_err(broken)?;
-    // On some systems a connection inherits this from its listener.
+    // On some systems a connection is non-blocking because its listener is.
     stream.set_nonblocking(false).map_err(broken)?;
     let peer = stream.peer_creds().map_err(broken)?;
     let peer_pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());

@@ -25,7 +25,7 @@ const QUICK: Duration = Duration::from_micros(100);
 pub(in crate::pool) struct Feed<C, I> {
     inputs: Option<(I, Inputs<C>)>,
     reports: Reports<C>,
-    /// What reading an input panicked with: it goes on when the reports before it are taken.
+    /// The panic of reading an input. It continues once the reports before it are taken.
     panic: Option<Box<dyn Any + Send>>,
     /// An input that was read after the map stopped taking any.
     cut_short: Option<u64>,
@@ -33,8 +33,8 @@ pub(in crate::pool) struct Feed<C, I> {
     chunk: Chunk,
     /// How many inputs to read before looking for a result.
     step: usize,
-    /// What is ready is handed out before another input is asked for: reading that may take long, or depend on
-    /// what is done with the result.
+    /// A result that is ready is handed out before another input is read. Reading may take long, or may depend on
+    /// what the caller does with the result.
     results_first: bool,
 }
 
@@ -71,7 +71,7 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
             .map(|report| (report.index, report.result))
     }
 
-    /// Those of the next results that are values and here already.
+    /// The next results that are values and have come already.
     pub(in crate::pool) fn take_values(&mut self, outputs: &mut impl Extend<C::Output>) {
         self.taken += self.reports.take_values(outputs);
     }
@@ -121,7 +121,7 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         if !more {
             self.inputs = None;
         }
-        // An input that is slow to come must not keep results waiting that are there.
+        // An input that is slow to come must not hold up results that are ready.
         self.step = match began.elapsed() {
             quick if quick < QUICK => (self.step * 2).min(LARGE_STEP),
             _ => (self.step / 2).max(STEP),

@@ -23,8 +23,7 @@ impl<C: Codec> Inputs<C> {
     /// Adds a call. Blocks while the map's window is full.
     ///
     /// # Errors
-    ///
-    /// It would never run: nobody takes the results any more, or the pool has ended.
+    /// The call would never run, because nobody takes the results any more, or the pool has ended.
     pub fn send(&self, input: C::Input) -> Result<(), Refused> {
         let Under {
             shared,
@@ -127,7 +126,7 @@ impl<C: Codec> Inputs<C> {
                 return shared.release(state);
             }
             Next::Leave => {
-                // The slot has to see for itself; without a token it can't.
+                // There is nothing left to run. The slot's thread finds that out by itself, and needs the token for it.
                 let idle = jobs.ready(slot);
                 shared.give_back(&mut state, slot, Parked::Here(seat, idle));
                 return shared.release(state);

@@ -50,7 +50,7 @@ impl<T: Task> ThreadedStream<T> {
             let spawned = thread.spawn(move || {
                 let end = read(inputs, &sender);
                 *theirs.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
-                // Whoever sees that no more inputs come is to see how they ended.
+                // Set before the map is sealed, so that whoever sees the seal also sees how the inputs ended.
                 drop(sender);
             });
             match spawned {

@@ -51,7 +51,7 @@ impl Under {
         self.shared.is_copied() || self.shared.state().jobs.has_result(self.id)
     }
 
-    /// Reports what workers have finished and not said yet.
+    /// Looks into the black boxes, and reports the calls that workers have finished but not answered yet.
     pub(super) fn glance(&self) {
         let now = self.shared.now();
         self.shared.act(|state| {
