@@ -35,7 +35,7 @@ fn json_and_log_are_as_their_schemas_say() {
     ];
     let exec = coordinator(&exec).output();
     assert_eq!(
-        holds("json.schema.json", &stdout(&exec)),
+        holds("json.schema.json", stdout(&exec)),
         5,
         "four calls and the run"
     );
@@ -45,11 +45,11 @@ fn json_and_log_are_as_their_schemas_say() {
     );
 
     let map = coordinator(&["map", "square", "--json", ":::", "1", "x"]).output();
-    assert_eq!(holds("json.schema.json", &stdout(&map)), 3);
+    assert_eq!(holds("json.schema.json", stdout(&map)), 3);
 
     // A line too many, after a moment in which it is found.
     let late = "while read l; do echo a; [ $l = 1 ] && { sleep .1; echo extra; }; done";
     let pipe =
         coordinator(&["pipe", "-j1", "--json", "--", "sh", "-c", late]).with_input(b"1\n2\n3\n");
-    assert!(holds("json.schema.json", &stdout(&pipe)) >= 4);
+    assert!(holds("json.schema.json", stdout(&pipe)) >= 4);
 }
