@@ -94,8 +94,8 @@ const FOREIGN: &[(&[&str], &str)] = &[
         &["-p", "--interactive", "-o", "--open-tty"],
         "calls have no terminal",
     ),
-    (&["-t", "--verbose"], "use --dry-run to see the commands"),
-    (&["-r", "--no-run-if-empty"], "no input is no call anyway"),
+    (&["--verbose"], "use --dry-run to see the commands"),
+    (&["--no-run-if-empty"], "no input is no call anyway"),
     (
         &["--chunksize", "--block"],
         "short calls travel together by themselves",
@@ -166,7 +166,8 @@ pub(super) fn explain(
     let invalid = text(error, ContextKind::InvalidArg);
     let is_unknown = error.kind() == ErrorKind::UnknownArgument;
     if let Some(option) = invalid.as_deref().filter(|_| is_unknown) {
-        if let Some(instead) = foreign(option) {
+        let is_run = ["map", "exec", "pipe"].contains(&command);
+        if let Some(instead) = foreign(option).filter(|_| is_run) {
             return format!("there is no {option}: {instead}");
         }
         if let Some(meant) = text(error, ContextKind::SuggestedArg) {
