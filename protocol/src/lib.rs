@@ -4,8 +4,8 @@
 //! modules hold the one implementation both sides of this project share. There are no threads and
 //! no processes here.
 //!
-//! A worker need not do all of this. A [plain worker](#plain-workers) shares no memory with its coordinator, which
-//! leaves a page of code: `examples/worker.py` in the repository is one, in Python.
+//! A worker need not do all of this. A [plain worker](#plain-workers) shares no memory with its coordinator, and takes
+//! a page of code: `examples/worker.py` in the repository is one, in Python.
 //!
 //! # Where they meet
 //!
@@ -17,20 +17,20 @@
 //! COORDINATOR_TOKEN=<32 hexadecimal digits> worker --connect <path of the socket>
 //! ```
 //!
-//! For a worker that the coordinator starts itself, the path stands for a descriptor that the worker inherits
-//! (`/proc/self/fd/N`), so that nobody else finds the socket.
+//! For a worker that the coordinator starts itself, the path names a descriptor that the worker inherits
+//! (`/proc/self/fd/N`), so that no other process finds the socket.
 //!
 //! The worker connects once and uses this one stream for everything; its standard streams carry
 //! nothing of the protocol. Socket and directory are removed as soon as the two have met.
 //!
-//! **Stdin is the lifeline.** The worker leaves it open and does not read it, nor does a program that it starts. When the
-//! coordinator ends, however it does, the kernel kills the worker's process group.
+//! **Stdin is the lifeline.** The worker leaves it open and does not read it, and neither does a program that it starts.
+//! When the coordinator ends, in whatever way, the kernel kills the worker's process group.
 //!
-//! **The process that was started must connect itself**: the coordinator turns away every other. A wrapper, as a shell
-//! script that sets something up, ends with `exec worker "$@"`.
+//! **The process that was started must connect itself**: the coordinator turns away every other process. A wrapper, such
+//! as a shell script that sets something up, ends with `exec worker "$@"`.
 //!
-//! **Time.** A worker has 30 seconds to connect, and its first message then has 5 seconds to come, as has its answer to the
-//! welcome. Time for which it is stopped does not count.
+//! **Time.** A worker has 30 seconds to connect. It then has 5 seconds for its first message, and 5 seconds for its answer
+//! to the welcome. Time during which the worker is stopped does not count.
 //!
 //! # Frames
 //!
@@ -69,8 +69,7 @@
 //! token, and, where the system tells, a process of another user or (for a worker that it
 //! started itself) another process; and a worker of another [build](message::Hello::build) than those it has.
 //!
-//! The worker answers with [`message::Ready`], which is nothing: a frame whose header and payload are empty. From then on it
-//! waits.
+//! The worker answers with [`message::Ready`], a frame whose header and payload are empty. Then it waits for a batch.
 //!
 //! # Conversation
 //!
@@ -80,23 +79,23 @@
 //!    encoded, and for each call the length of its input. The inputs follow in the payload, in the
 //!    same order, and fill it: a batch whose lengths do not add up to its payload is refused before
 //!    any of its calls runs.
-//! 2. The worker reads the whole frame, then runs the calls in order. It sends a [`message::Reply`] when a call is worth
-//!    one (it failed, or it has printed something), and else gathers the outputs of several calls, for a few milliseconds at
-//!    most. The outputs are the payload.
-//! 3. After the last reply it is the coordinator's turn again: another batch, or
-//!    [`message::ToWorker::Exit`] with the exit code the worker is to leave with. The last reply is the
-//!    one to the last call, or [`message::Reply::Stopped`] if the worker got no ticket for one.
+//! 2. The worker reads the whole frame, then runs the calls in order. A call that failed or printed something gets a
+//!    [`message::Reply`] of its own. The worker gathers the outputs of other calls, for a few milliseconds at
+//!    most, and sends them in one reply. The outputs are the payload.
+//! 3. After the last reply it is the coordinator's turn again. It sends another batch, or
+//!    [`message::ToWorker::Exit`] with the worker's exit code. The last reply is the
+//!    one to the last call, or [`message::Reply::Stopped`] if the worker got no ticket for a call.
 //!
-//! Each reply repeats the batch's serial number, and says at which call of the batch it begins: the first that was not
-//! answered for yet. If the stream ends, the worker leaves: its coordinator is gone.
+//! Each reply repeats the batch's serial number, and says at which call of the batch it begins: the first call that no
+//! reply has answered yet. If the stream ends, the worker exits, because its coordinator is gone.
 //!
 //! **A call that did not succeed** has a [`message::Verdict`] that says why. A task that the worker does not have, an input that it
 //! can't decode, and types that differ from [those the coordinator knows](message::Batch::types) are `Undecodable`. A worker
 //! that dies has died of the call that it was running.
 //!
-//! **What a call prints** goes into two files, the worker's stdout and stderr. A reply says how long they are now, so what
-//! lies between two replies belongs to the calls that the second answers for; the worker flushes both before it replies. Only
-//! [`message::Reply::Call`] says so. A worker must not answer with [`message::Reply::Values`] for a call that has printed.
+//! **What a call prints** goes into two files, the worker's stdout and stderr. The worker flushes both before it replies, and
+//! [`message::Reply::Call`] says how long they are. So the bytes between two replies belong to the calls that the second
+//! reply answers. [`message::Reply::Values`] says no lengths, so a worker must not use it for a call that has printed.
 //!
 //! # Encodings
 //!
@@ -108,10 +107,10 @@
 //!
 //! # Plain workers
 //!
-//! A worker whose greeting says that it [shares](message::Hello::shares) no memory is a plain one. All that it is sent comes by
-//! the socket, in batches of one call, which begins by being sent; it answers with one [`message::Reply::Call`]. Nothing of
-//! what follows concerns it: it gets no descriptors, takes no tickets, and ignores [`message::ToWorker::Here`]. It costs some 20 µs a call,
-//! where short calls otherwise cost 0.1, and shared values don't reach it.
+//! A worker whose greeting says that it [shares](message::Hello::shares) no memory is a plain worker. It gets batches of one
+//! call, all by the socket, and answers each with one [`message::Reply::Call`]. The call counts as started when it is sent.
+//! The rest of this page does not concern a plain worker: it gets no descriptors, takes no tickets, and ignores
+//! [`message::ToWorker::Here`]. A short call costs it some 20 µs, instead of 0.1 µs, and shared values don't reach it.
 //!
 //! # Shared memory
 //!
@@ -122,32 +121,33 @@
 //!
 //! All words are `u64` in the machine's byte order, and both sides touch them with atomic instructions only.
 //!
-//! **The order of things in the box.** Coordinator and worker see each other's words only if both keep to this:
+//! **The order of accesses to the box.** Coordinator and worker see each other's words only if both keep to these rules:
 //!
-//! - Before it sends a batch the coordinator sets words 0, 1 and 4, and no others. From its last reply on until it has read the
-//!   next batch the worker leaves the box alone.
+//! - Before it sends a batch the coordinator sets words 0, 1 and 4, and no others. The worker does not touch the box from its
+//!   last reply on until it has read the next batch.
 //! - Before its first ticket of a batch the worker counts the upper half of word 2 up and sets the lower to 0, in one store, and
 //!   then sets word 1 to 0.
-//! - Before each call it stores word 3, and then takes a ticket: it compares and exchanges word 0, upper half plus one, if
-//!   the upper half is below the lower one. If it is not, the batch ends here.
-//! - A call that returned a value is written down in this order: its output, its entry, and then word 1 plus one, with release
-//!   order. Word 1 counts all finished calls of the batch.
-//! - When outputs have been sent over the link they are thrown away: one store to word 2 (upper half plus one; lower half: how
-//!   many calls of the batch have been answered for), a release fence, and then word 1 with the same number. The next entry is
-//!   entry 0 again, and the next output begins at the first word for outputs: both belong to the call that is named in the
-//!   lower half of word 2.
-//! - Words 5 and 6 are never set back. They go on counting for as long as the link lives.
+//! - Before each call the worker stores word 3, and then takes a ticket: by compare-and-exchange it adds one to the upper half
+//!   of word 0, if that is below the lower half. If it is not, the batch ends here.
+//! - The worker records a call that returned a value in this order: its output, its entry, and then word 1 plus one, with
+//!   release order. Word 1 counts all finished calls of the batch.
+//! - When the worker has sent outputs over the link, it throws them away: one store to word 2 (upper half plus one; lower half:
+//!   how many calls of the batch have been answered), a release fence, and then word 1 with the same number. The next entry is
+//!   entry 0 again, and the next output begins at the first word for outputs. Both belong to the call that the
+//!   lower half of word 2 names.
+//! - Words 5 and 6 are never set back. They count for as long as the link lives.
 //!
 //! **The lane.** Either side may put a large payload into the [lane], the last part of the box, and set [`frame::SHARED`] in
-//! the payload's length. Then three numbers stand in the payload's place, `u32`, little-endian: a word of the lane,
-//! how many bytes of the payload stand before it, and how many from there on are best received into memory
-//! of their own, because they are one large thing. The third is 0 if there is none, and always with anything else than
-//! [`message::Reply::Call`]. The rest of the payload follows. Whoever has copied a payload out, or is done with it, counts its
-//! word up: word 5 for the coordinator's payloads, word 6 for the worker's.
+//! the payload's length. Then three numbers stand in the payload's place, `u32`, little-endian: a word of the lane;
+//! how many bytes of the payload stand before that word; and the length of the large piece that begins at the word, which is
+//! best received into memory of its own. The third number is 0 if there is no large piece, and in all messages but
+//! [`message::Reply::Call`]. The rest of the payload follows the piece. A receiver that has copied a payload out, or is done
+//! with it, adds one to a counter: word 5 for the coordinator's payloads, word 6 for the worker's.
 //!
-//! **The board.** A coordinator may put a single large input onto the [board], memory which it shares with all of its
-//! workers. Its words are counted on from the lane's: where the first number is 524,288 or more, the payload begins at that
-//! word of the board less 524,288, and the second number is 0. It stays as it is until the worker has answered for the batch.
+//! **The board.** A coordinator may put a single large input onto the [board], memory that it shares with all of its
+//! workers. The numbers of its words go on from the lane's: where the first number is 524,288 or more, the payload begins at
+//! that number less 524,288 on the board, and the second number is 0. The payload does not change until the worker has
+//! answered the batch.
 
 pub mod memory;
 pub mod value;

@@ -1,11 +1,11 @@
 //! The board: memory that a coordinator writes large inputs on, for all of its workers to read.
 //!
-//! An input is kept until its call has ended, because it may have to be sent again, to any worker. So a large
-//! one is encoded where all of them can read it, and needs no copy for each sending. Nobody but the
-//! coordinator can write there.
+//! The coordinator keeps an input until its call has ended, because it may have to send the input again, to any
+//! worker. So it encodes a large input where all workers can read it, and needs no copy for each sending. Nobody but
+//! the coordinator can write there.
 //!
-//! The board has regions of 4 MiB, with one input each. One that finds no region, or no room in it, travels
-//! as it would without a board; and so does one that is sent together with others.
+//! The board has regions of 4 MiB, and each region holds one input. An input that finds no free region, or does not
+//! fit into one, travels as it would without a board. So does an input that is sent together with others.
 #![expect(unsafe_code, reason = "memory that processes share")]
 
 use std::fs::File;
@@ -36,12 +36,12 @@ pub struct Board {
 }
 
 impl Board {
-    /// Maps a file of as many [`REGION`]s as the board is to have. It must not shrink: its maker seals it
+    /// Maps a file of as many [`REGION`]s as the board is to have. The file must not shrink: its maker seals it
     /// against that, and against other writers.
     ///
     /// # Errors
     ///
-    /// It can't be mapped.
+    /// The file can't be mapped.
     pub fn map(file: &File) -> io::Result<Arc<Self>> {
         let memory = MmapRaw::map_raw(file)?;
         let regions = (memory.len() / REGION).min(REGIONS);
@@ -52,9 +52,9 @@ impl Board {
         }))
     }
 
-    /// Takes the first region that is free: those behind it need no memory as long as they are not needed.
+    /// Takes the first free region, so that the regions behind it cost no memory until they are needed.
     fn take(self: &Arc<Self>) -> Option<Region> {
-        // What was read there is read before it is written again.
+        // Acquire: reads of the region's last input happen before the next input overwrites it.
         let taken = self
             .free
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, |free| {
@@ -89,15 +89,15 @@ pub struct Region {
 
 impl Region {
     fn start(&self) -> *mut u8 {
-        // SAFETY: there are so many regions.
+        // SAFETY: `index` is below the number of regions, so the offset is within the mapping.
         unsafe { self.board.memory.as_mut_ptr().add(self.number * REGION) }
     }
 
     pub(crate) fn placed(&self) -> Placed {
-        // Whoever hears of it sees it.
+        // Release: whoever hears of this input sees its bytes.
         fence(Ordering::Release);
         Placed {
-            // Both are far below 4 GiB.
+            // Word and length are both far below 4 GiB.
             at: (WORDS + self.number * REGION / 8) as u32,
             len: self.len as u32,
             ..Placed::default()
@@ -109,7 +109,7 @@ impl Deref for Region {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: so many bytes have been written there, and whoever may write needs `self` for himself.
+        // SAFETY: `len` bytes have been written there, and a writer needs `&mut self`.
         unsafe { slice::from_raw_parts(self.start(), self.len) }
     }
 }
@@ -119,9 +119,9 @@ impl Begun for Region {
         if bytes.len() > REGION - self.len {
             return false;
         }
-        // SAFETY: they fit. Nobody else writes to a region that was taken, and nobody reads it yet: `self` is
-        // borrowed for writing, and no worker has been told of it. `bytes` is no part of what is written
-        // to: of that nobody has a reference.
+        // SAFETY: the bytes fit. Nobody else writes to a region that was taken, and nobody reads it yet: `self` is
+        // borrowed mutably, and no worker has been told of the input. `bytes` does not overlap the region's unwritten
+        // part, because nobody has a reference to that.
         unsafe {
             ptr::copy_nonoverlapping(bytes.as_ptr(), self.start().add(self.len), bytes.len());
         };
@@ -146,7 +146,7 @@ impl Drop for Region {
 pub type InputSheet<'s> = SheetIn<'s, &'s Arc<Board>>;
 
 impl InputSheet<'_> {
-    /// What is written on it, if it is on the board; else it stands at the end of the buffer.
+    /// The input, if it was written on the board. Otherwise it stands at the end of the buffer.
     #[must_use]
     #[inline]
     pub fn region(self) -> Option<Region> {
@@ -171,14 +171,14 @@ impl View {
         Ok(View { memory })
     }
 
-    /// What stands there, if there is such a place.
+    /// The bytes at a place, or `None` if the board has no such place.
     pub(crate) fn get(&self, range: Range<usize>) -> Option<&[u8]> {
         if range.start > range.end || range.end > self.memory.len() {
             return None;
         }
-        // SAFETY: it is within the mapping, which lives as long as `self`. It does not change while it is
-        // borrowed: a borrow lasts until the next frame is read at most, and the coordinator keeps the region
-        // until this worker has answered, or is dead.
+        // SAFETY: the range is within the mapping, which lives as long as `self`. Its bytes do not change while they
+        // are borrowed: a borrow ends before the next frame is read, and the coordinator keeps the region until this
+        // worker has answered or died.
         Some(unsafe { slice::from_raw_parts(self.memory.as_ptr().add(range.start), range.len()) })
     }
 }

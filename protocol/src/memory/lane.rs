@@ -1,17 +1,17 @@
 //! The lane: a part of the memory that a worker shares with its coordinator, by which large payloads travel.
 //!
-//! A socket takes a payload in pieces, each with memory of its own and a wake-up of the other side. Through
-//! shared memory it goes in one, and takes less than half the time. The frame that tells of it
-//! still goes by the socket, and says [where it stands](crate::wire::frame::SHARED).
+//! A socket takes a payload in pieces; each piece needs memory of its own and wakes the other side. Through
+//! shared memory the payload goes in one piece, in less than half the time. The frame that announces the payload
+//! still goes by the socket, and says [where the payload stands](crate::wire::frame::SHARED).
 //!
-//! A payload that is not worth it, or finds no room, travels in its frame: nobody ever waits for the lane.
-//! Small ones may stand there behind each other; the sender begins again in front as soon as all were
-//! taken. As the two sides speak in turn, each has the whole lane while it speaks.
+//! A payload that is too small to gain by it, or finds no room, travels in its frame: nobody ever waits for the lane.
+//! Several payloads may stand in the lane one behind the other. The sender begins again at the front as soon as the
+//! receiver has taken all of them. The two sides speak in turn, so each has the whole lane while it speaks.
 //!
-//! What a large payload costs is to be copied. So a worker reads inputs where they
-//! stand, and writes a large output [here in the first place](crate::value::sheet). It takes its
-//! coordinator's word for leaving the lane alone meanwhile; it runs whatever that says, after all. A
-//! coordinator takes nobody's word: it copies a payload out before it looks at it.
+//! A large payload's cost is the cost of copying it. So a worker reads inputs where they
+//! stand, and encodes a large output [directly into the lane](crate::value::sheet). The worker trusts the coordinator
+//! not to touch the lane meanwhile; it runs whatever the coordinator says, after all. The coordinator does not trust
+//! the worker: it copies a payload out of the lane before it looks at it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ use crate::value::parcel::{Apart, Owned, Parcel};
 use crate::value::room::{Begun, Room};
 use crate::value::sheet::SheetIn;
 
-/// How far payloads reach that stand behind others, in words: as much as is worth the memory.
+/// How far into the lane several payloads may pile up, in words. Beyond that they would cost more memory than they save
+/// time.
 const SPREAD: usize = (512 << 10) / 8;
 
 /// Where payloads are put.
@@ -35,16 +36,16 @@ const SPREAD: usize = (512 << 10) / 8;
 pub struct Outbox {
     shared: Arc<BlackBox>,
     side: Side,
-    /// How many payloads were put here, counting as the other side does.
+    /// How many payloads were put here, in step with the other side's count of those it has taken.
     sent: u64,
-    /// The first word that is ours: before it stands what the other side has said last.
+    /// The first word this side may write: before it stands the other side's last payload.
     base: usize,
     /// The word behind the last payload.
     at: usize,
 }
 
 impl Outbox {
-    /// When the first payload is put here, all that this side has sent otherwise must have been taken.
+    /// The other side must have taken all that another sender put into this lane before this one puts anything there.
     pub(crate) fn new(shared: Arc<BlackBox>, side: Side) -> Self {
         Outbox {
             shared,
@@ -55,13 +56,12 @@ impl Outbox {
         }
     }
 
-    /// It is this side's turn, which means that the other has taken everything. What stands before this word
-    /// is still being read.
+    /// Begins this side's turn: the other side has taken everything. The payload before this word is still being read.
     pub(crate) fn begin_turn(&mut self, base: usize) {
         (self.base, self.at) = (base, base);
     }
 
-    /// Puts a payload of so many bytes here. `None` if it has to travel in its frame.
+    /// Puts a payload of `len` bytes here. `None` if it has to travel in its frame.
     pub(crate) fn put(&mut self, payload: &[&[u8]], len: usize) -> Option<Placed> {
         if len < LEAST {
             return None;
@@ -87,11 +87,11 @@ impl Outbox {
     }
 
     fn commit(&mut self, draft: &Draft) -> Placed {
-        // Whoever hears of it sees it.
+        // Release: whoever hears of this payload sees its bytes.
         fence(Ordering::Release);
         self.at = (draft.start + draft.len).div_ceil(8);
         self.sent = self.sent.wrapping_add(1);
-        // All are far below 4 GiB.
+        // All three numbers are far below 4 GiB.
         Placed {
             at: ((draft.start + draft.before) / 8) as u32,
             len: draft.len as u32,
@@ -105,7 +105,7 @@ impl<'o> Room for &'o mut Outbox {
     type Begun = OpenDraft<'o>;
 
     fn begin(self, before: &[u8], piece: &[u8]) -> Option<OpenDraft<'o>> {
-        // The piece begins with a word, as it will where it is received.
+        // The large piece begins at a word, because it will be received at one.
         let start = self.start() * 8 + (8 - before.len() % 8) % 8;
         let mut draft = Draft::at(start);
         let fits = draft.append(&self.shared, before) && draft.append(&self.shared, piece);
@@ -117,13 +117,13 @@ impl<'o> Room for &'o mut Outbox {
     }
 }
 
-/// Bytes that are being put one behind the other, from a word on.
+/// Bytes that are written one behind the other, from a word on.
 #[derive(Debug)]
 struct Draft {
-    /// At which byte they begin.
+    /// The byte at which they begin.
     start: usize,
     len: usize,
-    /// Where among them the large piece begins, at a word, and how long it is; both 0 if there is none.
+    /// Where among the bytes the large piece begins, at a word, and how long it is. Both are 0 if there is none.
     before: usize,
     piece: usize,
 }
@@ -138,7 +138,7 @@ impl Draft {
         }
     }
 
-    /// Adds bytes. `false`, and nothing is added, if there is no room for them.
+    /// Adds bytes. If there is no room for them, returns `false` and adds nothing.
     #[expect(unsafe_code, reason = "memory that two processes share")]
     fn append(&mut self, shared: &BlackBox, bytes: &[u8]) -> bool {
         let lane = shared.lane();
@@ -147,9 +147,9 @@ impl Draft {
         if end.is_none_or(|end| end > size_of_val(lane)) {
             return false;
         }
-        // SAFETY: it fits, and `bytes` is no part of the lane: nothing here hands out any of it while its
-        // side may write. Atomics may be written by a shared reference, and of this process nobody else
-        // touches the lane; what the other one makes of it before it is told is its own affair.
+        // SAFETY: the bytes fit. They do not overlap the lane: nothing hands out a reference into the lane while its
+        // side may write. Atomics may be written by a shared reference, and nobody else in this process touches the
+        // lane. The other process must not read these bytes before it is told of them; if it does, it reads nonsense.
         unsafe {
             let lane = lane.as_ptr().cast::<u8>().cast_mut();
             ptr::copy_nonoverlapping(bytes.as_ptr(), lane.add(start), bytes.len());
@@ -167,7 +167,7 @@ pub struct OpenDraft<'o> {
 }
 
 impl OpenDraft<'_> {
-    /// It is complete.
+    /// Ends the payload, which is complete.
     pub(crate) fn close(self) -> Placed {
         self.outbox.commit(&self.draft)
     }
@@ -177,7 +177,7 @@ impl OpenDraft<'_> {
 pub type Sheet<'s> = SheetIn<'s, &'s mut Outbox>;
 
 impl Sheet<'_> {
-    /// What is written on it, if it is in the lane; else it stands at the end of the buffer.
+    /// The output, if it was written into the lane. Otherwise it stands at the end of the buffer.
     #[must_use]
     #[inline]
     pub fn placed(self) -> Option<Placed> {
@@ -227,7 +227,7 @@ impl Inbox {
         board.get(range)
     }
 
-    /// Copies a payload into a buffer. `false` if there is no such place.
+    /// Copies a payload into a buffer. Returns `false` if the lane has no such place.
     pub(crate) fn take(&self, placed: Placed, buffer: &mut Vec<u8>) -> bool {
         let Some(range) = placed.range(self.shared.lane()) else {
             return false;
@@ -239,8 +239,8 @@ impl Inbox {
         true
     }
 
-    /// Copies a payload into memory that is given away: what `spare` gives, or if there is a large piece,
-    /// memory of its own for that. `None` if there is no such place.
+    /// Copies a payload into memory that the caller keeps: into the buffer from `spare`, and a large piece into memory
+    /// of its own. `None` if the lane has no such place.
     pub(crate) fn hand_over(
         &self,
         placed: Placed,
@@ -268,11 +268,11 @@ impl Inbox {
         Apart::new(around, before, piece)
     }
 
-    /// A payload where it stands, and the word behind it, if this side reads it so: a worker that answers
-    /// behind it.
+    /// A payload where it stands, and the word behind it. Only a worker may read so, and it puts its answers behind that
+    /// word.
     #[expect(unsafe_code, reason = "memory that two processes share")]
     pub(crate) fn in_place(&self, placed: Placed) -> Option<(&[u8], usize)> {
-        // Behind it there has to be room for an output like it.
+        // Behind the input there has to be room for an output of its size.
         let most = size_of_val(self.shared.lane()) / 2;
         if self.side != Side::Worker || placed.len as usize > most {
             return None;
@@ -280,10 +280,9 @@ impl Inbox {
         let range = placed.range(self.shared.lane())?;
         fence(Ordering::Acquire);
         self.count();
-        // SAFETY: the range is within the lane, which lives as long as `self`. It does not change while
-        // it is borrowed: a borrow of the inbox lasts until the next frame is read at most, and until then
-        // this side writes behind it, if at all, and the coordinator, who is waiting for an answer, does not
-        // write.
+        // SAFETY: the range is within the lane, which lives as long as `self`. Its bytes do not change while they are
+        // borrowed: a borrow of the inbox ends before the next frame is read. Until then this side writes only behind
+        // the range, and the coordinator waits for an answer and does not write.
         let bytes = unsafe {
             let lane = self.shared.lane().as_ptr().cast::<u8>();
             slice::from_raw_parts(lane.add(range.start), range.len())
@@ -291,13 +290,13 @@ impl Inbox {
         Some((bytes, range.end.div_ceil(8)))
     }
 
-    /// Notes that a payload was taken.
+    /// Counts a payload as taken.
     fn count(&self) {
         let taken = self.shared.taken(match self.side {
             Side::Coordinator => Side::Worker,
             Side::Worker => Side::Coordinator,
         });
-        // Nobody else counts here.
+        // Load and store need not be one step: only this side writes this counter.
         let count = taken.load(Ordering::Relaxed).wrapping_add(1);
         taken.store(count, Ordering::Release);
     }

@@ -1,14 +1,15 @@
-//! Copying out of memory that another process may be writing to at this moment. What is copied then may be
-//! anything, and that is all that can happen.
+//! Copying out of memory that another process may be writing to at the same moment. The copy may then hold any bytes;
+//! nothing worse can happen.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// From how many bytes on a processor is asked to copy all of them. To begin with that takes it a while.
+/// The least number of bytes that one `rep movsb` copies. The instruction takes a while to start, so fewer bytes are
+/// copied word by word.
 const MANY: usize = 4 << 10;
 
-/// Appends the bytes of some words, from one of them to another, as far as there are so many.
+/// Appends the bytes of the words in `range`, as far as there are that many.
 pub(crate) fn load_range(words: &[AtomicU64], range: Range<usize>, buffer: &mut Vec<u8>) {
     let (first, within) = (range.start / 8, range.start % 8);
     let mut words = words.get(first..).unwrap_or_default().iter();
@@ -24,7 +25,7 @@ pub(crate) fn load_range(words: &[AtomicU64], range: Range<usize>, buffer: &mut 
     load(words.as_slice(), len, buffer);
 }
 
-/// Appends so many bytes from words, or fewer if there are not so many.
+/// Appends `len` bytes from words, or fewer if the words hold fewer.
 #[inline]
 #[expect(unsafe_code, reason = "room need not be cleared before it is filled")]
 pub(crate) fn load(words: &[AtomicU64], len: usize, buffer: &mut Vec<u8>) {
@@ -34,11 +35,11 @@ pub(crate) fn load(words: &[AtomicU64], len: usize, buffer: &mut Vec<u8>) {
     if len < MANY || !load_many(words, room) {
         load_words(words, room);
     }
-    // SAFETY: there are at least `len` bytes in the words, so all of these have been written above.
+    // SAFETY: the words hold at least `len` bytes, so the code above has initialized all of them.
     unsafe { buffer.set_len(buffer.len() + len) };
 }
 
-/// Fills the room, word by word.
+/// Fills the room word by word.
 #[inline]
 fn load_words(words: &[AtomicU64], room: &mut [MaybeUninit<u8>]) {
     let (whole, rest) = room.as_chunks_mut();
@@ -56,18 +57,18 @@ fn load_words(words: &[AtomicU64], room: &mut [MaybeUninit<u8>]) {
     }
 }
 
-/// Fills the room by one instruction, where there is one that is good at it: into memory that is in no cache,
-/// as kept outputs are, that takes half of the time. `false`, and nothing is done, where there is none.
+/// Fills the room with one instruction, on processors that have one for it. Into memory that no cache holds, as with
+/// outputs that are kept, this takes half of the time. On other processors it returns `false` and does nothing.
 ///
-/// It is an instruction because no function of Rust's may read what others write, but by atomic words.
+/// It has to be assembly: Rust's own functions must not read memory that another process writes, except as atomic words.
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "memory that two processes share")]
 fn load_many(words: &[AtomicU64], room: &mut [MaybeUninit<u8>]) -> bool {
     if room.len() > size_of_val(words) || !std::is_x86_feature_detected!("ermsb") {
         return false;
     }
-    // SAFETY: so many bytes can be read, and written. The direction flag is clear, as it has to be before any
-    // assembly.
+    // SAFETY: `len` bytes can be read at the source and written at the destination. The direction flag is clear, as it
+    // has to be before any assembly.
     unsafe {
         std::arch::asm!(
             "rep movsb",
@@ -89,7 +90,7 @@ fn load_many(_: &[AtomicU64], _: &mut [MaybeUninit<u8>]) -> bool {
 mod tests {
     use super::*;
 
-    /// By either way the same bytes come, from any place to any other.
+    /// Both ways of copying give the same bytes, for any source and destination.
     #[test]
     fn what_is_loaded_is_what_stands_there() {
         let bytes: Vec<u8> = (0..6 * MANY).map(|at| (at * at / 7) as u8).collect();
@@ -118,7 +119,7 @@ mod tests {
                 assert!(loaded[3..] == bytes[start..end], "{start}..{end}");
             }
         }
-        // Beyond what there is, there is nothing.
+        // Bytes beyond the end are not copied.
         let mut loaded = Vec::new();
         load(&words[1..], bytes.len(), &mut loaded);
         assert!(loaded == bytes[8..]);

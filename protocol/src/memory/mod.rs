@@ -1,7 +1,7 @@
-//! What coordinator and worker have mapped, both of them: who stands where with a batch, and large payloads.
+//! The memory that coordinator and worker both map: how far a worker has come with its batch, and large payloads.
 //!
-//! The wire uses it, and both sides' programs. It knows values, and nothing of messages or frames. All that is read here
-//! was written by another process, and may be anything: it can't go wrong, only be nonsense.
+//! The wire and the programs of both sides use this module. It knows values, and nothing of messages or frames. Another
+//! process writes what is read here, so any bytes must be safe to read: they may be nonsense, but they break nothing.
 
 pub mod black_box;
 pub mod board;

@@ -1,11 +1,11 @@
-//! Where in shared memory things stand, as both sides and the frames between them say it.
+//! Places in shared memory, as both sides and the frames between them name them.
 
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
 /// The least payload that travels by the lane, in bytes.
 pub const LEAST: usize = 32 << 10;
-/// The size of the lane, in bytes, if it is not made shorter.
+/// The size of the lane, in bytes, unless the box's file is shorter.
 pub const SIZE: usize = 4 << 20;
 pub(crate) const WORDS: usize = SIZE / 8;
 /// Which side of a link one is on.
@@ -20,19 +20,19 @@ pub enum Side {
 /// Where in shared memory a payload stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Placed {
-    /// Its large piece, or if it has none its beginning, stands at this word. Those behind the lane's are the
-    /// [board](super::board)'s.
+    /// The word at which its large piece stands, or its beginning if it has no large piece. Words behind the lane's
+    /// last belong to the [board](super::board).
     pub(crate) at: u32,
     /// How long it is, in bytes.
     pub(crate) len: u32,
-    /// How many bytes of it stand before that word.
+    /// How many of its bytes stand before that word.
     pub(crate) before: u32,
-    /// How long its large piece is, in bytes: one that may be received into memory of its own.
+    /// How long its large piece is, in bytes. The receiver may put that piece into memory of its own.
     pub(crate) piece: u32,
 }
 
 impl Placed {
-    /// What says where a payload stands: three numbers, little-endian.
+    /// How a frame encodes the place: three numbers, little-endian.
     pub(crate) const SIZE: usize = 12;
 
     pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
@@ -55,12 +55,12 @@ impl Placed {
         }
     }
 
-    /// Where in the lane that is, in bytes, if there is such a place.
+    /// The place's range in the lane, in bytes, or `None` if the lane has no such place.
     pub(crate) fn range(&self, lane: &[AtomicU64]) -> Option<Range<usize>> {
         let inside = u64::from(self.before) + u64::from(self.piece) <= u64::from(self.len);
         let start = (u64::from(self.at) * 8).checked_sub(self.before.into())?;
         let end = start + u64::from(self.len);
-        // Both are small then.
+        // Where the condition holds, both ends are within the lane, so the casts lose nothing.
         (inside && end <= size_of_val(lane) as u64).then_some(start as usize..end as usize)
     }
 }

@@ -1,18 +1,18 @@
-//! Values in postcard encoding: appended to what is there already, and read again.
+//! Encoding values in postcard, behind what a buffer already holds, and decoding them.
 //!
-//! Neither uses the functions that postcard has for it: those are a call for each number, which is a good
-//! part of what a short call costs.
+//! Neither direction uses postcard's own functions: those take a function call for each number, which is a good
+//! part of what a short call of a task costs.
 
 use serde::{Deserialize, Serialize};
 
 use super::reader::Reading;
 use super::writer::{ValueError, Writer};
 
-/// Appends a value to a buffer. If it can't be encoded, the buffer is as it was.
+/// Appends a value to a buffer. If the value can't be encoded, the buffer stays as it was.
 ///
 /// # Errors
 ///
-/// What the value's own `Serialize` says.
+/// The error of the value's own `Serialize`.
 ///
 /// ```
 /// let mut buffer = vec![7];
@@ -30,11 +30,11 @@ pub fn encode<V: Serialize + ?Sized>(value: &V, buffer: &mut Vec<u8>) -> Result<
     })
 }
 
-/// Reads a value that bytes are the encoding of, all of them.
+/// Decodes a value from bytes, all of which have to belong to it.
 ///
 /// # Errors
 ///
-/// They are not; in words.
+/// Says in words why the bytes are no encoding of such a value.
 ///
 /// ```
 /// assert_eq!(protocol::decode::<(u8, bool)>(&[7, 1]), Ok((7, true)));
@@ -48,7 +48,7 @@ pub fn decode<'d, V: Deserialize<'d>>(bytes: &'d [u8]) -> Result<V, String> {
     all_read(value, reading.left().0)
 }
 
-/// A value that was read, if nothing is left.
+/// The value that was read, or an error if bytes are left.
 #[inline]
 pub(crate) fn all_read<V>(value: V, rest: &[u8]) -> Result<V, String> {
     match rest {
@@ -67,11 +67,11 @@ fn too_many(bytes: usize) -> String {
     format!("{bytes} bytes too many")
 }
 
-/// As many bytes as the longest number of 64 bits.
+/// The number of bytes of the longest varint of 64 bits.
 pub(crate) const FEW: usize = 10;
 
-/// Appends a few bytes. Numbers come as such, just written one by one: to copy them like that costs less than
-/// a call, or than to load them as words, which would have to wait for all of them to be there.
+/// Appends a few bytes one by one, as numbers come. That costs less than a call of `memcpy`, and less than loading
+/// whole words, which would have to wait for the byte stores just before.
 #[inline]
 #[expect(clippy::map_clone, reason = "`copied` would make a call of it")]
 pub(crate) fn extend_few(buffer: &mut Vec<u8>, bytes: &[u8]) {

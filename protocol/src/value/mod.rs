@@ -1,7 +1,7 @@
-//! How values become bytes, and bytes values: what stands in payloads and headers.
+//! How values become bytes, and bytes values: the content of payloads and headers.
 //!
-//! Everybody may use it; it uses nothing of this crate. There is no memory of another process in here and no
-//! stream: where a large value may be written instead of a buffer, a [`Room`](room::Room) says.
+//! Every module of this crate may use this one; it uses none of them. It knows no stream and no memory of another
+//! process: a [`Room`](room::Room) stands for any place other than a buffer where a large value may be written.
 
 mod encode;
 pub mod parcel;

@@ -1,8 +1,8 @@
-//! A payload that is handed over to whoever received it.
+//! A payload that the link hands over to its receiver, instead of lending it.
 //!
-//! A large output is mostly one thing: a buffer, or a text. Its worker says where in the payload that
-//! [stands](crate::memory::place::Placed); it is received into memory of its own, and this becomes part of the value
-//! that is decoded. So it is not copied once more, and not kept twice.
+//! A large output is mostly one large piece: a buffer, or a text. The worker says where in the payload that piece
+//! [stands](crate::memory::place::Placed). The coordinator receives the piece into memory of its own, and that memory
+//! becomes part of the decoded value. So the piece is not copied once more, and not kept twice.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -20,7 +20,7 @@ pub struct Owned {
 }
 
 impl Owned {
-    /// A payload that never was in a frame.
+    /// A payload that did not come in a frame.
     #[must_use]
     pub fn new(payload: Vec<u8>) -> Self {
         Owned {
@@ -29,7 +29,7 @@ impl Owned {
         }
     }
 
-    /// A payload that stands somewhere in a buffer.
+    /// The payload in a part of a buffer.
     pub(crate) fn within(buffer: Vec<u8>, payload: Range<usize>) -> Self {
         Owned { buffer, payload }
     }
@@ -51,14 +51,14 @@ impl Owned {
 /// A payload that was handed over.
 #[derive(Debug)]
 pub enum Parcel {
-    /// As it came.
+    /// In one buffer.
     Whole(Owned),
-    /// With its large piece apart.
+    /// In two buffers: its large piece stands apart.
     Apart(Apart),
 }
 
 impl Parcel {
-    /// How large it is, in bytes.
+    /// The length of the payload, in bytes.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
@@ -84,19 +84,19 @@ impl Default for Parcel {
     }
 }
 
-/// An encoded value, and a piece of it that stands apart.
+/// An encoded value in two buffers: a large piece, and the bytes around it.
 #[derive(Debug, Clone, Default)]
 pub struct Apart {
-    /// What stands before the piece and behind it.
+    /// The bytes before the piece and behind it.
     around: Vec<u8>,
-    /// Where between the two it belongs.
+    /// How many of those bytes stand before the piece.
     at: usize,
     piece: Vec<u8>,
 }
 
 impl Apart {
-    /// Both parts of what is around a piece, one behind the other, with the length of the first; and the
-    /// piece. `None` if there is less around it.
+    /// Joins the bytes around a piece with the piece; the first `before` of them stand before it. `None` if `around` is
+    /// shorter than that.
     #[must_use]
     pub fn new(around: Vec<u8>, at: usize, piece: Vec<u8>) -> Option<Self> {
         let fits = at <= around.len();
@@ -110,12 +110,12 @@ impl Apart {
         [before, &self.piece, behind].concat()
     }
 
-    /// Reads the value that this is the encoding of. If the piece is what some field of it holds, it is put
-    /// there; if not, the value is read a second time, from one piece.
+    /// Decodes the value. If one of its fields holds exactly the piece, the field takes the piece over. If not, the value
+    /// is decoded a second time, from one buffer.
     ///
     /// # Errors
     ///
-    /// As [`decode`](crate::decode) of the whole.
+    /// As [`decode`](crate::decode) has them for the whole encoding.
     ///
     /// ```
     /// use protocol::value::parcel::Apart;
@@ -137,7 +137,7 @@ impl Apart {
         match (value, piece.or_else(take_refused)) {
             (Ok(value), None) => encode::all_read(value, rest),
             (Err(error), None) => Err(error.of::<V>().to_string()),
-            // It is no field's: the worker was wrong, or whoever reads it goes ways of its own.
+            // No field took the piece: the worker named a wrong one, or the type's `Deserialize` reads in a way of its own.
             (_, Some(piece)) => encode::decode(&Apart { around, at, piece }.join()),
         }
     }

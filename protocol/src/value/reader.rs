@@ -1,5 +1,4 @@
-//! What values are read with: postcard's deserializer, with the words that it lacks, and which can give away a
-//! piece that stands apart.
+//! Decoding: postcard's deserializer, with the error texts that it lacks. It can give away a piece that stands apart.
 
 use std::cell::Cell;
 use std::fmt;
@@ -16,13 +15,13 @@ use serde::de::{
 use super::writer::ValueError;
 
 thread_local! {
-    /// Where the piece is that is being given away. It is compared only.
+    /// The address of the piece that is being given away. It is only compared.
     static GIVEN: Cell<Option<Range<*const u8>>> = const { Cell::new(None) };
-    /// A piece that somebody would not have, because it was not lent to him but given.
+    /// A piece that a visitor refused, because it wanted to borrow it and got it as its own.
     static REFUSED: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
 }
 
-/// Takes the piece that was given away and that nobody would have.
+/// Takes back the piece that was given away and refused.
 pub(crate) fn take_refused() -> Option<Vec<u8>> {
     GIVEN.set(None);
     REFUSED.take()
@@ -34,7 +33,7 @@ impl de::Error for ValueError {
         Self::new(message)
     }
 
-    /// What a visitor says to bytes or text that it wants to borrow.
+    /// The error of a visitor that wants to borrow bytes or text.
     #[cold]
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         let refused = match unexpected {
@@ -42,7 +41,7 @@ impl de::Error for ValueError {
             de::Unexpected::Str(text) => text.as_bytes(),
             _ => &[],
         };
-        // Only the piece itself: a deserializer may complain of any other bytes, too.
+        // Only if it is the piece itself: a visitor may refuse any other bytes, too.
         if GIVEN.take() == Some(refused.as_ptr_range()) {
             REFUSED.set(Some(refused.to_vec()));
         }
@@ -54,10 +53,10 @@ impl de::Error for ValueError {
 
 type Result<T> = std::result::Result<T, ValueError>;
 
-/// A value that is being read, as postcard would.
+/// A value that is being read in postcard's encoding.
 #[derive(Debug)]
 pub(crate) struct Reading<'d> {
-    /// What is to be read next: up to the piece, or behind it when it has been given away.
+    /// The bytes to read next: those up to the piece, or those behind it once it has been given away.
     rest: &'d [u8],
     behind: &'d [u8],
     piece: Option<Vec<u8>>,
@@ -73,7 +72,7 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// Reads a value of which a piece stands apart.
+    /// Begins to read a value of which a piece stands apart.
     pub(crate) fn around(before: &'d [u8], piece: Vec<u8>, behind: &'d [u8]) -> Self {
         take_refused();
         Reading {
@@ -83,13 +82,13 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// What has not been read, and the piece if nobody has got it.
+    /// The bytes that have not been read, and the piece if nobody has taken it.
     #[inline]
     pub(crate) fn left(self) -> (&'d [u8], Option<Vec<u8>>) {
         (self.rest, self.piece)
     }
 
-    /// Has postcard read something that the piece is no part of.
+    /// Lets postcard read something that the piece is no part of.
     #[inline]
     fn small<T: Deserialize<'d>>(&mut self) -> Result<T> {
         let mut deserializer = Deserializer::from_bytes(self.rest);
@@ -98,13 +97,13 @@ impl<'d> Reading<'d> {
         Ok(value)
     }
 
-    /// How many things follow.
+    /// Reads how many items follow.
     #[inline]
     fn count(&mut self) -> Result<usize> {
         self.small()
     }
 
-    /// Gives the piece away, if it is what comes next.
+    /// Gives the piece away, if it comes next.
     fn give(&mut self) -> Option<Vec<u8>> {
         let (len, behind) = postcard::take_from_bytes::<usize>(self.rest).ok()?;
         if !behind.is_empty() || self.piece.as_ref()?.len() != len {
@@ -300,14 +299,15 @@ impl<'d> de::Deserializer<'d> for &mut Reading<'d> {
     }
 }
 
-/// What is read one after another: the items of a sequence, the fields of a struct, keys and values.
+/// Parts that are read one after another: the items of a sequence, the fields of a struct, keys and values.
 struct Items<'r, 'd> {
     reading: &'r mut Reading<'d>,
     left: usize,
 }
 
 impl Items<'_, '_> {
-    /// What they claim to be is not believed beyond what there is.
+    /// The claimed number, or none if fewer bytes than that are left: a false length must not make a collection reserve
+    /// memory.
     fn hint(&self) -> Option<usize> {
         let bytes = self.reading.rest.len() + self.reading.behind.len();
         (self.left <= bytes).then_some(self.left)

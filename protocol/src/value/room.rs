@@ -1,22 +1,23 @@
-//! Where a large value may be written in the first place.
+//! A place other than a buffer where a large value may be written directly.
 
 use std::fmt::Debug;
 
-/// Where there may be room for a large value.
+/// A place that may have room for a large value.
 pub trait Room: Debug {
-    /// One that is being written there.
+    /// A value that is being written there.
     type Begun: Begun + Debug;
 
-    /// Begins with a large piece and what is before it. `None` if they find no room.
+    /// Begins a value with the bytes before its large piece, and that piece. `None` if they find no room.
     fn begin(self, before: &[u8], piece: &[u8]) -> Option<Self::Begun>;
 }
 
-/// A large value that is being written where it will be read. Dropping it takes the value back: nobody has heard of it.
+/// A large value that is being written where it will be read. Dropping it takes the value back, because nobody has
+/// heard of it yet.
 pub trait Begun {
-    /// Adds bytes. `false`, and nothing is added, if there is no room for them.
+    /// Adds bytes. If there is no room for them, returns `false` and adds nothing.
     #[must_use]
     fn append(&mut self, bytes: &[u8]) -> bool;
 
-    /// Adds what has been written so far to a buffer.
+    /// Copies the bytes written so far to the end of a buffer.
     fn copy_to(&self, buffer: &mut Vec<u8>);
 }

@@ -1,7 +1,7 @@
-//! Where a value is written that is to be sent.
+//! A sheet takes the encoding of one value that will be sent.
 //!
-//! Values stand one behind the other in a buffer, until some of them are sent together. A large one goes
-//! where it will be read, while it is being encoded, so that it need not be copied once more: an output
+//! Small values stand one behind the other in a buffer, until several of them are sent together. A large value is
+//! encoded directly where it will be read, so that it need not be copied once more: an output
 //! into the [lane](crate::memory::lane), an input onto the [board](crate::memory::board).
 
 use postcard::ser_flavors::Flavor;
@@ -11,30 +11,30 @@ use super::encode::{FEW, extend_few};
 use super::room::{Begun, Room};
 use super::writer::{ValueError, Writer};
 
-/// How much has to come at once to make a value a large one, in bytes.
+/// The least piece, written at once, that makes a value a large one, in bytes.
 const LARGE: usize = 128 << 10;
 
-/// What one value is written on.
+/// The place that one value is written on.
 #[derive(Debug)]
 pub struct SheetIn<'s, R: Room> {
-    /// Ends with the value, or if it is large with what is to be added to it.
+    /// The buffer. It ends with the value, or with what is still to be added to it if it is large.
     buffer: &'s mut Vec<u8>,
-    /// Where in the buffer that begins.
+    /// Where in the buffer that end begins.
     start: usize,
     large: Large<R>,
 }
 
 #[derive(Debug)]
 enum Large<R: Room> {
-    /// There is no room for one.
+    /// There is no room for a large value.
     No,
     Perhaps(R),
-    /// Up to its last large piece, the value is there.
+    /// A large value is being written, and is complete up to its last large piece.
     Begun(R::Begun),
 }
 
 impl<'s, R: Room> SheetIn<'s, R> {
-    /// One at the end of a buffer, if there is no room for it elsewhere.
+    /// A sheet at the end of a buffer, with a room for a large value if there is one.
     #[inline]
     pub fn new(buffer: &'s mut Vec<u8>, room: Option<R>) -> Self {
         SheetIn {
@@ -44,7 +44,7 @@ impl<'s, R: Room> SheetIn<'s, R> {
         }
     }
 
-    /// The buffer, for whoever writes at its end in another way.
+    /// The buffer, for a caller that appends to it by other means.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         self.buffer
     }
@@ -53,7 +53,7 @@ impl<'s, R: Room> SheetIn<'s, R> {
     ///
     /// # Errors
     ///
-    /// What the value's own `Serialize` says. What is written then is to be [cleared](Self::clear).
+    /// The error of the value's own `Serialize`. [Clear](Self::clear) the sheet then.
     ///
     /// ```
     /// use protocol::memory::lane::Sheet;
@@ -73,18 +73,18 @@ impl<'s, R: Room> SheetIn<'s, R> {
         value.serialize(&mut writer).map_err(ValueError::of::<V>)
     }
 
-    /// Writes bytes as they are.
+    /// Appends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) {
         write(self.buffer, self.start, &mut self.large, bytes);
     }
 
-    /// Forgets what is written on it.
+    /// Takes back all that was written on the sheet.
     pub fn clear(&mut self) {
         self.buffer.truncate(self.start);
         self.large = Large::No;
     }
 
-    /// What is written on it, if it is where it will be read; else it stands at the end of the buffer.
+    /// The value, if it was written where it will be read. Otherwise it stands at the end of the buffer.
     #[must_use]
     #[inline]
     pub fn begun(self) -> Option<R::Begun> {
@@ -95,7 +95,7 @@ impl<'s, R: Room> SheetIn<'s, R> {
     }
 }
 
-/// Adds what stands in the buffer to a large value. If there is no room for it, all of the value is in the
+/// Moves what stands in the buffer to the large value. If there is no room for it, the whole value moves into the
 /// buffer.
 #[cold]
 fn add_rest<B: Begun>(buffer: &mut Vec<u8>, start: usize, mut begun: B) -> Option<B> {
@@ -115,7 +115,7 @@ fn write<R: Room>(buffer: &mut Vec<u8>, start: usize, large: &mut Large<R>, byte
     }
 }
 
-/// Writes a large piece where the value is to be, if there is room; `false` if it belongs into the buffer.
+/// Writes a large piece into the room. Returns `false` if there is no room, and the piece belongs into the buffer.
 #[cold]
 fn write_large<R: Room>(
     buffer: &mut Vec<u8>,
@@ -146,7 +146,7 @@ fn write_large<R: Room>(
     true
 }
 
-/// Small pieces go into the buffer in any case, so that nothing has to be asked for them.
+/// Appends a small piece to the buffer: small pieces always go there, so that they cost no further check.
 struct Writing<'w, R: Room> {
     buffer: &'w mut Vec<u8>,
     start: usize,

@@ -1,7 +1,7 @@
-//! What values write themselves with: postcard's serializer, with the words that it lacks.
+//! Encoding: postcard's serializer, with the error texts that it lacks.
 //!
-//! postcard keeps no text of an error, and takes a struct that leaves out a field: whoever reads it takes the
-//! next field for it. Here the one is told, and the other is an error.
+//! postcard drops the text of an error. It also accepts a struct that leaves out a field, and then the reader takes the
+//! next field for the missing one. This serializer keeps the text, and refuses such a struct.
 
 use std::fmt::{self, Display};
 
@@ -14,9 +14,9 @@ pub struct ValueError(Box<Cause>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Cause {
-    /// In the words of its type, or of the encoding.
+    /// An error in the words of the value's type, or of the encoding.
     Said(String),
-    /// It needs an encoding that says what comes next, for this reason.
+    /// The type needs a self-describing encoding, for this reason.
     NotDescribed(String),
 }
 
@@ -26,13 +26,13 @@ impl ValueError {
         ValueError(Box::new(Cause::Said(why.to_string())))
     }
 
-    /// It needs an encoding that says what comes next.
+    /// The type needs a self-describing encoding.
     #[cold]
     pub(crate) fn not_described(what: impl Display) -> Self {
         ValueError(Box::new(Cause::NotDescribed(what.to_string())))
     }
 
-    /// Names the type, where that is what it is about.
+    /// Names the type in errors that are about the type.
     #[cold]
     pub(crate) fn of<V: ?Sized>(self) -> Self {
         match *self.0 {
@@ -86,7 +86,7 @@ impl From<postcard::Error> for ValueError {
     }
 }
 
-/// Writes values to whatever `F` is.
+/// Writes values to the postcard flavour `F`.
 pub(crate) struct Writer<F: Flavor>(postcard::Serializer<F>);
 
 impl<F: Flavor> Writer<F> {

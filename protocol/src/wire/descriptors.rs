@@ -1,4 +1,4 @@
-//! Descriptors that travel with messages: how two processes come to share memory without a name for it.
+//! Descriptors that travel with messages. With them two processes share memory that has no name in the file system.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -18,15 +18,15 @@ use super::spin::ReadAtOnce;
 pub const MOST: usize = 253;
 /// How many buffers the system takes at once: `UIO_MAXIOV`.
 const MOST_BUFFERS: usize = 1024;
-/// How much room the system needs for that many.
+/// The size of the control message for [`MOST`] descriptors, in bytes.
 const ROOM: usize = rustix::cmsg_space!(ScmRights(MOST));
 
-/// Writes bytes to a socket, and sends descriptors with the first of them, at most [`MOST`]. A socket that is closed
-/// is an error and no signal.
+/// Writes bytes to a socket, and sends descriptors with the first of them, at most [`MOST`]. A closed socket
+/// is an error and raises no signal.
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The errors of `sendmsg`.
 pub fn send(
     socket: &Socket,
     buffers: &[IoSlice<'_>],
@@ -38,25 +38,26 @@ pub fn send(
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other("too many descriptors for one message"));
     }
-    // The system takes no more at once, and refuses all if there are more. What is left is sent the next time.
+    // The system refuses a write of more buffers. The caller writes the rest the next time.
     let buffers = &buffers[..buffers.len().min(MOST_BUFFERS)];
     Ok(sendmsg(socket, buffers, &mut control, SendFlags::NOSIGNAL)?)
 }
 
-/// Descriptors that have come.
+/// Descriptors that have arrived.
 #[derive(Debug, Clone, Default)]
 pub struct Taken(Arc<Mutex<Vec<OwnedFd>>>);
 
 impl Taken {
-    /// Those that have come since the last time, in the order in which they were sent. They are closed on exec.
+    /// Takes the descriptors that have arrived since the last call, in the order in which they were sent. They are closed
+    /// on exec.
     #[must_use]
     pub fn take(&self) -> Vec<OwnedFd> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// A socket that keeps the descriptors that come with what is read from it. If there is no room for a descriptor in
-/// this process, it is lost.
+/// A socket that keeps the descriptors that arrive with the bytes read from it. A descriptor that this process has no
+/// room for is lost.
 #[derive(Debug)]
 pub struct Taking {
     socket: Socket,
@@ -64,7 +65,7 @@ pub struct Taking {
 }
 
 impl Taking {
-    /// Takes descriptors from here on.
+    /// Keeps the descriptors that arrive from now on.
     #[must_use]
     pub fn new(socket: Socket) -> Self {
         Taking {
@@ -73,7 +74,7 @@ impl Taking {
         }
     }
 
-    /// Where they are to be found.
+    /// The place where arrived descriptors are kept.
     #[must_use]
     pub fn taken(&self) -> Taken {
         self.taken.clone()

@@ -1,4 +1,4 @@
-//! Framing: a header and a payload, each with its length before it and a cap upon it.
+//! Framing: a header and a payload, each with a length in front of it and a cap on that length.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -22,32 +22,32 @@ pub const SHARED: u32 = 1 << 31;
 
 /// The two lengths in front of each frame.
 const PREFIX: usize = 8;
-/// How much is read at least, where the sender may have sent more: small frames take one read.
+/// The least room that a read offers, in bytes, so that a small frame takes one read.
 const CHUNK: usize = 16 << 10;
-/// The most that is reserved on the word of a length prefix alone.
+/// The most memory that a length prefix alone can reserve, in bytes.
 const TRUST: usize = 1 << 20;
-/// A buffer that grew beyond this is given back after the frame that needed it.
+/// A buffer that grew beyond this size is freed after the frame that needed it.
 const KEEP: usize = 4 << 20;
 
-/// Why no frame could be read.
+/// Why a frame could not be read.
 #[derive(Debug)]
 pub enum FrameError {
     /// The stream ended between two frames.
     Closed,
     /// The stream ended within a frame, or could not be read.
     Io(io::Error),
-    /// A length stood above its cap.
+    /// A length was above its cap.
     TooLong {
         /// The length it claimed, in bytes.
         claimed: u32,
         /// The cap, in bytes.
         cap: u32,
     },
-    /// It spoke of a place in shared memory where there is none.
+    /// The frame named a place that shared memory does not have.
     NoSuchPlace,
 }
 
-/// Why a frame was not written at all; inside an [`io::Error`].
+/// Why nothing of a frame was written. It stands inside an [`io::Error`].
 #[derive(Debug)]
 pub(crate) struct TooLarge(String);
 
@@ -59,22 +59,22 @@ impl fmt::Display for TooLarge {
 
 impl std::error::Error for TooLarge {}
 
-/// The caps of one stage of a link.
+/// The caps on the lengths of frames, at one stage of a link.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
-    /// For the header.
+    /// The cap on the header, in bytes.
     pub header: u32,
-    /// For the payload.
+    /// The cap on the payload, in bytes.
     pub payload: u32,
 }
 
 impl Caps {
-    /// Before the handshake is over.
+    /// The caps before the end of the handshake.
     pub const GREETING: Caps = Caps {
         header: MAX_GREETING,
         payload: MAX_GREETING,
     };
-    /// After it.
+    /// The caps after the handshake.
     pub const FULL: Caps = Caps {
         header: MAX_HEADER,
         payload: MAX_PAYLOAD,
@@ -85,16 +85,13 @@ impl Caps {
 ///
 /// # Errors
 ///
-/// What the stream says, and [`io::ErrorKind::InvalidInput`] if a part is longer than its cap; then
-/// nothing has been written.
+/// The stream's own errors, and [`io::ErrorKind::InvalidInput`] if a part is longer than its cap. Nothing has been
+/// written in the second case.
 pub fn write(stream: &mut impl Write, header: &[u8], payload: &[&[u8]]) -> io::Result<()> {
     write_with(stream, header, payload, None)
 }
 
-/// Writes one frame. If there is an outbox, a large payload is put there.
-/// How many pieces of a payload are left to the system to gather.
-const GATHERED: usize = 16;
-
+/// Writes one frame. A large payload goes into the outbox, if there is one.
 pub(crate) fn write_with(
     stream: &mut impl Write,
     header: &[u8],
@@ -102,7 +99,7 @@ pub(crate) fn write_with(
     outbox: Option<&mut Outbox>,
 ) -> io::Result<()> {
     let total = payload.iter().map(|piece| piece.len()).sum::<usize>();
-    // Before anything is put anywhere.
+    // Lengths are checked first, so that a frame too large leaves nothing behind in shared memory.
     checked("header", header.len(), MAX_HEADER)?;
     let payload_len = checked("payload", total, MAX_PAYLOAD)?;
     match outbox.and_then(|outbox| outbox.put(payload, total)) {
@@ -120,6 +117,9 @@ pub(crate) fn write_placed(
     write_parts(stream, header, placed.len | SHARED, &[&placed.to_bytes()])
 }
 
+/// The most pieces of a payload that one system call gathers.
+const GATHERED: usize = 16;
+
 fn write_parts(
     stream: &mut impl Write,
     header: &[u8],
@@ -130,7 +130,7 @@ fn write_parts(
     let mut prefix = [0; PREFIX];
     prefix[..4].copy_from_slice(&header_len.to_le_bytes());
     prefix[4..].copy_from_slice(&payload_len.to_le_bytes());
-    // To have the system gather many small pieces takes longer than to copy them.
+    // Letting the system gather many small pieces takes longer than copying them.
     let joined = (payload.len() > GATHERED).then(|| payload.concat());
     let joined = joined.as_deref().into_iter();
     let apart = payload
@@ -154,7 +154,7 @@ fn checked(what: &str, len: usize, cap: u32) -> io::Result<u32> {
 }
 
 fn write_all_vectored(stream: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    // Empty slices in front would make a write of nothing, which reads as a closed stream.
+    // A write of empty slices alone returns 0, which would look like a closed stream.
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
         match stream.write_vectored(slices) {
@@ -167,23 +167,23 @@ fn write_all_vectored(stream: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -
     Ok(())
 }
 
-/// Reads frames, keeping what it has read beyond the end of one for the next.
+/// Reads frames. Bytes that it has read beyond the end of a frame, it keeps for the next.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// What has been read stands at its beginning. The rest is room that has been written before: it
-    /// need not be cleared again.
+    /// The bytes read so far stand at its beginning. The rest is room that is initialized already, so that it need not
+    /// be cleared again.
     buffer: Vec<u8>,
-    /// How much has been read.
+    /// How many bytes have been read.
     filled: usize,
-    /// Where the payload of the frame handed out last begins.
+    /// Where the payload begins of the frame that was handed out last.
     payload: usize,
-    /// Where that frame ends; what follows has not been looked at.
+    /// Where that frame ends. Bytes behind it have not been looked at.
     used: usize,
-    /// Where payloads come from that do not stand in their frames.
+    /// The shared memory from which payloads come that do not stand in their frames.
     inbox: Option<Inbox>,
-    /// The last of these.
+    /// The last such payload.
     parcel: Vec<u8>,
-    /// Where the payload stands that is to be handed over, if not in its frame.
+    /// Where the payload stands that will be handed over, if not in its frame.
     elsewhere: Option<Placed>,
 }
 
@@ -192,7 +192,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// See [`FrameError`]. After an error the stream is of no further use.
+    /// See [`FrameError`]. After an error the stream can't be read any further.
     pub fn read(
         &mut self,
         stream: &mut impl Read,
@@ -209,8 +209,8 @@ impl Reader {
         }
     }
 
-    /// As [`read`](Self::read), for whoever answers before he reads on and puts nothing into the lane before
-    /// the word that is returned, too: the payload is where it came, if that may be.
+    /// Reads one frame, without copying its payload out of the lane where that is possible. The caller must answer before
+    /// it reads on, and must put its answers behind the word that is returned.
     pub(crate) fn read_in_place(
         &mut self,
         stream: &mut impl Read,
@@ -234,8 +234,8 @@ impl Reader {
         }
     }
 
-    /// Reads one frame, to have its header here and its payload [handed over](Self::hand_over), before
-    /// anything else is read.
+    /// Reads one frame and returns its header. The caller [takes the payload over](Self::hand_over) before it reads
+    /// anything else.
     pub(crate) fn read_header(
         &mut self,
         stream: &mut impl Read,
@@ -245,7 +245,7 @@ impl Reader {
         Ok(&self.buffer[PREFIX..self.payload])
     }
 
-    /// Reads a frame. If its payload stands elsewhere, says where.
+    /// Reads a frame. If its payload stands in shared memory, returns the place.
     fn read_head(
         &mut self,
         stream: &mut impl Read,
@@ -268,8 +268,8 @@ impl Reader {
         Ok(shared.then(|| Placed::from_bytes(self.array(self.payload), payload)))
     }
 
-    /// Gives away the payload of the frame that was read last. A small one is copied; for a large one the
-    /// reader goes on with the buffer that `spare` gives, whatever stands in it.
+    /// Gives away the payload of the frame that was read last. A small payload is copied. With a large payload the reader
+    /// gives its buffer away and goes on with the one from `spare`, whose content does not matter.
     pub(crate) fn hand_over(
         &mut self,
         spare: impl FnOnce() -> Vec<u8>,
@@ -296,7 +296,7 @@ impl Reader {
         Ok(Parcel::Whole(Owned::within(buffer, payload)))
     }
 
-    /// From now on payloads may stand in this memory.
+    /// Accepts payloads in this memory from now on.
     pub(crate) fn share(&mut self, inbox: Inbox) {
         self.inbox = Some(inbox);
     }
@@ -307,7 +307,7 @@ impl Reader {
         }
     }
 
-    /// Whether bytes have been read that no frame handed out so far contains.
+    /// Whether bytes have been read behind the frames handed out so far.
     #[must_use]
     pub fn has_unread(&self) -> bool {
         self.filled > self.used
@@ -330,7 +330,7 @@ impl Reader {
         bytes
     }
 
-    /// Reads until `want` bytes are in the buffer. `at_start` is the error for a stream that ends
+    /// Reads until the buffer holds `want` bytes. `at_start` is the error for a stream that ends
     /// before the first of them.
     fn fill(
         &mut self,
@@ -341,8 +341,8 @@ impl Reader {
         let had = self.filled;
         while self.filled < want {
             let missing = want - self.filled;
-            // A little more than is missing, which the sender may have sent already; and, where a length
-            // claims a lot, no more than has arrived again.
+            // A little more than is missing, because the next frame may have arrived already. Where a length claims a lot,
+            // the buffer at most doubles.
             let room = missing.clamp(CHUNK, self.filled.max(TRUST));
             match self.read_some(stream, room) {
                 Ok(0) if self.filled == 0 && had == 0 => return Err(at_start),
@@ -355,11 +355,11 @@ impl Reader {
         Ok(())
     }
 
-    /// One read of whatever has arrived, into so much room behind what is there already.
+    /// Reads once, into `room` bytes behind those that are there already.
     fn read_some(&mut self, stream: &mut impl Read, room: usize) -> io::Result<usize> {
         let end = self.filled + room;
         if self.buffer.len() < end {
-            // Not `resize` alone: memory that can't be had is an error here, not an abort.
+            // Not `resize` alone: it would abort where memory can't be had, and this returns an error.
             self.buffer.try_reserve(end - self.buffer.len())?;
             self.buffer.resize(end, 0);
         }
@@ -369,7 +369,7 @@ impl Reader {
     }
 }
 
-/// A length that its sender claims, if it is allowed.
+/// A length that its sender claims, if it is within the cap.
 fn within(claimed: u32, cap: u32) -> Result<usize, FrameError> {
     match claimed <= cap {
         // A u32 fits into the usize of every platform with sockets.

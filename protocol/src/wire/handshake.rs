@@ -1,4 +1,4 @@
-//! The handshake: version first, then the token.
+//! The handshake: the version first, then the token.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -23,7 +23,7 @@ pub const CONNECT_ARGUMENT: &str = "--connect";
 pub struct Token(String);
 
 impl Token {
-    /// Makes a token of random bytes, which the caller has from the operating system.
+    /// Makes a token of random bytes. The caller has to take them from the operating system.
     #[must_use]
     pub fn from_random(bytes: [u8; 16]) -> Self {
         use std::fmt::Write as _;
@@ -41,7 +41,7 @@ impl Token {
         &self.0
     }
 
-    /// Compares without telling by the time it takes how much was right.
+    /// Compares in constant time, so that its duration does not tell how much of the token was right.
     fn admits(&self, presented: &str) -> bool {
         let (ours, theirs) = (self.0.as_bytes(), presented.as_bytes());
         let differing = ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
@@ -55,23 +55,23 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why a handshake came to nothing.
+/// Why a handshake failed.
 #[derive(Debug)]
 pub enum HandshakeError {
     /// The other side does not speak this protocol at all.
     NotAWorker,
-    /// It speaks another version.
+    /// The other side speaks another version.
     Version {
-        /// The version it speaks.
+        /// The other side's version.
         theirs: u16,
     },
-    /// It presented another token.
+    /// The worker presented a wrong token.
     Token,
-    /// It is another build of its program than the pool's workers are.
+    /// The worker's program is another build than that of the pool's other workers.
     OtherBuild,
     /// The coordinator refused, and said why.
     Refused(String),
-    /// There is no memory to share with it.
+    /// There is no memory to share with the worker.
     NoMemory(io::Error),
     /// The link broke.
     Link(LinkError),
@@ -113,7 +113,7 @@ impl From<LinkError> for HandshakeError {
 ///
 /// # Errors
 ///
-/// The worker is to be refused, with the error as the reason; see [`refuse`].
+/// The caller should [`refuse`] the worker, with the error as the reason.
 pub fn receive<S: Read + Write>(
     link: &mut Link<S>,
     token: &Token,
@@ -136,7 +136,7 @@ pub fn receive<S: Read + Write>(
     Ok(hello)
 }
 
-/// The coordinator's side: admits the worker. The link's stream sends the descriptors that come with the
+/// The coordinator's side: admits the worker. The link's stream sends the descriptors that belong to the
 /// welcome.
 ///
 /// # Errors
@@ -146,7 +146,7 @@ pub fn admit<S: Read + Write>(link: &mut Link<S>, welcome: Welcome) -> Result<()
     link.send(&ToWorker::Welcome(welcome), &[])
 }
 
-/// The coordinator's side: waits until the worker is ready that was admitted.
+/// The coordinator's side: waits until the admitted worker says that it is ready.
 ///
 /// # Errors
 ///
@@ -155,13 +155,13 @@ pub fn await_ready<S: Read + Write>(link: &mut Link<S>) -> Result<(), LinkError>
     link.receive::<Ready>(Caps::GREETING).map(|_| ())
 }
 
-/// The coordinator's side: tells the worker why it is not admitted. Whether that arrives is the
-/// worker's affair.
+/// The coordinator's side: tells the worker why it is not admitted. It does not matter whether that arrives, so there
+/// is no error.
 pub fn refuse<S: Read + Write>(link: &mut Link<S>, why: &HandshakeError) {
     let _ = link.send(&ToWorker::Refused(why.to_string()), &[]);
 }
 
-/// The worker's side: says that it is ready, after it was admitted and has mapped its black box.
+/// The worker's side: says that it is ready, once it was admitted and has mapped its black box.
 ///
 /// # Errors
 ///

@@ -19,16 +19,16 @@ use crate::memory::lane::{Inbox, Outbox, Sheet};
 use crate::memory::place::{Placed, Side};
 use crate::value::parcel::Parcel;
 
-/// Why a link is of no further use.
+/// Why a message could not be sent or received.
 #[derive(Debug)]
 pub enum LinkError {
     /// The other side closed it between two messages.
     Closed,
-    /// It broke within a message.
+    /// The stream broke within a message.
     Broken(io::Error),
-    /// The other side sent something that is no message.
+    /// The other side sent bytes that are no message.
     Malformed(String),
-    /// What was to be sent is larger than the protocol allows. Nothing was sent; the link is whole.
+    /// The message to send is larger than the protocol allows. Nothing was sent, and the link still works.
     TooLarge(String),
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("the other side closed the link"),
-            // What a socket with a time limit says; "temporarily unavailable" helps nobody.
+            // A socket with a time limit says "temporarily unavailable", which helps nobody.
             Self::Broken(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
             {
@@ -80,17 +80,17 @@ pub struct Link<S> {
     writer: Writer,
 }
 
-/// What sending needs besides the stream.
+/// The parts of a link that sending needs besides the stream.
 #[derive(Debug, Default)]
 struct Writer {
     /// A buffer, kept for the next message.
     header: Vec<u8>,
-    /// Where large payloads are put.
+    /// The part of shared memory that takes large payloads.
     outbox: Option<Outbox>,
 }
 
 impl<S: Read + Write> Link<S> {
-    /// A link over an open stream.
+    /// Makes a link over an open stream.
     pub fn new(stream: S) -> Self {
         Link {
             stream,
@@ -99,19 +99,19 @@ impl<S: Read + Write> Link<S> {
         }
     }
 
-    /// From now on large payloads travel by shared memory. If another link has used it, nothing of that may be
-    /// under way any more when this one is used.
+    /// Lets large payloads travel by shared memory from now on. If another link has used that memory, nothing of that
+    /// link's may be under way any more.
     pub fn share(&mut self, memory: &Arc<BlackBox>, side: Side) {
         self.reader.share(Inbox::new(Arc::clone(memory), side));
         self.writer.outbox = Some(Outbox::new(Arc::clone(memory), side));
     }
 
-    /// From now on inputs may stand on this board, too, if memory is [shared](Self::share).
+    /// Accepts inputs on this board from now on, if memory is [shared](Self::share).
     pub fn share_board(&mut self, board: View) {
         self.reader.share_board(board);
     }
 
-    /// The stream below, for its options. Reading or writing it breaks the link.
+    /// The stream, for setting its options. Reading from it or writing to it breaks the link.
     pub fn stream(&self) -> &S {
         &self.stream
     }
@@ -120,14 +120,14 @@ impl<S: Read + Write> Link<S> {
     ///
     /// # Errors
     ///
-    /// [`LinkError::TooLarge`] if it does not fit into a frame (nothing was sent, the link goes
-    /// on); else the link is broken.
+    /// [`LinkError::TooLarge`] if the message does not fit into a frame: nothing was sent, and the link still works. After
+    /// any other error the link is broken.
     pub fn send(&mut self, message: &impl Serialize, payload: &[&[u8]]) -> Result<(), LinkError> {
         self.answer().send(message, payload)
     }
 
     /// Sends a message whose payload stands on a board that the other side [shares](Self::share_board). The
-    /// region is to be kept until that has answered.
+    /// caller keeps the region until the other side has answered.
     ///
     /// # Errors
     ///
@@ -150,8 +150,8 @@ impl<S: Read + Write> Link<S> {
         Ok((decode(header)?, payload))
     }
 
-    /// Receives a message, and its payload to keep: a large one is handed over and not copied.
-    /// `spare` gives a buffer for what comes next.
+    /// Receives a message, and a payload that the caller keeps. A large payload is handed over instead of being copied.
+    /// `spare` gives the link a buffer to go on with.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl<S: Read + Write> Link<S> {
         Ok((message, self.reader.hand_over(spare)?))
     }
 
-    /// Receives a message and its payload, and a way to answer while the payload is being read.
+    /// Receives a message and its payload, and the [half](Sending) that answers while the payload is still borrowed.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl<S: Read + Write> Link<S> {
         }
     }
 
-    /// Whether more has arrived than the messages handed out: a peer that speaks out of turn.
+    /// Whether bytes have arrived behind the messages handed out. A peer that sends them speaks out of turn.
     #[must_use]
     pub fn has_unread(&self) -> bool {
         self.reader.has_unread()
@@ -228,13 +228,13 @@ impl<S: Write> Answer<'_, S> {
         send_raw(self.stream, header, payload, outbox.as_mut())
     }
 
-    /// Where an output is written that is to be sent: behind others in a buffer, unless it is large.
+    /// A sheet for one output: it appends to the buffer, or writes a large output into the lane.
     #[inline]
     pub fn sheet<'s>(&'s mut self, buffer: &'s mut Vec<u8>) -> Sheet<'s> {
         Sheet::new(buffer, self.writer.outbox.as_mut())
     }
 
-    /// Sends a message with a payload that stands in shared memory.
+    /// Sends a message whose payload stands in shared memory.
     ///
     /// # Errors
     ///
@@ -261,7 +261,7 @@ fn send_raw(
 }
 
 fn write_failed(error: io::Error) -> LinkError {
-    // Only the frame's own word says that nothing was sent, not the kind: streams use it, too.
+    // Only this error of the frame says that nothing was sent. Its kind alone does not: streams use that kind, too.
     match error.get_ref() {
         Some(inner) if inner.is::<TooLarge>() => LinkError::TooLarge(error.to_string()),
         _ => LinkError::Broken(error),
@@ -272,7 +272,7 @@ pub(crate) fn decode<M: DeserializeOwned>(header: &[u8]) -> Result<M, LinkError>
     crate::decode(header).map_err(|why| LinkError::Malformed(format!("no message: {why}")))
 }
 
-/// A local socket, the stream of every real link.
+/// A local socket: the stream of every real link.
 pub type Socket = Stream;
 
 impl ReadAtOnce for Socket {
@@ -281,11 +281,11 @@ impl ReadAtOnce for Socket {
     }
 }
 
-/// Reads what has arrived on a socket, whether or not others read it, too.
+/// Reads the bytes that have arrived on a socket, without waiting. Other readers of the socket may go on blocking.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::WouldBlock`] if nothing has, and what the system says.
+/// [`ErrorKind::WouldBlock`] if nothing has arrived, and the errors of `recv`.
 pub fn receive_at_once(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     let Stream::UdSocket(socket) = socket;
     let (read, _) = rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?;
@@ -296,7 +296,7 @@ pub fn receive_at_once(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> 
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The errors of `connect`.
 pub fn connect(name: &OsStr) -> io::Result<Socket> {
     Stream::connect(socket_name(name)?)
 }
@@ -306,7 +306,7 @@ pub fn connect(name: &OsStr) -> io::Result<Socket> {
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The errors of `bind` and `listen`.
 pub fn listen(name: &OsStr) -> io::Result<Listener> {
     ListenerOptions::new()
         .name(socket_name(name)?)

@@ -1,6 +1,6 @@
 //! The messages, in the order in which a conversation uses them.
 //!
-//! Enum variants are numbered by their position on the wire: add new ones at the end, and raise
+//! On the wire an enum variant is the number of its position: add new variants at the end, and raise
 //! [`VERSION`](crate::wire::handshake::VERSION) with every change of meaning.
 
 use serde::{Deserialize, Serialize};
@@ -14,11 +14,11 @@ pub struct Hello {
     pub pid: u32,
     /// The tasks it can run.
     pub tasks: Vec<TaskInfo>,
-    /// Which build of its program it is: any text. A pool's workers must all say the same, so that no call is
-    /// answered by another program than the others.
+    /// Which build of its program it is: any text. All workers of a pool must say the same, so that no call is
+    /// answered by another program.
     pub build: String,
-    /// Whether it can share memory with its coordinator. One that can't is a [plain](crate#plain-workers) worker: it is
-    /// given calls one at a time, all by the socket.
+    /// Whether it can share memory with its coordinator. A worker that can't is a [plain](crate#plain-workers) worker: it
+    /// gets its calls one at a time, all by the socket.
     pub shares: bool,
 }
 
@@ -33,7 +33,7 @@ pub struct TaskInfo {
     pub doc: String,
 }
 
-/// What the coordinator says.
+/// A message of the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
     /// The worker is admitted.
@@ -48,7 +48,7 @@ pub enum ToWorker {
     Here,
 }
 
-/// What an admitted worker is told of itself.
+/// What the coordinator tells an admitted worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The slot it fills, counted from 1.
@@ -57,32 +57,32 @@ pub struct Welcome {
     pub board: bool,
 }
 
-/// What an admitted worker says when it has mapped its black box: it waits for calls.
+/// The message of an admitted worker that has mapped its black box and waits for calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready;
 
 /// Consecutive calls of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// Which batch of this link it is. The replies repeat it: one that comes late, or unasked, is never
-    /// taken for the answer to something else.
+    /// The serial number of the batch on this link. Each reply repeats it, so that a reply that comes late or unasked is
+    /// never taken for the answer to another batch.
     pub serial: u32,
     /// The task's name.
     pub task: String,
-    /// The types the coordinator knows the task by, `(i64) -> i64`, so that two builds that
-    /// disagree find out before they misread each other. `None` if it does not know.
+    /// The types that the coordinator takes the task to have, as in `(i64) -> i64`, so that two builds that
+    /// disagree find out before they misread each other. `None` if the coordinator does not know them.
     pub types: Option<String>,
     /// How inputs and outputs are encoded.
     pub encoding: Encoding,
-    /// The place of the first call in its map, from 0; the others follow it.
+    /// The place of the first call in its map, from 0. The other calls have the places behind it.
     pub first: u64,
-    /// Which try of the calls this is, from 1.
+    /// Which attempt at these calls this is, from 1.
     pub attempt: u32,
     /// The lengths of the inputs in the payload, in bytes: one for each call.
     pub lens: Runs,
 }
 
-/// Numbers, of which neighbours are often the same: each with how often it comes.
+/// A sequence of numbers in which neighbours are often equal: each number with how often it comes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Runs(Vec<(u32, u32)>);
 
@@ -96,13 +96,13 @@ impl Runs {
         }
     }
 
-    /// How many numbers these are.
+    /// How many numbers the sequence has.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().map(|(_, times)| u64::from(*times)).sum()
     }
 
-    /// Their sum.
+    /// The sum of the numbers.
     #[must_use]
     pub fn sum(&self) -> u64 {
         let products = self
@@ -112,14 +112,14 @@ impl Runs {
         products.fold(0, u64::saturating_add)
     }
 
-    /// Each of them, one after another. Whoever keeps them looks at [`count`](Self::count) first: it costs
+    /// The numbers, one after another. A caller that keeps them checks [`count`](Self::count) first: it costs
     /// the other side nothing to claim a great many.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         let runs = self.0.iter();
         runs.flat_map(|(number, times)| std::iter::repeat_n(*number, *times as usize))
     }
 
-    /// All of them, as [`iter`](Self::iter) would say them, at less cost.
+    /// All numbers in a vector, faster than by [`iter`](Self::iter).
     #[must_use]
     pub fn to_vec(&self) -> Vec<u32> {
         let mut numbers = Vec::new();
@@ -129,7 +129,7 @@ impl Runs {
         numbers
     }
 
-    /// Takes the last one away.
+    /// Removes the last number.
     pub fn pop(&mut self) {
         if let Some((_, times)) = self.0.last_mut() {
             *times = times.saturating_sub(1);
@@ -139,7 +139,7 @@ impl Runs {
         }
     }
 
-    /// Forgets them.
+    /// Removes all numbers.
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -160,18 +160,18 @@ pub enum Encoding {
     Postcard,
     /// Text in, JSON out: for callers that do not know the task's types.
     Text,
-    /// Text in, nothing out: the task is not run. Whether the text is an input of it is all that is asked.
+    /// Text in, nothing out: the worker does not run the task, and only says whether the text is an input of it.
     Check,
 }
 
-/// What the worker says.
+/// A message of the worker, after the handshake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// Calls that returned a value and printed nothing. Their outputs are the payload.
     Values(Values),
-    /// One call, however it ended.
+    /// One call, which may have ended in any way.
     Call(CallReply),
-    /// No further call of the batch is run: they were taken back.
+    /// The worker runs no further call of the batch: the coordinator has taken the rest back.
     Stopped(Stopped),
 }
 
@@ -188,7 +188,7 @@ pub struct Values {
     pub nanos: Runs,
 }
 
-/// One call. A [`Verdict::Value`] has its output in the payload.
+/// The end of one call. With [`Verdict::Value`] the payload is its output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallReply {
     /// The batch it came in.
@@ -210,12 +210,11 @@ pub struct CallReply {
 pub struct Stopped {
     /// The batch.
     pub serial: u32,
-    /// How many of its calls were run.
+    /// How many of its calls the worker has run.
     pub at: u32,
 }
 
-/// How a call ended, as far as the worker can tell. This envelope always decodes, whatever the
-/// task's own types.
+/// How a call ended, as far as the worker can tell. It decodes without knowing the task's types.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// The task returned a value: the payload.
@@ -231,9 +230,9 @@ pub enum Verdict {
 /// A panic, carried across processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Panic {
-    /// What it said.
+    /// The panic's message.
     pub message: String,
-    /// Where: `src/lib.rs:10:5`.
+    /// Where it happened, as in `src/lib.rs:10:5`.
     pub location: String,
     /// The worker's stack; empty unless `RUST_BACKTRACE` asks for it.
     pub backtrace: String,

@@ -1,6 +1,7 @@
-//! What is said over a link: messages, the frames they travel in, and in which order.
+//! The conversation over a link: its messages, the frames they travel in, and their order.
 //!
-//! Both sides' programs use it. Nothing of who runs what belongs here, and no process is started or waited for.
+//! The programs of both sides use this module. It does not know which call runs where, and it neither starts processes nor
+//! waits for them.
 
 pub mod descriptors;
 pub mod frame;

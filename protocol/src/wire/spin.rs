@@ -1,21 +1,19 @@
 //! Waiting for an answer without going to sleep, where answers come soon.
 //!
-//! To put a thread to sleep and to wake it takes longer than a short call: on a virtual machine, where a
-//! processor that has nothing to do leaves it, several times as long. So a reader looks a few times
-//! before it sleeps, for no longer than sleeping would have cost. It only does so while that pays: a
-//! wait that has been long is taken for the first of many, until one has been short again. Whoever waits
-//! for nothing, as the workers of an idle pool do, sleeps after a single look too many.
+//! Putting a thread to sleep and waking it takes longer than a short call. On a virtual machine, where an idle processor
+//! is given back to the host, it takes several times as long. So a reader looks a few times
+//! before it sleeps, for no longer than sleeping would have cost. It looks only while that pays: after one long
+//! wait it sleeps at once, until a wait has been short again. So a worker of an idle pool spins once, and then sleeps.
 //!
-//! Between two looks the processor is offered to whoever else wants it; where there is a single one, that
-//! is the other side.
+//! Between two looks the reader yields the processor. On a machine with one processor, the other side runs then.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// For how long to look: about what it takes to fall asleep and to be woken.
+/// How long a reader looks before it sleeps: about as long as it takes to fall asleep and to be woken.
 const SPIN: Duration = Duration::from_micros(25);
-/// A wait that ended within this time, spent asleep, would have ended sooner awake.
+/// A wait asleep that ended within this time would have ended sooner awake.
 const SHORT: Duration = Duration::from_micros(50);
 
 /// A stream that can be read without waiting.
@@ -24,7 +22,7 @@ pub trait ReadAtOnce: Read {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WouldBlock`] if nothing has, and whatever else reading says.
+    /// [`ErrorKind::WouldBlock`] if nothing has arrived, and the errors of reading.
     fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
@@ -36,7 +34,7 @@ pub struct Spinning<S> {
 }
 
 impl<S> Spinning<S> {
-    /// The first wait is spent asleep.
+    /// Wraps a stream. Its reader spends the first wait asleep.
     pub fn new(stream: S) -> Self {
         Spinning {
             stream,
@@ -72,20 +70,20 @@ impl<S: Write> Write for Spinning<S> {
     }
 }
 
-/// Whether to stay awake, by what waits have been like.
+/// Decides whether to stay awake, from how long earlier waits took.
 #[derive(Debug, Default)]
 struct Patience {
-    /// The last wait that was spent asleep was short, and none has been long since.
+    /// Whether the last wait asleep was short, and no wait has been long since.
     pays: bool,
 }
 
 impl Patience {
-    /// Whether to look once more, after having waited for so long.
+    /// Whether to look once more after a wait of this length so far.
     fn looks(&self, waited: Duration) -> bool {
         self.pays && waited < SPIN
     }
 
-    /// A wait of this length has ended asleep.
+    /// Notes that a wait of this length has ended asleep.
     fn slept(&mut self, waited: Duration) {
         self.pays = waited < SHORT;
     }
@@ -102,13 +100,13 @@ mod tests {
         patience.slept(SHORT / 2);
         assert!(patience.looks(Duration::ZERO));
         assert!(!patience.looks(SPIN));
-        // That one came in time: it is looked for again.
+        // That answer came in time, so the reader looks for the next one.
         assert!(patience.looks(Duration::ZERO));
         patience.slept(SHORT);
         assert!(!patience.looks(Duration::ZERO));
     }
 
-    /// Says `WouldBlock` as often as told, and then has a byte.
+    /// A stream that says `WouldBlock` a given number of times, and then has a byte.
     struct Late(u32);
 
     impl Read for Late {

@@ -1,9 +1,9 @@
 //! The black box: a piece of memory that a worker shares with its coordinator.
 //!
-//! The link stays the way by which everything is said. The box holds what must be known when nobody can
-//! say it any more, or not in time: which call of a batch a worker is running, and the outputs of those
-//! that it has finished and not sent yet. So a worker may send the outputs of many short calls at once,
-//! and still the one call that killed it is charged, and the finished ones are not lost.
+//! All messages go by the link. The box holds what the coordinator must know when the worker is dead, or does not
+//! speak in time: which call of a batch the worker is running, and the outputs that
+//! it has not sent yet. So a worker may send the outputs of many short calls at once. If one call kills the worker,
+//! the coordinator still charges that very call, and keeps the outputs of those before it.
 //!
 //! | word | what |
 //! |---|---|
@@ -19,13 +19,13 @@
 //! | … | the [lane](super::lane), by which large payloads travel: up to 4 MiB, as much as there is |
 //!
 //! Before it starts a call, the worker takes a ticket: in one atomic step the number of calls started
-//! grows by one, if it is below the number allowed. The coordinator may lower the latter at any time, and
-//! so takes back exactly those calls that have not been started.
+//! grows by one, if it is below the number allowed. The coordinator may lower the allowed number at any time, and
+//! takes back exactly those calls that have not been started.
 //!
-//! The coordinator prepares the box for a batch before it sends it: from its last reply on until it has
-//! read the next batch, the worker leaves the box alone.
+//! The coordinator prepares the box before it sends a batch. The worker does not touch the box from its last reply on
+//! until it has read the next batch.
 //!
-//! Neither side trusts the other: whatever stands here, reading it can't go wrong, only be nonsense.
+//! Neither side trusts the other: any bytes in the box are safe to read, even if they make no sense.
 #![expect(unsafe_code, reason = "memory that two processes share")]
 
 #[cfg(test)]
@@ -53,13 +53,13 @@ const OUTPUTS: usize = ENTRIES + CALLS;
 /// The outputs' words: 256 KiB.
 const OUTPUT_WORDS: usize = 32 << 10;
 const PANIC: usize = OUTPUTS + OUTPUT_WORDS;
-/// One for the length, and 4 KiB.
+/// The words for a panic's message: one for its length, and 4 KiB.
 const PANIC_WORDS: usize = 1 + 512;
 const LANE: usize = PANIC + PANIC_WORDS;
 const WORDS: usize = LANE + place::WORDS;
-/// What it takes without a lane, in bytes. With a shorter lane than [`SIZE`] has room for, more goes by the socket.
+/// The size of a box without a lane, in bytes. The shorter the lane, the more payloads go by the socket.
 pub const LEAST_SIZE: usize = LANE * 8;
-/// The size of a box, in bytes.
+/// The size of a box with a full lane, in bytes.
 pub const SIZE: usize = WORDS * 8;
 
 /// How far a worker has come with its batch.
@@ -73,7 +73,7 @@ pub struct Progress {
     pub finished: u32,
 }
 
-/// Finished calls whose outputs were found in a box.
+/// Finished calls whose outputs were found in the box of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
     /// The lengths of the outputs, in bytes.
@@ -91,11 +91,11 @@ pub struct BlackBox {
 }
 
 impl BlackBox {
-    /// Maps a file of [`LEAST_SIZE`] bytes, or more for a lane. It must not shrink: its maker seals it against that.
+    /// Maps a file of [`LEAST_SIZE`] bytes, or more for a lane. The file must not shrink: its maker seals it against that.
     ///
     /// # Errors
     ///
-    /// It is too short, or can't be mapped.
+    /// The file is too short, or can't be mapped.
     pub fn map(file: &File) -> io::Result<Self> {
         let memory = MmapRaw::map_raw(file)?;
         if memory.len() < LEAST_SIZE {
@@ -107,9 +107,9 @@ impl BlackBox {
     #[inline]
     fn words(&self) -> &[AtomicU64] {
         let words = (self.memory.len() / 8).min(WORDS);
-        // SAFETY: the mapping is page-aligned, so many words long, at least LANE of them (see `map`), and lives as long as
-        // `self`; zeros, or whatever else another process writes, are valid for atomics, and nothing
-        // but atomic operations touches it, or in the lane whoever has it (see there).
+        // SAFETY: the mapping is page-aligned, has this many words, at least LANE of them (see `map`), and lives as long
+        // as `self`. Any bytes are valid for atomics. Only atomic operations touch the words, except in the lane, whose
+        // own rules say who may touch it.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), words) }
     }
 
@@ -118,12 +118,12 @@ impl BlackBox {
         &self.words()[index]
     }
 
-    /// The lane, by which large payloads travel. It may be short, or there may be none.
+    /// The lane, by which large payloads travel. It may be short or empty.
     pub(crate) fn lane(&self) -> &[AtomicU64] {
         &self.words()[LANE..]
     }
 
-    /// How many of a side's payloads were taken from the lane.
+    /// The counter of payloads from `side` that were taken from the lane.
     pub(crate) fn taken(&self, of: Side) -> &AtomicU64 {
         match of {
             Side::Coordinator => self.word(TAKEN),
@@ -133,36 +133,37 @@ impl BlackBox {
 
     // ---- The coordinator's side ------------------------------------------------------------
 
-    /// Prepares for a batch of so many calls. The worker must not be running one.
+    /// Prepares the box for a batch of `calls` calls. The worker must not be running one.
     pub fn open(&self, calls: u32) {
         self.word(DOOMED).store(0, Ordering::Relaxed);
         self.record().open(calls);
     }
 
-    /// Prepares for a single call, of a worker that does not see the box: it begins at `now`, with being sent.
+    /// Prepares the box for a single call of a plain worker, which does not see the box. The call counts as started at
+    /// `now`, when it is sent.
     pub fn open_begun(&self, now: u64) {
         self.begin(now);
         self.record().open_begun();
     }
 
-    /// How far the worker has come.
+    /// How far the worker has come with its batch.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.record().progress()
     }
 
-    /// When the call that runs began, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// When the running call began, in nanoseconds of `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn began(&self) -> u64 {
         self.word(BEGAN).load(Ordering::Acquire)
     }
 
-    /// Notes that the call that runs is being stopped: its task may ask.
+    /// Marks the running call as being stopped, which its task may ask for.
     pub fn doom(&self) {
         self.word(DOOMED).store(1, Ordering::Release);
     }
 
-    /// What the last panic of the call that ran said, for who finds its worker dead.
+    /// The message of the last panic in the running call. The coordinator asks for it when it finds the worker dead.
     #[must_use]
     pub fn panic(&self) -> Option<Vec<u8>> {
         let len = self.word(PANIC).load(Ordering::Acquire);
@@ -173,14 +174,14 @@ impl BlackBox {
         (len > 0).then_some(text)
     }
 
-    /// Allows no more than so many calls, or as many as have been started if those are more. Returns
-    /// how many that are: the others will not be run.
+    /// Allows at most `most` calls, or as many as have been started if those are more. Returns
+    /// the number allowed: the worker will not run the others.
     pub fn lower(&self, to: u32) -> u32 {
         self.record().lower(to)
     }
 
-    /// The outputs of the finished calls from `from` on, as far as they are here. They may be gone
-    /// because they have been sent; then there is nothing.
+    /// The outputs of the finished calls from `from` on, as far as the box has them. Outputs that have been sent may be
+    /// gone.
     #[must_use]
     pub fn finished(&self, from: u32) -> Found {
         self.record().finished(from)
@@ -188,13 +189,13 @@ impl BlackBox {
 
     // ---- The worker's side -----------------------------------------------------------------
 
-    /// Whether the call that runs is being stopped.
+    /// Whether the running call is being stopped.
     #[must_use]
     pub fn is_doomed(&self) -> bool {
         self.word(DOOMED).load(Ordering::Acquire) != 0
     }
 
-    /// Notes what a panic says, as far as there is room. Nothing says that there was none.
+    /// Keeps the message of a panic, cut to the room for it. An empty message means that there was no panic.
     pub fn note_panic(&self, text: &[u8]) {
         let text = &text[..text.len().min((PANIC_WORDS - 1) * 8)];
         self.word(PANIC).store(0, Ordering::Release);
@@ -202,19 +203,19 @@ impl BlackBox {
         self.word(PANIC).store(text.len() as u64, Ordering::Release);
     }
 
-    /// The call that runs begins at `now`.
+    /// Notes that the running call began at `now`.
     pub fn begin(&self, now: u64) {
         self.word(BEGAN).store(now, Ordering::Release);
     }
 
-    /// Takes a ticket for the next call, which begins at `now`; `false` if it is not to be run.
+    /// Takes a ticket for the next call, which begins at `now`. Returns `false` if the worker must not run it.
     #[inline]
     pub fn start(&self, now: u64) -> bool {
         self.word(BEGAN).store(now, Ordering::Relaxed);
         self.record().start()
     }
 
-    /// The worker's hand on the box, for one batch.
+    /// Begins to record one batch, on the worker's side.
     #[must_use]
     pub fn recorder(&self) -> Recorder<'_> {
         Recorder(self.record().recorder())
@@ -226,20 +227,20 @@ impl BlackBox {
     }
 }
 
-/// Writes down what has been finished of one batch.
+/// Records the finished calls of one batch.
 #[derive(Debug)]
 pub struct Recorder<'b>(record::Recorder<'b, Mapped>);
 
 impl Recorder<'_> {
-    /// Writes down that the next call has finished, with its output. `false`, and nothing is written, if
-    /// there is no room: then it is finished when it has been [sent](Self::sent).
+    /// Records that the next call has finished, with its output. If there is no room for the output, returns `false` and
+    /// records nothing: the call then counts as finished when its output has been [sent](Self::sent).
     #[must_use]
     #[inline]
     pub fn finish(&mut self, output: &[u8], nanos: u32) -> bool {
         self.0.finish(output, nanos)
     }
 
-    /// All outputs up to this call have been sent: they need not be kept.
+    /// Drops all outputs up to this call, which have been sent.
     pub fn sent(&mut self, done: u32) {
         self.0.sent(done);
     }

@@ -1,5 +1,5 @@
-//! The steps of the record in every order in which two processors may take and see them, by `loom`. What a worker has done
-//! when it dies is what it has done at some step of these: whoever looks at any of them sees what is left of a dead worker.
+//! Model checking of the record: `loom` tries every order in which two processors may take and see its steps. A worker may
+//! die after any step, so a coordinator that looks between any two steps sees what a dead worker would leave behind.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use loom::thread;
 use super::Found;
 use super::record::{ENTRIES, Memory, Record};
 
-/// Memory of a model: two calls, and a word of output for each.
+/// The memory of a model: two calls, with one word of output each.
 #[derive(Debug)]
 struct Modelled;
 
@@ -45,7 +45,7 @@ impl Memory for Modelled {
 /// What worker and coordinator share.
 struct Shared {
     words: Vec<AtomicU64>,
-    /// Whether a call's output has been written down, by the model's own book.
+    /// Whether each call's output has been recorded, by the model's own account.
     written: [AtomicBool; 2],
 }
 
@@ -62,7 +62,7 @@ impl Shared {
     }
 }
 
-/// A message between the two. loom's notifications may come once without a cause.
+/// A message between the two. A loop around the wait is needed: loom may wake it once without a cause.
 struct Message(Notify, AtomicBool);
 
 impl Message {
@@ -82,19 +82,19 @@ impl Message {
     }
 }
 
-/// Tries all orders, but for those with more switches in between than find anything new.
+/// Tries all orders with a bounded number of switches between threads. More switches have found nothing new.
 fn model(play: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(play);
 }
 
-/// What the outputs of the calls are.
+/// The outputs of the two calls.
 fn output(batch: u8, call: usize) -> [u8; 2] {
     [batch, call as u8]
 }
 
-/// What was found is right, whenever it was.
+/// Asserts that outputs found at any moment are right.
 fn check(found: &Found, batch: u8, from: usize) {
     for (nth, output_found) in found.outputs.chunks(2).enumerate() {
         assert_eq!(output_found, output(batch, from + nth));
@@ -112,7 +112,7 @@ fn a_call_is_run_or_taken_back_never_both() {
             move || (0..2).filter(|_| shared.record().start()).count()
         });
         let kept = shared.record().lower(1);
-        // Once more, as when the call that runs is being stopped meanwhile.
+        // Look once more, as the coordinator does when it stops the running call.
         let later = shared.record().lower(0);
         let run = worker.join().unwrap_or_default();
         assert!(later <= kept && kept >= 1 && run as u32 == later);
@@ -134,7 +134,7 @@ fn what_is_found_at_any_moment_is_right_and_charged_to_the_one_that_ran() {
                         shared.written[call].store(true, Ordering::Relaxed);
                         assert!(recorder.finish(&output(1, call), 1));
                         if call == 0 {
-                            // It has been said over the link: the box need not keep it.
+                            // The outputs have been sent over the link, so the box need not keep them.
                             recorder.sent(1);
                         }
                     }
@@ -152,7 +152,7 @@ fn what_is_found_at_any_moment_is_right_and_charged_to_the_one_that_ran() {
     });
 }
 
-/// A worker notes that it has sent a batch's last outputs when the next batch may be there already.
+/// A worker may record that it has sent a batch's last outputs when the next batch is there already.
 #[test]
 fn what_is_left_of_a_batch_is_never_taken_for_the_next() {
     model(|| {

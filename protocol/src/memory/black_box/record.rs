@@ -1,7 +1,7 @@
-//! What a batch's calls are by the box: taken with a ticket, finished with an output, or taken back. Who may touch what
-//! when, and in which order, is here and nowhere else.
+//! The state of a batch's calls in the box: taken with a ticket, finished with an output, or taken back. This file alone
+//! decides which side touches which word, and in which order.
 //!
-//! It does not say what memory is made of, so that `model` can try all orders in which two processors may see it.
+//! The code is generic over the memory, so that `model` can try all orders in which two processors may see it.
 
 use std::sync::atomic::Ordering;
 
@@ -12,22 +12,22 @@ pub(super) const DONE: usize = 1;
 pub(super) const SENT: usize = 2;
 pub(super) const ENTRIES: usize = 8;
 
-/// Words that two sides can see.
+/// Words that both sides can see.
 pub(super) trait Memory {
     type Word;
-    /// How many outputs there is room to write down; the rest of the words is for the outputs themselves.
+    /// How many entries of outputs there is room for. The rest of the words is for the outputs themselves.
     const CALLS: usize;
 
     fn load(word: &Self::Word, order: Ordering) -> u64;
     fn store(word: &Self::Word, value: u64, order: Ordering);
-    /// Acquires and releases. It may fail for no reason.
+    /// Compares and exchanges, with acquire and release order. It may fail spuriously.
     fn exchange(word: &Self::Word, from: u64, to: u64) -> Result<u64, u64>;
     fn fence(order: Ordering);
-    /// Appends so many bytes of the words.
+    /// Appends the first `len` bytes of the words.
     fn copy(words: &[Self::Word], len: usize, into: &mut Vec<u8>);
 }
 
-/// The part of a box that says how far its worker has come.
+/// The part of a box that tells how far its worker has come.
 #[derive(Debug)]
 pub(super) struct Record<'b, M: Memory>(pub(super) &'b [M::Word]);
 
@@ -37,7 +37,7 @@ impl<'b, M: Memory> Record<'b, M> {
         M::load(&self.0[word], order)
     }
 
-    /// Changes the ticket in one step. Returns what came of it.
+    /// Changes the ticket in one atomic step. Returns the new ticket.
     #[inline]
     fn exchange(&self, change: impl Fn(u32, u32) -> Option<(u32, u32)>) -> Option<(u32, u32)> {
         let mut ticket = self.load(TICKET, Ordering::Acquire);
@@ -64,8 +64,8 @@ impl<'b, M: Memory> Record<'b, M> {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        // This order: what is said to be finished may be left of the batch before, as long as none of this one is
-        // started. Whoever sees that one is sees what has been said since.
+        // In this order: as long as no call of this batch has been started, the number finished may be a remainder of the
+        // batch before. A reader that sees a started call also sees the number stored since.
         let (started, allowed) = halves(self.load(TICKET, Ordering::Acquire));
         let finished = self.load(DONE, Ordering::Acquire);
         Progress {
@@ -78,13 +78,13 @@ impl<'b, M: Memory> Record<'b, M> {
     pub(super) fn lower(&self, to: u32) -> u32 {
         let lowered =
             self.exchange(|started, allowed| Some((started, to.max(started).min(allowed))));
-        // The change above always comes to something.
+        // The closure above never returns `None`.
         lowered.map_or(to, |(_, allowed)| allowed)
     }
 
     pub(super) fn finished(&self, from: u32) -> Found {
-        // First: a worker that has started none of this batch may still be writing what is left of the batch
-        // before. Whoever sees that it has started one sees what it wrote until then.
+        // The ticket is read first: a worker that has started no call of this batch may still be writing its last words
+        // on the batch before. A reader that sees a started call also sees all words written before that.
         let (started, _) = halves(self.load(TICKET, Ordering::Acquire));
         let sent = self.load(SENT, Ordering::Acquire);
         let done = self.load(DONE, Ordering::Acquire).min(started.into());
@@ -111,7 +111,7 @@ impl<'b, M: Memory> Record<'b, M> {
         M::fence(Ordering::Acquire);
         match self.load(SENT, Ordering::Relaxed) {
             same if same == sent => found,
-            // They were thrown away while we read.
+            // The worker threw the outputs away during this read.
             _ => Found::default(),
         }
     }
@@ -137,25 +137,25 @@ impl<'b, M: Memory> Record<'b, M> {
     }
 }
 
-/// Writes bytes into as many words as they need, the last one filled up.
+/// Writes bytes into as many words as they need. The last word is filled up with zeros.
 #[inline]
 pub(super) fn store<M: Memory>(words: &[M::Word], bytes: &[u8]) {
     let (whole, rest) = bytes.as_chunks();
     let mut words = words.iter();
-    // In this order: a word that there are no bytes for is not taken.
+    // Zip in this order: the other way round, the iterator would take a word before it finds that no bytes are left.
     for (bytes, word) in whole.iter().zip(words.by_ref()) {
         M::store(word, u64::from_le_bytes(*bytes), Ordering::Relaxed);
     }
     if let (Some(word), false) = (words.next(), rest.is_empty()) {
-        // Less than a word, one by one: a processor waits if it is to load as a word what it has just stored
-        // byte by byte, as short outputs are.
+        // Less than a word is copied byte by byte: a short output has just been stored in single bytes, and a processor
+        // stalls when it loads those as one word.
         let backwards = rest.iter().rev();
         let last = backwards.fold(0, |word, byte| word << 8 | u64::from(*byte));
         M::store(word, last, Ordering::Relaxed);
     }
 }
 
-/// Writes down what has been finished of one batch.
+/// Records the finished calls of one batch.
 #[derive(Debug)]
 pub(super) struct Recorder<'b, M: Memory> {
     words: &'b [M::Word],
@@ -175,7 +175,7 @@ impl<M: Memory> Recorder<'_, M> {
             return false;
         }
         store::<M>(place, output);
-        // It fits into the outputs' part, so it is far below 4 GiB.
+        // The output fits into its part of the box, so its length is far below 4 GiB.
         let entry = word(nanos, output.len() as u32);
         M::store(
             &self.words[ENTRIES + self.entries],
@@ -191,10 +191,10 @@ impl<M: Memory> Recorder<'_, M> {
 
     pub(super) fn sent(&mut self, done: u32) {
         let (times, _) = halves(M::load(&self.words[SENT], Ordering::Relaxed));
-        // In one step: whoever sees the one half changed sees the other.
+        // One store for both halves, so that a reader never sees only one of them changed.
         let sent = word(times.wrapping_add(1), done);
         M::store(&self.words[SENT], sent, Ordering::Relaxed);
-        // Whoever reads what is written from here on also sees that.
+        // A reader that sees anything written behind this fence also sees the store above.
         M::fence(Ordering::Release);
         self.done = done.into();
         self.entries = 0;

@@ -1,4 +1,4 @@
-//! The box as a whole, in real memory; `model` has its steps by themselves, in every order.
+//! Tests of the whole box in real memory. `model` tests its single steps, in every order.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::sync::atomic::AtomicBool;
@@ -21,7 +21,7 @@ fn what_was_not_started_can_be_taken_back() {
     assert!(!shared.start(3));
     let progress = shared.progress();
     assert_eq!((progress.started, progress.allowed), (2, 2));
-    // It is never raised.
+    // The number allowed is never raised.
     assert_eq!(shared.lower(9), 2);
 }
 
@@ -56,7 +56,7 @@ fn what_was_finished_and_not_sent_is_found() {
     assert_eq!(shared.finished(4), Found::default());
     assert!(shared.start(0) && recorder.finish(b"x", 7));
     assert_eq!(shared.finished(4).outputs, b"x");
-    // What has been sent already is none of the box's business.
+    // Outputs that have been sent are not looked for.
     assert_eq!(shared.finished(5), Found::default());
     assert_eq!(shared.finished(3), Found::default());
     let progress = shared.progress();
@@ -81,7 +81,7 @@ fn what_is_found_while_it_is_written_is_right_or_nothing() {
                 }
             }
         });
-        // Also if what is found is wrong.
+        // Nonsense in the box must not break this either.
         let _stop = Stop(&stop);
         let mut times = 0;
         while times < 10_000 {
@@ -126,7 +126,7 @@ fn a_full_box_says_so() {
     assert!(!recorder.finish(b"", 0));
 }
 
-/// The worker has sent its last reply, and writes down that it has when the next batch is there already.
+/// A worker may record that it has sent its last reply when the next batch is there already.
 #[test]
 fn what_is_left_of_a_batch_is_never_taken_for_the_next_one() {
     let shared = new();
@@ -135,7 +135,7 @@ fn what_is_left_of_a_batch_is_never_taken_for_the_next_one() {
     assert!(shared.start(1) && recorder.finish(b"old", 1));
     assert!(shared.start(2) && recorder.finish(b"old", 1));
     shared.open(2);
-    // Between the two steps of a recorder's beginning.
+    // This is the moment between the two steps with which a recorder begins.
     shared.word(SENT).store(word(9, 0), Ordering::Relaxed);
     shared.word(DONE).store(2, Ordering::Release);
     assert!(shared.finished(0).lens.is_empty());
@@ -171,7 +171,7 @@ fn the_call_of_a_worker_that_does_not_see_the_box_has_begun() {
     let progress = shared.progress();
     let numbers = (progress.started, progress.allowed, progress.finished);
     assert_eq!((numbers, shared.began()), ((1, 1, 0), 7));
-    // So it can't be taken back.
+    // A started call can't be taken back.
     assert_eq!(shared.lower(0), 1);
     assert_eq!(shared.finished(0), Found::default());
 }
