@@ -45,9 +45,9 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-/// One line on stderr that says who says it.
+/// Writes one line to stderr that begins with the program's name.
 pub(crate) fn complain(what: &str) {
-    // If stderr is gone there is no one left to tell.
+    // If stderr is gone, nobody is left to tell.
     let _ = writeln!(io::stderr(), "worker: {what}");
 }
 

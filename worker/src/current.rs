@@ -1,4 +1,4 @@
-//! What a running call can learn of itself.
+//! What a running call can learn about itself.
 
 use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
@@ -15,18 +15,18 @@ pub struct Current {
     pub worker: u32,
     /// The call's index in its map, from 0.
     pub index: u64,
-    /// Which try of the call this is, from 1.
+    /// Which attempt at the call this is, from 1.
     pub attempt: u32,
-    /// Whether the call is being stopped: because of its timeout, or because it was cancelled. Its
-    /// process has had SIGTERM and, if it heeds that, does not get to ask; one that does not has the
-    /// grace to tidy up, and then gets SIGKILL.
+    /// Whether the call is being stopped, because of its timeout or because it was cancelled. The worker has
+    /// received SIGTERM, which by default ends it at once. A task that ignores or handles SIGTERM can ask here, and has
+    /// the grace period to tidy up before SIGKILL.
     pub cancelled: bool,
 }
 
 /// This worker's black box.
 static BLACK_BOX: OnceLock<Arc<BlackBox>> = OnceLock::new();
 
-/// Where to look whether a call is being stopped.
+/// The black box that tells whether a call is being stopped.
 pub(crate) fn look_at(black_box: &Arc<BlackBox>) {
     // A process works for one coordinator only.
     let _ = BLACK_BOX.set(Arc::clone(black_box));
@@ -48,15 +48,14 @@ pub fn current() -> Option<Current> {
     Some(current)
 }
 
-/// Notes what a panic says in the black box, in case the panic ends this process.
+/// Keeps a panic's message in the black box, in case the panic ends this process.
 pub(crate) fn note_panic(text: &[u8]) {
     if let Some(black_box) = BLACK_BOX.get() {
         black_box.note_panic(text);
     }
 }
 
-/// The call has ended, and only its report is left. Its clock begins again, so that the report does not count for its
-/// limit.
+/// Sets the call's clock back when the call has ended, so that the time for its report does not count towards its limit.
 pub(crate) fn begin_again() {
     if let Some(black_box) = BLACK_BOX.get() {
         black_box.begin(os::now());

@@ -1,4 +1,4 @@
-//! Values whose types ask what comes next.
+//! Values whose types need a self-describing encoding.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,16 +7,16 @@ use std::ops::{Deref, DerefMut};
 use serde::de::{self, DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
-/// A value that travels in an encoding which describes itself.
+/// A value that travels in a self-describing encoding.
 ///
 /// Inputs and outputs travel in [postcard], which is fast because it sends no names and no types. Some types can't be
-/// read so: `serde_json::Value`, enums with `#[serde(untagged)]` or `#[serde(tag = "…")]`, and structs with
-/// `#[serde(flatten)]` or `#[serde(skip_serializing_if = "…")]`. Within `Described` they travel in [MessagePack], with
-/// the names of their fields, in which they can.
+/// decoded from that: `serde_json::Value`, enums with `#[serde(untagged)]` or `#[serde(tag = "…")]`, and structs with
+/// `#[serde(flatten)]` or `#[serde(skip_serializing_if = "…")]`. Within `Described` such a value travels in
+/// [MessagePack], with the names of its fields.
 ///
-/// It costs more bytes and more time: take it for the types that need it. For a field of a larger type there is
-/// `#[serde(with = "worker::described")]`. In a format that describes itself already, such as the JSON of the command
-/// line, there is nothing to be seen of it.
+/// This costs more bytes and more time, so use it only for types that need it. For a field of a larger type there is
+/// `#[serde(with = "worker::described")]`. In a format that is self-describing already, such as the JSON of the command
+/// line, `Described` changes nothing.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -94,18 +94,18 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Described<T> {
     }
 }
 
-/// Writes a field as [`Described`] writes its value, by `#[serde(with = "worker::described")]`.
+/// Encodes a field as [`Described`] encodes its value. Write `#[serde(with = "worker::described")]` to use it.
 ///
 /// # Errors
 ///
-/// What the value's own `Serialize` says, and the serializer.
+/// The errors of the value's own `Serialize`, and of the serializer.
 pub fn serialize<T: Serialize, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     if serializer.is_human_readable() {
         return value.serialize(serializer);
     }
     let mut bytes = Vec::new();
-    // Names, because fields may be left out and come in any order. And as if for people: what serde keeps until it
-    // knows the type of, it reads as such.
+    // With names, because fields may be left out and come in any order. And in the human-readable form: serde decodes
+    // values that it has buffered (as for untagged enums) as human-readable.
     let mut within = rmp_serde::Serializer::new(&mut bytes)
         .with_struct_map()
         .with_human_readable();
@@ -113,11 +113,11 @@ pub fn serialize<T: Serialize, S: Serializer>(value: &T, serializer: S) -> Resul
     serializer.serialize_bytes(&bytes)
 }
 
-/// Reads a field as [`Described`] reads its value.
+/// Decodes a field as [`Described`] decodes its value.
 ///
 /// # Errors
 ///
-/// What the value's own `Deserialize` says, and the deserializer.
+/// The errors of the value's own `Deserialize`, and of the deserializer.
 pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -127,10 +127,10 @@ pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
     deserializer.deserialize_bytes(Bytes(PhantomData))
 }
 
-/// How deep values may be nested. Whoever sends more of it must not end this process by the size of its stack.
+/// How deep values may be nested. Without this limit a sender could overflow this process's stack.
 const DEPTH: usize = 128;
 
-/// Reads a value from the bytes that it travels in.
+/// Decodes a value from the bytes it travels in.
 struct Bytes<T>(PhantomData<T>);
 
 impl<T: DeserializeOwned> Visitor<'_> for Bytes<T> {

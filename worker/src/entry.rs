@@ -21,7 +21,7 @@ use protocol::spin::Spinning;
 
 use crate::{by_hand, current, os, registry, run, serve};
 
-/// Exit code of a worker that could not join a coordinator.
+/// The exit code of a worker that could not join a coordinator.
 const EXIT_NOT_JOINED: i32 = 2;
 
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
@@ -38,8 +38,8 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 /// // here it is the coordinator
 /// ```
 ///
-/// A worker runs its calls here, so what surrounds this surrounds them. Within `#[tokio::main]` they would all run
-/// inside its runtime, where `block_on` panics. Start the runtime afterwards:
+/// A worker runs its calls inside this function, and so inside whatever surrounds it. Within `#[tokio::main]` all calls
+/// would run inside the runtime, where `block_on` panics. Start the runtime afterwards:
 ///
 /// ```ignore
 /// fn main() {
@@ -53,7 +53,7 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 ///
 /// # Panics
 ///
-/// In builds with debug assertions: an async runtime exists already. If there are other threads, it says so on stderr.
+/// In builds with debug assertions, if an async runtime exists already. If there are other threads, it says so on stderr.
 pub fn init() {
     look_around();
     INITIALIZED.store(true, Ordering::Relaxed);
@@ -64,13 +64,13 @@ pub fn init() {
     let (Some(name), None) = (arguments.next(), arguments.next()) else {
         return;
     };
-    // Without the token this `--connect` is the program's own business.
+    // Without the token, `--connect` is an option of the program itself.
     if env::var_os(TOKEN_VARIABLE).is_some() {
         std::process::exit(join(&name));
     }
 }
 
-/// In debug builds, says what should not be there yet.
+/// In debug builds, complains of a runtime or of threads that should not exist yet.
 fn look_around() {
     if !cfg!(debug_assertions) {
         return;
@@ -89,20 +89,20 @@ fn look_around() {
     }
 }
 
-/// What [`init`] does, for a program whose `main` is not its author's: C calls it before `main`. See
+/// Does what [`init`] does, in a program whose author does not write `main`: the C runtime calls it before `main`. See
 /// [`enable_in_tests`](crate::enable_in_tests).
 pub extern "C" fn before_main() {
     INITIALIZED.store(true, Ordering::Relaxed);
     if !is_summoned() {
         return;
     }
-    // Not every C library hands on its arguments before `main`.
+    // Not every C library passes the arguments to functions that it calls before `main`.
     let line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
     let mut words = line.split(|byte| *byte == 0).skip(1).map(OsStr::from_bytes);
     if let (Some(connect), Some(name)) = (words.next(), words.next())
         && connect == CONNECT_ARGUMENT
     {
-        // Rust's own beginning, which is still to come, would have done this.
+        // Rust's runtime would set this, but it starts later.
         os::ignore_broken_pipes();
         std::process::exit(join(name));
     }
@@ -114,7 +114,7 @@ pub fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::Relaxed)
 }
 
-/// Whether this process was started to be a worker, and has not become one.
+/// Whether this process was started to be a worker, but has not become one.
 #[must_use]
 pub fn is_summoned() -> bool {
     env::var_os(TOKEN_VARIABLE).is_some()
@@ -159,7 +159,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
     let token = env::var(TOKEN_VARIABLE).map_err(|_| {
         format!("{TOKEN_VARIABLE} is not set: copy the whole line that the coordinator printed")
     })?;
-    // Who has the token may join the coordinator as a worker. What the tasks start is not to.
+    // Whoever has the token may join the coordinator as a worker, and programs that tasks start must not.
     os::unset(TOKEN_VARIABLE);
     os::name_process();
     let tasks = registry::all()?
@@ -181,7 +181,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
     if let Err(handshake::HandshakeError::Link(LinkError::Closed | LinkError::Broken(_))) =
         introduced
     {
-        // The coordinator died before it could remove the place where they were to meet.
+        // The coordinator died before it could remove the directory in which they were to meet.
         remove_meeting_place(name);
     }
     let welcome = introduced.map_err(|error| error.to_string())?;
@@ -199,7 +199,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
     end(served)
 }
 
-/// Maps what the coordinator shares with this worker.
+/// Maps the memory that the coordinator shares with this worker.
 fn map_memory(taken: &Taken, welcome: &Welcome) -> Result<(Arc<BlackBox>, Option<View>), String> {
     let mut memory = taken.take().into_iter().map(File::from);
     let mut next = |what: &str| {
@@ -219,22 +219,22 @@ fn map_memory(taken: &Taken, welcome: &Welcome) -> Result<(Arc<BlackBox>, Option
     Ok((Arc::new(black_box), board))
 }
 
-/// How the worker leaves: with an exit code, or with what it has to complain of.
+/// How the worker ends: with an exit code, or with an error to report.
 fn end(served: Result<i32, LinkError>) -> Result<i32, String> {
     match served {
-        // The coordinator takes this for what it is: a limit that was reached.
+        // The coordinator recognizes this exit code as a memory limit that was reached.
         Err(LinkError::Broken(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
             eprintln!("memory allocation of a batch of calls failed");
             std::process::abort();
         }
-        // The coordinator is gone, and with it whoever would want to hear of it.
+        // The coordinator is gone, so nobody would read a message.
         Err(LinkError::Closed) => Ok(0),
         Err(LinkError::Broken(error)) if is_hung_up(&error) => Ok(0),
         served => served.map_err(|error| error.to_string()),
     }
 }
 
-/// Whether that is what one is told when the other side has closed the link.
+/// Whether the error means that the other side has closed the link.
 fn is_hung_up(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -242,8 +242,8 @@ fn is_hung_up(error: &io::Error) -> bool {
     )
 }
 
-/// Connects to the coordinator that waits under a name. One that has started this process lets it inherit the way to
-/// it; a name that somebody has typed may be anybody's by now.
+/// Connects to the coordinator that listens under a name. A coordinator that started this process lets it inherit a
+/// descriptor, which is safe. A name that a person typed may belong to anybody by now, so its owner is checked.
 fn meet(name: &OsStr) -> Result<link::Socket, String> {
     let is_typed = os::inherited(name).is_none();
     if is_typed {
@@ -268,7 +268,7 @@ fn connect_failed(error: &io::Error) -> String {
 
 fn remove_meeting_place(name: &OsStr) {
     let socket = Path::new(name);
-    // The directory is only removed if it is empty, that is, if it held nothing but the socket.
+    // Removing the directory fails if it held anything but the socket.
     if std::fs::remove_file(socket).is_ok()
         && let Some(directory) = socket.parent()
     {

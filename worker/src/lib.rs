@@ -51,7 +51,7 @@ pub use task::Task;
 pub use worker_macros::coordinator_task;
 pub use worker_macros::task;
 
-/// What the expansion of `#[task]` and the coordinator need. Not for use by hand.
+/// Items for the expansion of `#[task]` and for the coordinator. Do not use them by hand.
 #[doc(hidden)]
 pub mod private {
     pub use crate::__a_free_function as a_task_is_a_free_function_so_move_it_out_of_the_impl;
@@ -65,8 +65,8 @@ pub mod private {
     pub use linkme;
 }
 
-/// Lets code that uses a pool be tested: once in each file of `tests/`, and once in a crate's unit tests, it makes the
-/// test program its own worker. A test's `main` is the harness's, so nobody can call [`init`] in it.
+/// Makes a test program its own worker, so that code that uses a pool can be tested. Write it once in each file of
+/// `tests/`, and once in a crate's unit tests. It replaces [`init`], because a test's `main` belongs to the harness.
 ///
 /// ```standalone_crate
 /// worker::enable_in_tests!();
@@ -79,8 +79,8 @@ pub mod private {
 /// assert!(worker::is_initialized());
 /// ```
 ///
-/// A process that a pool has started as a worker then never reaches the harness. A task that overflows its stack ends
-/// with signal 11 there, and not with Rust's message and signal 6.
+/// A process that a pool has started as a worker never reaches the harness. In such a worker a task that overflows its
+/// stack ends with signal 11, without Rust's message.
 #[macro_export]
 macro_rules! enable_in_tests {
     () => {
@@ -92,7 +92,7 @@ macro_rules! enable_in_tests {
     };
 }
 
-/// The items as they are. See [`private`] for its name, which is what it is for.
+/// The items under their real paths. Use them through [`private`], whose name says that they are not public.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __a_free_function {

@@ -1,11 +1,11 @@
-//! How much the worker's calls have printed.
+//! Finds out how much the worker's calls have printed.
 
 use std::io::Write;
 
 use crate::os::{self, Tail};
 
-/// How long the files behind stdout and stderr are, in bytes; 0 for what is no file (a terminal,
-/// when the worker was started by hand).
+/// The lengths of the files behind stdout and stderr, in bytes. A stream that is no file (a terminal,
+/// when the worker was started by hand) has 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Printed {
     pub(crate) stdout: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Printed {
 pub(crate) struct Watch {
     stdout: Tail,
     stderr: Tail,
-    /// Something was ever printed.
+    /// Whether anything was ever printed.
     has_printed: bool,
 }
 
@@ -30,12 +30,12 @@ impl Watch {
         }
     }
 
-    /// How long the files are, if a call has printed anything since the last time. Brings what was
-    /// printed into the files first, whoever printed it.
+    /// The files' lengths, if a call has printed anything since the last look. It first flushes all buffered output into
+    /// the files.
     ///
-    /// With `in_passing` it leaves in Rust's buffer what has not come to the end of a line: looking there
-    /// takes a lock, which costs as much as a very short call. Then the part of a line is found with a
-    /// later call, after which nothing is done in passing any more.
+    /// With `in_passing` it leaves the beginning of a line in Rust's buffer: looking there
+    /// takes a lock, which costs as much as a very short call. A later look then finds that part of a line, and from
+    /// then on no look is in passing.
     #[inline]
     pub(crate) fn look(&mut self, in_passing: bool) -> Option<Printed> {
         if !in_passing || self.has_printed {
@@ -56,8 +56,8 @@ impl Watch {
         self.measure()
     }
 
-    /// As [`look`](Self::look), and sees everything, where a look may miss output that begins with
-    /// zeros, and what C code writes by streams of its own.
+    /// Looks as [`look`](Self::look) does, and misses nothing. A plain look may miss output that begins with
+    /// zeros, and output in buffers of C code.
     pub(crate) fn look_closely(&mut self) -> Option<Printed> {
         flush();
         os::flush_c_streams();
@@ -68,7 +68,7 @@ impl Watch {
         grown.then_some(now)
     }
 
-    /// How long the files are.
+    /// The lengths of the files.
     pub(crate) fn measure(&mut self) -> Printed {
         Printed {
             stdout: self.stdout.measure(),
@@ -78,7 +78,7 @@ impl Watch {
 }
 
 pub(crate) fn flush() {
-    // A failing flush (a full disk) has no one to report to that would not print, too.
+    // A failing flush (as on a full disk) can't be reported, because a report would have to print, too.
     let _ = std::io::stdout().flush();
     os::flush_c_stdout();
 }

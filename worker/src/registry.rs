@@ -8,7 +8,7 @@ use protocol::message::TaskInfo;
 use crate::run::{self, Runner};
 use crate::task::Task;
 
-/// A task as the registry holds it: what it is called, and how to run it on bytes.
+/// A task as the registry holds it: its name, and how to run it on bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     pub(crate) name: &'static str,
@@ -19,7 +19,7 @@ pub struct Entry {
     location: &'static str,
     pub(crate) postcard: Runner,
     pub(crate) text: Runner,
-    /// Only looks whether it could be run.
+    /// Checks an input without running the task.
     pub(crate) check: Runner,
 }
 
@@ -39,7 +39,7 @@ impl Entry {
         }
     }
 
-    /// As the coordinator hears of it.
+    /// The task's entry in the greeting to the coordinator.
     pub(crate) fn info(&self) -> TaskInfo {
         TaskInfo {
             name: self.name.to_owned(),
@@ -53,17 +53,17 @@ impl Entry {
 #[linkme::distributed_slice]
 pub static TASKS: [Entry];
 
-/// Entries that did not register themselves; see [`add`].
+/// Tasks that were added at run time; see [`add`].
 static ADDED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// Adds tasks that do not register themselves, for the lists that are only looked at later.
+/// Adds tasks that do not register themselves. Tasks added after the first call of [`all`] are not seen.
 #[cfg_attr(not(feature = "builtin"), expect(dead_code))]
 pub(crate) fn add(entries: &[Entry]) {
     let mut added = ADDED.lock().unwrap_or_else(PoisonError::into_inner);
     added.extend(entries);
 }
 
-/// All tasks, by name. It is collected at the first look, and an error if two share a name.
+/// All tasks by name, collected at the first call. It is an error if two tasks share a name.
 pub(crate) fn all() -> Result<&'static BTreeMap<&'static str, Entry>, String> {
     static ALL: OnceLock<Result<BTreeMap<&'static str, Entry>, String>> = OnceLock::new();
     let all = ALL.get_or_init(|| {
@@ -87,7 +87,7 @@ fn collect(entries: impl Iterator<Item = Entry>) -> Result<BTreeMap<&'static str
     Ok(all)
 }
 
-/// The task of this name, or an error that lists the ones there are.
+/// The task of this name, or an error that lists the existing tasks.
 pub(crate) fn find(name: &str) -> Result<&'static Entry, String> {
     let all = all()?;
     all.get(name).ok_or_else(|| {

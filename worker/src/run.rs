@@ -1,4 +1,4 @@
-//! Runs one call, and turns whatever happens into a verdict.
+//! Runs one call, and turns its result, error or panic into a verdict.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -19,7 +19,7 @@ use crate::shared;
 use crate::task::Task;
 use crate::text;
 
-/// Runs a task on an encoded input and writes down the encoded output.
+/// Runs a task on an encoded input and encodes the output.
 pub(crate) type Runner = fn(&[u8], &mut Sheet<'_>) -> Verdict;
 
 /// Runs `T` on an input in postcard.
@@ -42,7 +42,7 @@ pub(crate) fn text<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict {
     }
 }
 
-/// Looks whether `T` could be run on an input as a person types it, and does not run it.
+/// Checks whether an input, as a person types it, is one of `T`'s, without running the task.
 pub(crate) fn check<T: Task>(input: &[u8], _: &mut Sheet<'_>) -> Verdict {
     match text::parse::<T::Input>(input) {
         Ok(_) => Verdict::Value,
@@ -69,7 +69,7 @@ fn run<T: Task>(
         },
         Err(why) => Verdict::Failed(why),
     };
-    // The process that made a shared value keeps it alive, so nothing is kept here for the output.
+    // The process that made a shared value keeps it alive, so this one need not keep it for the output.
     shared::take_kept(drop);
     if verdict != Verdict::Value {
         output.clear();
@@ -80,13 +80,13 @@ fn run<T: Task>(
 /// The process that works for a coordinator.
 static WORKER: OnceLock<Home> = OnceLock::new();
 
-/// Notes which process the worker is, so that copies of it can be told from it.
+/// Notes which process is the worker, to distinguish it from its forked copies.
 pub(crate) fn begin() {
     WORKER.get_or_init(Home::here);
 }
 
-/// Ends this process if it is a copy of the worker, which a call has forked. It would answer for the worker, which
-/// answers for itself; and it shares the memory that large outputs are written to.
+/// Ends this process if it is a copy of the worker that a call has forked. The copy would answer the coordinator a
+/// second time, and it shares the memory that large outputs are written to.
 #[inline]
 pub(crate) fn end_a_copy() {
     if WORKER.get().is_some_and(|worker| !worker.is_here()) {
@@ -100,11 +100,11 @@ fn undecodable_input<T: Task>(why: &str) -> Verdict {
 }
 
 thread_local! {
-    /// Whether this thread runs a call.
+    /// Whether this thread is running a call.
     static IN_CALL: Cell<bool> = const { Cell::new(false) };
-    /// Whether there has been a panic in this call.
+    /// Whether this call has panicked.
     static PANICKED: Cell<bool> = const { Cell::new(false) };
-    /// What the last panic in a call said.
+    /// The message of the last panic in a call.
     static CAUGHT: RefCell<Option<Panic>> = const { RefCell::new(None) };
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Sheet<'_>) -> V
     let result = panic::catch_unwind(AssertUnwindSafe(|| runner(input, output)));
     IN_CALL.set(false);
     if PANICKED.replace(false) {
-        // It can be told, or was the call's own affair.
+        // The call returned, so an earlier panic was caught by the task itself.
         current::note_panic(b"");
     }
     result.unwrap_or_else(|payload| {
@@ -131,15 +131,15 @@ pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Sheet<'_>) -> V
     })
 }
 
-/// Makes panics within calls travel instead of being printed. Those of other threads, which no
-/// verdict tells of, are printed as ever.
+/// Makes panics within calls travel to the coordinator instead of being printed. Panics of other threads are printed as
+/// usual, because no verdict reports them.
 pub(crate) fn install_panic_hook() {
     let next = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         if IN_CALL.get() {
-            // Before all else: it may be one that can't unwind, and ends this process.
+            // Before all else, because a panic that can't unwind ends this process.
             let place = info.location().map(ToString::to_string).unwrap_or_default();
-            // A panic that only says that another panic could not unwind says less than that one.
+            // "panic in a function that cannot unwind" follows the real panic, and must not replace its message.
             let is_second = PANICKED.replace(true) && place.contains("core/src/panicking.rs");
             if !is_second {
                 let text = format!("{place}\0{}", message_of(info.payload()));
@@ -165,12 +165,12 @@ fn panic_of(info: &PanicHookInfo<'_>) -> Panic {
     panic
 }
 
-/// A backtrace as text. To find out what functions and lines it stands for takes up to a second the first time, which is
-/// none of the call's: so meanwhile the call's clock is set back all the time.
+/// A backtrace as text. Resolving its functions and lines takes up to a second the first time. That time must not count
+/// towards the call's limit, so a thread keeps setting the call's clock back meanwhile.
 fn resolved(backtrace: &Backtrace) -> String {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // If that thread can't be started, the time counts.
+        // If that thread can't be started, the time does count.
         let keeper = thread::Builder::new().spawn_scoped(scope, || {
             while !done.load(Ordering::Acquire) {
                 current::begin_again();
@@ -186,7 +186,7 @@ fn resolved(backtrace: &Backtrace) -> String {
     })
 }
 
-/// How often the clock of a call is set back that is over.
+/// How often the clock of a finished call is set back.
 const CLOCK: Duration = Duration::from_millis(5);
 
 fn message_of(payload: &(dyn Any + Send)) -> String {

@@ -16,18 +16,18 @@ use crate::registry::{self, Entry};
 use crate::run;
 use crate::shared;
 
-/// How long outputs are gathered at most before they are sent, in nanoseconds, unless a call takes
-/// longer. A coordinator that needs them sooner finds them in the black box.
+/// The longest time for which outputs are gathered before they are sent, in nanoseconds, unless a single call takes
+/// longer. A coordinator that needs the outputs sooner finds them in the black box.
 const GATHER: u64 = 2_000_000;
 /// How much of the buffer for outputs is kept from one batch to the next, in bytes.
 const KEEP: usize = 4 << 20;
 /// The most calls in a batch.
 const MOST_CALLS: u64 = CALLS as u64;
-/// How many bytes of outputs are gathered at most.
+/// The most bytes of outputs that are gathered.
 const GATHERED: usize = 128 << 10;
 
-/// Runs batches until the coordinator says that it was the last, and returns the exit code it
-/// wishes. A coordinator that is gone wishes 0. Descriptors that come on the link are in `taken`.
+/// Runs batches until the coordinator ends the conversation, and returns the exit code that the coordinator
+/// asked for, or 0 if the coordinator is gone. `taken` holds the descriptors that arrive on the link.
 pub(crate) fn serve<S: Read + Write>(
     link: &mut Link<S>,
     taken: &Taken,
@@ -59,7 +59,7 @@ pub(crate) fn serve<S: Read + Write>(
     }
 }
 
-/// Checks that the inputs fill the payload, before any call runs: one that has run can't be undone.
+/// Checks that the inputs fill the payload. This happens before any call runs, because a call can't be undone.
 fn add_up(batch: &Batch, payload: &[u8]) -> Result<(), LinkError> {
     let (total, calls) = (batch.lens.sum(), batch.lens.count());
     if total == payload.len() as u64 && calls <= MOST_CALLS {
@@ -71,7 +71,7 @@ fn add_up(batch: &Batch, payload: &[u8]) -> Result<(), LinkError> {
     )))
 }
 
-/// One batch, being run.
+/// The batch that is being run.
 struct Run<'b, 'l, S> {
     batch: &'b Batch,
     slot: u32,
@@ -82,34 +82,34 @@ struct Run<'b, 'l, S> {
     /// How many calls it has.
     calls: u32,
     gathered: Values,
-    /// How many calls that are.
+    /// The number of gathered calls.
     many: u32,
-    /// The length and the time of the last of them.
+    /// The output's length and the running time of the last gathered call.
     last: (u32, u32),
     /// The gathered outputs, one after another.
     outputs: Vec<u8>,
-    /// When the oldest of them was gathered.
+    /// When the oldest output was gathered.
     since: u64,
     clock: Clock,
 }
 
-/// Where a call's output stands, if it has one.
+/// The place of a call's output, if it has one.
 #[derive(Debug, Clone, Copy)]
 enum Output {
-    /// In `outputs`, from here on.
+    /// In `outputs`, from this byte on.
     From(usize),
-    /// Where the coordinator takes it from.
+    /// In shared memory, where the coordinator takes it from.
     Placed(Placed),
 }
 
-/// Times calls. Reading the system's clock costs about as much as a very short call, so those are timed
-/// several at a time, and each is taken to have been as long as the others.
+/// Times calls. Reading the system's clock costs about as much as a very short call, so short calls are timed
+/// several at a time, and all of them count as equally long.
 struct Clock {
-    /// When it was read last.
+    /// When the clock was read last.
     now: u64,
-    /// How long the last calls took, each, in nanoseconds.
+    /// How long each of the last calls took, in nanoseconds.
     pace: u64,
-    /// How many calls have ended since it was read.
+    /// How many calls have ended since the clock was read.
     unread: u32,
 }
 
@@ -126,13 +126,13 @@ impl Clock {
         }
     }
 
-    /// Whether the call that ends now is one of those that are not timed by themselves.
+    /// Whether the call that ends now is timed together with others.
     fn skips(&self) -> bool {
         self.pace < SHORT && self.unread + 1 < TOGETHER
     }
 
-    /// A call has ended: says how long it took. One that is told of `alone` is timed in any case, so that
-    /// what is said of it is not a guess.
+    /// Returns how long the call took that has just ended. With `alone` it always reads the clock, so that the time in a
+    /// reply of its own is no guess.
     fn tick(&mut self, alone: bool) -> u64 {
         let skips = self.skips() && !alone;
         self.unread += 1;
@@ -144,8 +144,8 @@ impl Clock {
         let others = self.pace * u64::from(self.unread - 1);
         self.pace = took / u64::from(self.unread);
         self.unread = 0;
-        // The others were taken to be as short as those before them. If they were not all so short, it
-        // was most likely this one: reading the clock after each call begins with the first long one.
+        // The other calls counted as being as short as those before them. If the sum is longer, the last call most
+        // likely made it so: after the first long call, the clock is read after each call.
         took.saturating_sub(others)
     }
 }
@@ -179,7 +179,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         }
     }
 
-    /// Runs it, and returns the buffer for outputs.
+    /// Runs the batch, and returns the buffer for outputs.
     fn run(mut self, payload: &[u8]) -> Result<Vec<u8>, LinkError> {
         let task = find(self.batch);
         let mut rest = payload;
@@ -206,7 +206,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
                 Ok(task) => run::guarded(runner(task, self.batch.encoding), input, &mut sheet),
                 Err(why) => Verdict::Undecodable(why.clone()),
             };
-            // One that has panicked.
+            // This call has panicked.
             run::end_a_copy();
             let output = match sheet.placed() {
                 Some(placed) => Output::Placed(placed),
@@ -234,7 +234,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             }
             _ => None,
         };
-        // Nothing that comes later could correct what is said of the last one.
+        // No later call could correct the time of the last one.
         let nanos = (self.clock).tick(silent.is_none() || at + 1 == self.calls);
         let Some(output) = silent else {
             return self.send_call(at, verdict, printed, output, nanos);
@@ -245,10 +245,10 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         }
         self.many += 1;
         let brief = u32::try_from(nanos).unwrap_or(u32::MAX);
-        // Above, it was shorter than what is gathered at most.
+        // A longer output would not have been gathered.
         let len = output.len() as u32;
-        // The last one is sent at once. In between, what it has printed is looked for once more: one that was found in the
-        // box by then would have printed nothing.
+        // The last call is sent at once. Before that, the worker looks once more for what the call has printed: if the
+        // output were in the box already, the coordinator would take the call for one that printed nothing.
         let is_last = at + 1 == self.calls;
         let kept = is_last || self.recorder.finish(output, brief);
         self.gathered.lens.push(len);
@@ -266,14 +266,14 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         Ok(())
     }
 
-    /// Sends what was gathered of the calls before `done`.
+    /// Sends the gathered outputs of the calls before `done`.
     fn send_gathered(&mut self, done: u32) -> Result<(), LinkError> {
         self.send_values(done, self.outputs.len())?;
         self.outputs.clear();
         Ok(())
     }
 
-    /// Sends the calls before `done` that were gathered. Their outputs end at `end`.
+    /// Sends the gathered calls before `done`. Their outputs end at `end`.
     fn send_values(&mut self, done: u32, end: usize) -> Result<(), LinkError> {
         if self.many == 0 {
             return Ok(());
@@ -281,7 +281,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         let values = Reply::Values(std::mem::take(&mut self.gathered));
         self.answer.send(&values, &[&self.outputs[..end]])?;
         if let Reply::Values(values) = values {
-            self.gathered = values; // for its buffers
+            self.gathered = values; // keeps its buffers
         }
         self.gathered.lens.clear();
         self.gathered.nanos.clear();
@@ -290,7 +290,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         Ok(())
     }
 
-    /// Sends what was gathered, and then this call by itself.
+    /// Sends the gathered calls, and then this call by itself.
     fn send_call(
         &mut self,
         at: u32,
@@ -304,7 +304,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             Output::Placed(_) => self.outputs.len(),
         };
         self.send_values(at, end)?;
-        // Output that a look has missed is this call's, too.
+        // Output that an earlier look has missed counts as this call's, too.
         let printed = self.watch.look_closely().or(printed);
         let printed = printed.unwrap_or_else(|| self.watch.measure());
         match self.send_one(at, verdict, printed, nanos, output) {
@@ -341,7 +341,8 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         }
     }
 
-    /// Sends what is left at the end. What the looks after each call have missed is the last one's.
+    /// Sends the remaining outputs at the batch's end. Printed output that earlier looks have missed counts as the last
+    /// call's.
     fn close(&mut self) -> Result<(), LinkError> {
         if self.many == 0 {
             return Ok(());

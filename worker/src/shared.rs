@@ -1,4 +1,4 @@
-//! Large values that many calls need: written once, read by each worker once.
+//! Large values that many calls need: encoded once, and decoded once by each worker.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -19,9 +19,9 @@ use crate::os::{self, home::Home};
 
 /// A value that many calls need. Made by `Pool::share`; tasks take it as a parameter.
 ///
-/// The value is written once, into memory that the workers map. Each worker decodes it when it first
-/// meets it, and keeps it for its later calls. As an input it is no more than a reference of some ten
-/// bytes. A clone is the same value.
+/// The value is encoded once, into memory that the workers map. Each worker decodes the value when a call first
+/// needs it, and keeps it for later calls. As an input it is a reference of some ten
+/// bytes. A clone refers to the same value.
 ///
 /// ```
 /// use worker::{Shared, task};
@@ -35,15 +35,15 @@ use crate::os::{self, home::Home};
 /// assert_eq!(word(dictionary.clone(), 0), Some("one".to_owned()));
 /// ```
 ///
-/// It lives as long as the last clone where it was made, or the last call that it is an input of. Then
-/// its memory is freed, and the workers let go of theirs before their next call. It is freed as well if
-/// either side dies.
+/// The value lives until the process that made it has dropped the last clone, and the last call with the value as
+/// input has ended. Then its memory is freed, and each worker frees its decoded copy before its next call. The memory is
+/// also freed if either side dies.
 ///
-/// It may hold other shared values, and keeps them. It is meant for inputs: a task may return one that it was given,
-/// but not one that it has made, because nobody knows when that could be freed.
+/// A shared value may hold other shared values, and keeps them alive. It is meant for inputs: a task may return a shared
+/// value that it was given, but not one that it has made, because nobody could know when to free that.
 pub struct Shared<T> {
     value: Arc<T>,
-    /// What the workers map, or why there is nothing to map.
+    /// The memory that the workers map, or the reason why there is none.
     region: Result<Kept, String>,
 }
 
@@ -70,25 +70,25 @@ impl<T: fmt::Debug> fmt::Debug for Shared<T> {
     }
 }
 
-/// What travels in place of the value.
+/// The reference that travels in place of the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Reference {
-    /// Which value it is.
+    /// The number of the value.
     id: u64,
     /// How long the encoded value is, in bytes.
     len: u64,
 }
 
-/// The memory of a value: the words [`os::Words`] describe, and the encoded value behind them.
+/// The memory of a value: the words that [`os::Words`] describes, and the encoded value behind them.
 #[derive(Debug)]
 struct Region {
-    /// What other processes map, and are given for that.
+    /// The file that other processes are given and map.
     file: File,
     words: os::Words,
     reference: Reference,
-    /// What the value refers to, if that is known.
+    /// The shared values that this one holds, if they are known.
     within: OnceLock<Vec<Kept>>,
-    /// The process that has made it; `None` if this one was given it.
+    /// The process that has made the value. `None` if this process was given it.
     maker: Option<Home>,
 }
 
@@ -97,29 +97,30 @@ struct Region {
 pub struct Kept(Arc<Region>);
 
 impl Kept {
-    /// Which value it is.
+    /// The number of the value.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.reference.id
     }
 
-    /// What a process needs to find the value.
+    /// The file that a process needs to map the value.
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.0.file.as_fd()
     }
 }
 
-/// Which values another process has been given.
+/// The values that another process has been given.
 #[derive(Debug, Default)]
 pub struct Given {
     values: HashMap<u64, Weak<Region>>,
-    /// How many values may be noted before the ones that no longer exist are forgotten.
+    /// How many values may be noted before those that no longer exist are removed.
     most: usize,
 }
 
 impl Given {
-    /// Those of some values, and of what they refer to, that it has not been given yet. From now on it has.
+    /// Of these values, and of all that they hold, returns those that the process has not been given yet, and notes them
+    /// as given.
     pub fn add<'k>(&mut self, kept: impl IntoIterator<Item = &'k Kept>) -> Vec<Kept> {
         let mut missing = Vec::new();
         kept.into_iter()
@@ -149,7 +150,7 @@ const DROPPED: usize = 1;
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // Only the process that made the value frees it, and not a copy of that process.
+        // Only the process that made the value frees it. A forked copy of that process does not.
         if self.maker.is_some_and(Home::is_here) {
             self.words.store(DROPPED, 1);
         }
@@ -157,8 +158,8 @@ impl Drop for Region {
 }
 
 impl<T: Serialize + DeserializeOwned> Shared<T> {
-    /// Writes a value down, to be shared. If it can't be encoded, or the system has no memory for it,
-    /// the calls that it is an input of end as undecodable, saying so.
+    /// Encodes a value into memory that workers can map. If the value can't be encoded, or the system has no memory for it,
+    /// calls with it as input end as undecodable, and their errors say why.
     pub fn new(value: T) -> Self {
         let region = write(&value).map_err(|error| error.to_string());
         if let Ok(Kept(region)) = &region {
@@ -222,11 +223,11 @@ impl<'de, T: DeserializeOwned + Send + Sync + 'static> Deserialize<'de> for Shar
 }
 
 thread_local! {
-    /// Whether there is anything in `KEPT`: most inputs refer to nothing, and asking is to cost nothing.
+    /// Whether `KEPT` holds anything. Most inputs refer to no shared value, and this check costs them nothing.
     static KEEPS: Cell<bool> = const { Cell::new(false) };
-    /// What the inputs encoded on this thread refer to.
+    /// The shared values that the inputs encoded on this thread refer to.
     static KEPT: RefCell<Option<Vec<Kept>>> = const { RefCell::new(None) };
-    /// What values decoded on this thread refer to, while one that was shared is being decoded.
+    /// The shared values that were met while a shared value is being decoded on this thread.
     static FOUND: RefCell<Option<Vec<Kept>>> = const { RefCell::new(None) };
 }
 
@@ -237,8 +238,8 @@ fn keep(region: &Kept) {
 
 type List = LocalKey<RefCell<Option<Vec<Kept>>>>;
 
-/// Does something with a list that begins empty, and returns what stands in it then. The list is as before
-/// afterwards, also after a panic.
+/// Runs a function with an empty list, and returns what the function has put there. Afterwards, and also after a panic,
+/// the list is as before.
 fn gathering<R>(list: &'static List, what: impl FnOnce() -> R) -> (R, Vec<Kept>) {
     struct Before(&'static List, Option<Vec<Kept>>);
     impl Drop for Before {
@@ -251,7 +252,7 @@ fn gathering<R>(list: &'static List, what: impl FnOnce() -> R) -> (R, Vec<Kept>)
     (done, list.take().unwrap_or_default())
 }
 
-/// Takes what the inputs refer to that were encoded on this thread since the last time.
+/// Takes the shared values of all inputs that were encoded on this thread since the last call.
 #[inline]
 pub fn take_kept(each: impl FnMut(Kept)) {
     if KEEPS.get() {
@@ -273,16 +274,16 @@ struct Known {
 }
 
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
-/// Memory that has come for values that were not met yet.
+/// Memory of values that have arrived, but that no call has needed yet.
 static ARRIVED: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
-/// The values that this process has made and that still live.
+/// The living values that this process has made.
 static MADE: Mutex<Vec<Weak<Region>>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes the memory of a value that calls will refer to. What is none is let go.
+/// Takes the memory of a value that calls will refer to. A descriptor of anything else is dropped.
 pub(crate) fn arrived(descriptor: OwnedFd) {
     let file = File::from(descriptor);
     let Ok(words) = os::Words::map(&file) else {
@@ -300,7 +301,7 @@ pub(crate) fn arrived(descriptor: OwnedFd) {
     })));
 }
 
-/// Lets go of values that were dropped where they were made.
+/// Drops the values that their maker has dropped.
 pub(crate) fn forget_dropped() {
     let lives = |region: &Kept| region.0.words.load(DROPPED) == 0;
     lock(&ARRIVED).retain(lives);
@@ -310,7 +311,7 @@ pub(crate) fn forget_dropped() {
         .partition(|known| lives(&known.region));
     *known = kept;
     drop(known);
-    // A value's destructor may do what it likes, with the lock, too.
+    // The lock is released first: a value's destructor may need it.
     let dropped: Vec<Known> = dropped;
     if !dropped.is_empty() {
         drop(dropped);

@@ -16,12 +16,12 @@ use serde::{Serialize, de::DeserializeOwned};
 /// * If the return type is written as some `Result`, say `Result<T, E>` with `E: Display` or
 ///   `io::Result<T>`, then `Output` is `T` and an error ends the call as *failed*, with the error's text and those of its
 ///   causes.
-/// * A `Result` under another name is refused, because its errors would be taken for values. If they are meant to be,
+/// * A `Result` under another name is refused, because its errors would be taken for values. If that is what you want,
 ///   wrap it in a type of your own.
 /// * Parameters, 16 at most, are owned values that serde can carry: `String` and not `&str`. `serde_json::Value` and
 ///   types with some of serde's attributes travel in [`Described`](crate::Described).
-/// * It is a free function: one in an `impl` can't be a task, but a task can call it. In its own body a task's name is
-///   the function; to map itself it writes `pool.map(name {}, inputs)`.
+/// * A task is a free function. A method in an `impl` can't be a task, but a task can call it. In its own body a task's
+///   name is the function; to map itself, a task writes `pool.map(name {}, inputs)`.
 /// * The name is the function's, or another by `#[task(name = "images.resize")]`. A program can't
 ///   have two tasks of one name.
 /// * Where the task is in scope no variable can have its name: `let square = square(7)` does not
@@ -33,16 +33,17 @@ use serde::{Serialize, de::DeserializeOwned};
     note = "within the task's own body its name is the function; there write `pool.map(square {{}}, inputs)`"
 )]
 pub trait Task: Copy + Send + Sync + 'static {
-    /// What one call takes.
+    /// The input of one call.
     type Input: Serialize + DeserializeOwned;
-    /// What a call that succeeds returns.
+    /// The value that a successful call returns.
     type Output: Serialize + DeserializeOwned + 'static;
 
     /// The name by which the coordinator asks for it.
     const NAME: &'static str;
     /// The signature as it stands in the source: `fn square(x: i64) -> i64`.
     const SIGNATURE: &'static str;
-    /// The types alone, `(i64) -> i64`: two builds whose types differ must not talk about the task.
+    /// The types alone, as in `(i64) -> i64`. Coordinator and worker compare them, because two builds with different types
+    /// would misread each other.
     const TYPES: &'static str;
     /// The doc comment, without its markers.
     const DOC: &'static str;
@@ -55,22 +56,22 @@ pub trait Task: Copy + Send + Sync + 'static {
     fn run(input: Self::Input) -> Result<Self::Output, String>;
 }
 
-/// A return type that can say no: some `Result`, under whatever alias.
+/// A return type that can be an error: some `Result`, under whatever alias.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is called `Result` but is none",
     label = "a task that returns some `Result` has its error reach the coordinator as text",
     note = "return `Result<T, E>` with an `E` that implements `Display`, or name the type differently"
 )]
 pub trait Fallible {
-    /// What it holds when it says yes.
+    /// The type of the value.
     type Value;
-    /// What it holds when it says no.
+    /// The type of the error.
     type Error;
-    /// The one or the other.
+    /// The value as a `Result`.
     ///
     /// # Errors
     ///
-    /// What it holds when it says no.
+    /// The error that the value holds.
     fn into_result(self) -> Result<Self::Value, Self::Error>;
 }
 
@@ -82,25 +83,25 @@ impl<T, E: Display> Fallible for Result<T, E> {
     }
 }
 
-/// A return type that is not written as a `Result`, and is not to be one either: `Returned::<T>::IS_RESULT`, with
-/// [`NoResult`] in scope, tells.
+/// Tells whether a return type that is not written as `Result` is one all the same: `Returned::<T>::IS_RESULT`, with
+/// [`NoResult`] in scope.
 #[derive(Debug)]
 pub struct Returned<T>(PhantomData<T>);
 
 impl<T, E> Returned<Result<T, E>> {
-    /// The compiler takes what a type has itself before what a trait gives it.
+    /// Hides [`NoResult::IS_RESULT`]: the compiler prefers a type's own items to those of a trait.
     pub const IS_RESULT: bool = true;
 }
 
-/// What is true of all other types.
+/// Holds for all other types.
 pub trait NoResult {
-    /// It is none.
+    /// Whether the type is a `Result`.
     const IS_RESULT: bool = false;
 }
 
 impl<T> NoResult for Returned<T> {}
 
-/// An error that is to become text, with all its causes if it is an [`Error`].
+/// An error that will become text, with all its causes if it is an [`Error`].
 ///
 /// The expansion of `#[task]` calls `(&&&Told(&error)).as_text()` with the traits below in scope. The compiler looks for a
 /// method of `&&Told`, then of `&&&Told`, of `&Told`, and of `Told`, and takes the first that the error's type allows.
@@ -140,7 +141,7 @@ boxed!(
     Box<dyn Error + Send + Sync>
 );
 
-/// The text of what is no more than text, with its causes where `{:#}` shows them.
+/// The text of an error that has only `Display`, with the causes that `{:#}` shows.
 pub trait DisplayText {
     /// The text.
     fn as_text(&self) -> String;
@@ -152,7 +153,8 @@ impl<E: Display> DisplayText for &Told<'_, E> {
     }
 }
 
-/// There is none. [`Fallible`] has said what is missing, and that is enough.
+/// No text. This implementation avoids a second compiler error, because [`Fallible`] has already reported what is
+/// missing.
 pub trait NoText {
     /// Nothing.
     fn as_text(&self) -> String;
@@ -164,7 +166,7 @@ impl<E> NoText for Told<'_, E> {
     }
 }
 
-/// Adds the causes, but those that the text has already.
+/// Appends the causes that the text does not contain yet.
 fn with_causes(mut text: String, mut cause: Option<&(dyn Error + 'static)>) -> String {
     while let Some(error) = cause {
         let said = error.to_string();
@@ -212,7 +214,7 @@ mod tests {
         assert_eq!(text!(boxed), told);
         let boxed: Box<dyn std::error::Error + Send + Sync> = outer().into();
         assert_eq!(text!(boxed), told);
-        // What it says itself is not said twice.
+        // A cause that the text ends with is not repeated.
         let io = io::Error::other(outer());
         assert_eq!(text!(io), told);
         assert_eq!(text!("no more than text"), "no more than text");

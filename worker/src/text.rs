@@ -1,4 +1,4 @@
-//! The text encoding: what a person types is an input, and an output is something to read.
+//! The text encoding: inputs as people type them, and outputs as people read them.
 
 use std::any::TypeId;
 use std::borrow::Cow;
@@ -7,8 +7,8 @@ use protocol::message::TaskInfo;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-/// Reads an input as a person types it: JSON of the input type, or else a plain string. Nothing at
-/// all is the input of a task without parameters.
+/// Reads an input as a person types it: JSON of the input type, or else a plain string. Empty text is the input of a
+/// task without parameters.
 pub(crate) fn parse<I: DeserializeOwned>(input: &[u8]) -> Result<I, String> {
     let as_json = match serde_json::from_slice(input) {
         Ok(value) => return Ok(value),
@@ -25,13 +25,13 @@ pub(crate) fn parse<I: DeserializeOwned>(input: &[u8]) -> Result<I, String> {
         return Ok(value);
     }
     Err(match as_json.classify() {
-        // It was JSON, but not of this type: that says more than that a string is no number.
+        // The text was JSON, but not of this type. That error says more than "a string is no number".
         serde_json::error::Category::Data => as_json.to_string(),
         _ => as_string.to_string(),
     })
 }
 
-/// Appends an output as JSON. A unit is nothing at all, where `Option::None` is `null`.
+/// Appends an output as JSON. A unit becomes empty text, and `Option::None` becomes `null`.
 pub(crate) fn encode<O: Serialize + 'static>(
     value: &O,
     output: &mut Vec<u8>,
@@ -56,7 +56,7 @@ pub fn show(output: &[u8]) -> Option<Cow<'_, str>> {
     if output.is_empty() {
         return None;
     }
-    // One without escapes can be shown where it stands.
+    // A string without escapes can be borrowed from the text.
     if let Ok(shown) = serde_json::from_slice::<&str>(output) {
         return Some(Cow::Borrowed(shown));
     }
@@ -81,7 +81,7 @@ pub fn list(tasks: &[TaskInfo]) -> String {
         .collect()
 }
 
-/// The signature, with the name calls use where that is not the function's own.
+/// The signature, with the task's name in place of the function's.
 fn listed(task: &TaskInfo) -> String {
     let own_name = task
         .signature

@@ -166,7 +166,7 @@ impl<S: Read + Write> Link<S> {
         Ok((message, self.reader.hand_over(spare)?))
     }
 
-    /// Receives a message and its payload, and the [half](Sending) that answers while the payload is still borrowed.
+    /// Receives a message and its payload, and the half of the link that answers while the payload is still borrowed.
     ///
     /// # Errors
     ///

@@ -25,7 +25,7 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     attribute(quote!(::worker), options, item)
 }
 
-/// The same for those who depend on `coordinator` alone, which has it as `coordinator::task`.
+/// The attribute for crates that depend on `coordinator` alone, which exports it as `coordinator::task`.
 #[proc_macro_attribute]
 pub fn coordinator_task(options: TokenStream, item: TokenStream) -> TokenStream {
     attribute(quote!(::coordinator), options, item)
@@ -37,7 +37,7 @@ fn attribute(krate: Tokens, options: TokenStream, item: TokenStream) -> TokenStr
         .and_then(|function| expand(krate, &syn::parse(options)?, function));
     match expanded {
         Ok(expanded) => expanded.into(),
-        // With the item left as it was, its other uses give no errors of their own.
+        // The item stays in the output, so that its other uses cause no further errors.
         Err(error) => TokenStream::from_iter([error.into_compile_error().into(), item]),
     }
 }
@@ -69,7 +69,7 @@ fn expand(krate: Tokens, options: &Options, mut function: ItemFn) -> syn::Result
     let returned = &signature.returned;
     let register = options.register.then(|| register(&krate, ident));
     Ok(quote! {
-        // In an `impl` the compiler says that it can't have a struct, and names this macro, which explains it.
+        // In an `impl` the compiler complains of a struct there, and names this macro, whose name explains the problem.
         #krate::private::a_task_is_a_free_function_so_move_it_out_of_the_impl! {
             #(#outer)*
             #[allow(non_camel_case_types)]
@@ -79,7 +79,7 @@ fn expand(krate: Tokens, options: &Options, mut function: ItemFn) -> syn::Result
 
         const _: () = {
             #no_alias
-            // In here the name is the function as a value, and the task as a type.
+            // Inside this block the name is the function as a value, and the task as a type.
             #(#inner)*
             #function
 
@@ -111,14 +111,14 @@ fn implementation(
     let name = options.name.clone().unwrap_or_else(own_name);
     let (text, types_text, doc) = (signature.text(), signature.types_text(), doc_of(outer));
     let types: Vec<_> = signature.types().collect();
-    // No variable can have the name of a task that is in scope. No task is called like this one.
+    // A variable can't have the name of a task that is in scope, so these variables have names that no task has.
     let given = Ident::new("__input", Span::call_site());
     let (input, arguments) = match types.as_slice() {
         [one] => (quote!(#one), quote!(#given)),
         several => {
             let fields = (0..several.len()).map(syn::Index::from);
             let mut tuple = Group::new(Delimiter::Parenthesis, quote!(#(#several,)*));
-            // What is wrong with the input is shown at the parameters.
+            // This span makes the compiler show errors about the input at the parameters.
             tuple.set_span(declared.paren_token.span.join());
             (quote!(#tuple), quote!(#(#given.#fields),*))
         }
@@ -146,9 +146,9 @@ fn implementation(
     }
 }
 
-/// What becomes of what the function returns.
+/// How the function's return value becomes the task's output.
 struct Returned {
-    /// Where the return type stands: with one place for all that mentions it, what is wrong with it is said once.
+    /// The span of the return type. All generated code about the type has this span, so the compiler reports an error once.
     at: Span,
     /// The type of the task's output.
     output: Tokens,
@@ -182,7 +182,7 @@ impl Returned {
     }
 }
 
-/// Refuses a `Result` under another name: the attribute sees no more of a type than its name, and would take errors for
+/// Refuses a `Result` under another name. The attribute sees only a type's name, so it would take such errors for
 /// values.
 fn refuse_alias(krate: &Tokens, signature: &Signature<'_>) -> Tokens {
     let returned = &signature.returned;
@@ -235,7 +235,7 @@ fn doc_of(attributes: &[syn::Attribute]) -> String {
     lines.join("\n").trim().to_owned()
 }
 
-/// What is said of the task as a whole goes to the struct, all else stays with the function.
+/// Splits the attributes: those about the task as a whole go to the struct, and the others stay with the function.
 fn split_attributes(function: &mut ItemFn) -> (Vec<syn::Attribute>, Vec<syn::Attribute>) {
     let attributes = std::mem::take(&mut function.attrs);
     attributes.into_iter().partition(|attribute| {

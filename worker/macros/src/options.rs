@@ -1,4 +1,4 @@
-//! What stands in the parentheses of `#[task(…)]`.
+//! The options in the parentheses of `#[task(…)]`.
 
 use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream};
@@ -6,9 +6,9 @@ use syn::{Error, Ident, LitBool, LitStr, Path, Token};
 
 /// The options, with their defaults.
 pub(crate) struct Options {
-    /// Another name than the function's.
+    /// A name other than the function's.
     pub(crate) name: Option<String>,
-    /// Where the attribute's crate is found, if not under its own name.
+    /// The path of the attribute's crate, if not its own name.
     pub(crate) krate: Option<Path>,
     /// Whether the task adds itself to the registry of every program that links it.
     pub(crate) register: bool,

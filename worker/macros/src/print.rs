@@ -73,7 +73,7 @@ fn spaced(before: &str, after: &str) -> bool {
     match (before, after) {
         ("(" | "[" | "<" | "&" | "::" | "'" | "*" | "?" | "!", _) => false,
         (_, "," | ";" | ":" | ")" | "]" | ">") => false,
-        // They belong to a name; elsewhere they begin something.
+        // Here they follow a name, so no space stands before them. Elsewhere they begin an expression.
         (_, "(" | "::") => !is_name(before) && before != ">",
         (_, "<" | "!") => !is_word(before),
         _ => true,

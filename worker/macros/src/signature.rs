@@ -1,4 +1,4 @@
-//! What a task's signature may be, and what is wrong with it if it is something else.
+//! Checks a task's signature, and explains what is wrong with it.
 
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
@@ -7,7 +7,7 @@ use syn::{Error, FnArg, Pat, PatType, ReturnType, Safety, Type, parse_quote};
 
 use crate::print::{print, words};
 
-/// serde carries no larger tuples.
+/// The most parameters of a task: serde implements its traits for tuples of at most this length.
 const MOST_PARAMETERS: usize = 16;
 
 /// A signature that can be a task's.
@@ -80,7 +80,7 @@ impl<'f> Signature<'f> {
         self.parameters.iter().map(|parameter| &*parameter.ty)
     }
 
-    /// As it stands in the source, without what concerns no one but the function: `const`, `mut`,
+    /// The signature as in the source, without what concerns only the function itself: `const`, `mut`,
     /// attributes.
     pub(crate) fn text(&self) -> String {
         let parameters: Vec<_> = self
@@ -163,7 +163,7 @@ fn check_returned(returned: &Type) -> syn::Result<()> {
     Err(Error::new(returned.span(), why))
 }
 
-/// What no task's types can have in them, at whatever depth.
+/// Finds parts that no task's types may contain, at any depth.
 enum Oddity {
     Reference,
     Lifetime,

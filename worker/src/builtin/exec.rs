@@ -1,4 +1,4 @@
-//! Runs a command for each call: the task behind `coordinator run`, for the command line.
+//! Runs a command for each call: the task behind `coordinator exec`.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -18,30 +18,30 @@ use crate::{current, task};
 const NO_TERMINAL: &str = "was stopped because it wanted the terminal, and killed: commands run in the background, \
                            so tell it what it would have asked for";
 
-/// What `pipe` says of a process that has ended: this, how, and this before the input.
+/// The words of `pipe`'s error when its process has ended, before and behind the ending.
 pub(super) const PROCESS: &str = "the process ";
 pub(super) const INSTEAD: &str = " instead of answering to ";
 
-/// A command and its arguments, and which of many it is.
+/// A command with its arguments and its number in the run.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Command {
     /// The program, and its arguments. No shell looks at them.
     pub argv: Vec<Bytes>,
-    /// What the command finds in `COORDINATOR_SEQ`.
+    /// The number that the command finds in `COORDINATOR_SEQ`.
     pub seq: u64,
 }
 
-/// How a process has ended.
+/// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// By itself, with a code.
+    /// It exited with this code.
     Exit(i32),
-    /// By a signal.
+    /// This signal killed it.
     Signal(i32),
 }
 
 impl Ending {
-    /// Reads what `exec` or `pipe` says of an ending, and nothing else.
+    /// Parses the error text of `exec` or `pipe` that names an ending. `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Ending> {
         let of_pipe = text
@@ -81,18 +81,18 @@ impl fmt::Display for Ending {
     }
 }
 
-/// Runs a command: for the command line, which has an ending in the error's text.
+/// Runs a command. The command line reads its ending from the error's text.
 ///
-/// The command has a process group of its own, nothing to read, and writes where the worker does. It
-/// finds the command's number, the attempt and the worker's slot in its environment. The call is over
-/// when the command itself has ended; what it leaves behind of its group is killed then.
+/// The command has a process group of its own and an empty stdin, and its output goes to the worker's. Its environment
+/// holds its number in the run, the attempt and the worker's slot. The call is over
+/// when the command itself has ended; the worker then kills the rest of its group.
 #[task(register = false)]
 pub fn exec(command: Command) -> Result<(), String> {
-    // The name belongs to two things: a coordinator's own variable that names a worker's executable, and
-    // this one, which is what commands are promised.
+    // The name `COORDINATOR_WORKER` has two uses: for a coordinator it names a worker's executable, and commands are
+    // promised their slot in it.
     const WORKER_VARIABLE: &str = "COORDINATOR_WORKER";
     let current = current();
-    // By hand there is one worker, and one try.
+    // A person who runs the task by hand has one worker and one attempt.
     let attempt = current.map_or(1, |current| current.attempt);
     let worker = current.map_or(1, |current| current.worker);
     let vars = [
@@ -120,7 +120,7 @@ pub fn exec(command: Command) -> Result<(), String> {
     }
 }
 
-/// Starts a process that runs these words, with some variables in its environment.
+/// Starts a process with this command line and these additional variables.
 pub(super) fn start(
     argv: &[Bytes],
     streams: Streams,
@@ -150,7 +150,7 @@ pub(super) fn not_started(argv: &[Bytes], error: &io::Error) -> String {
     let program = argv.first().map(|word| OsString::from_vec(word.0.clone()));
     let program = program.unwrap_or_default();
     let mut why = error.to_string();
-    // The number says nothing that the words don't.
+    // The error number says no more than the words.
     if let Some(end) = why.find(" (os error") {
         why.truncate(end);
     }

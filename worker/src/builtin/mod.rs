@@ -1,8 +1,8 @@
 //! The tasks of the `worker` binary, and of `coordinator` where it is its own worker.
 //!
-//! They are tasks like those of any program: they stand on `task` and `command`, and nothing below knows them.
+//! They use only `task` and `command`, as the tasks of any program could, and no module below knows them.
 //!
-//! They do not register themselves: a program that links this crate for its own tasks may well have
+//! They do not register themselves: a program that links this crate for its own tasks may have
 //! a `square` of its own.
 
 pub mod exec;
@@ -42,18 +42,19 @@ pub fn register() {
     ]);
 }
 
-/// Whether this process was started with stdout closed, as by `>&-`: what it writes there is lost without an error.
+/// Whether this process was started with stdout closed, as by `>&-`. Its output is then lost without an error.
 #[must_use]
 pub fn has_no_stdout() -> bool {
     os::has_no_stdout()
 }
 
-/// What the tasks leave to be done when the worker ends of itself.
+/// Ends the process that `pipe` keeps, when the worker ends normally.
 pub(crate) fn at_end() {
     pipe::close();
 }
 
-/// Bytes that need not be UTF-8: a word of a command, a line. In JSON a string, or an array of numbers.
+/// Bytes that need not be UTF-8, such as an argument of a command, or a line. In JSON they are a string, or an array of
+/// numbers if they are no UTF-8.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
 

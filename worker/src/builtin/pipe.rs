@@ -1,5 +1,5 @@
-//! Asks one process line by line: the tasks behind a map over a filter that stays warm, for the command
-//! line.
+//! Asks one process line by line: the tasks behind `coordinator pipe`, which maps inputs over a filter that stays
+//! warm.
 
 use std::cell::Cell;
 use std::io::PipeWriter;
@@ -14,23 +14,24 @@ use super::{Bytes, Ending};
 use crate::command::{self, Answers, Group, Hold, Moved, Streams};
 use crate::task;
 
-/// How long the process has to end of itself once it has nothing more to read.
+/// How long the process has to end by itself after its stdin was closed.
 const TO_END: Duration = Duration::from_millis(200);
-/// How long it has to end once it has closed its stdout.
+/// How long the process has to end after it has closed its stdout.
 const TO_DIE: Duration = Duration::from_secs(1);
-/// A wait for an answer that is longer than two switches on one processor, and shorter than any real work, is
-/// mostly for a processor to be woken: worker and process have one each. So the next is spent awake.
+/// A wait for an answer in this range is longer than two context switches on one processor, and shorter than real work. It
+/// mostly means that worker and process run on two processors, and that one of these had to be woken. So the worker
+/// spends the next wait awake.
 const WOKEN: Range<Duration> = Duration::from_micros(8)..Duration::from_micros(100);
-/// How long to wait at the end for a line too many.
+/// How long the worker waits at the end for a line too many.
 const PATIENCE: Range<Duration> = Duration::from_millis(2)..Duration::from_millis(100);
-/// As much as a pipe holds.
+/// The size of a read, in bytes: the capacity of a pipe.
 const CHUNK: usize = 64 << 10;
 /// How much of the buffer for answers is kept from one call to the next, in bytes.
 const KEEP: usize = 1 << 20;
-/// How many characters of an input an error shows.
+/// The most characters of an input that an error shows.
 const SHOWN: usize = 60;
 const ONE_LINE: &str = "a pipe's input is one line";
-/// How an error begins that shows that earlier answers of the same process may belong to other inputs.
+/// The beginning of an error after which earlier answers of the same process may belong to other inputs.
 const OUT_OF_STEP: &str = "out of step: ";
 const RULE: &str = "it has to answer each line with a line, and flush its output";
 
@@ -40,14 +41,14 @@ fn warm() -> MutexGuard<'static, Option<Warm>> {
     WARM.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Before a command's words: each line begins with a number and a tab, and its answer has to do so, too. No word can
-/// be this.
+/// A mark in front of a command's arguments: each line begins with a number and a tab, and its answer has to do so, too.
+/// No argument can equal the mark.
 pub const NUMBERED: &[u8] = b"\0numbered";
 
-/// Starts the process that `pipe` asks: for the command line, as its pool's initializer.
+/// Starts the process that `pipe` asks. The command line uses it as its pool's initializer.
 #[task(register = false)]
 pub fn pipe_open(argv: Vec<Bytes>) -> Result<(), String> {
-    // A process that is half started is not to be left alone.
+    // A signal must not leave a process behind that is half started.
     let _hold = Hold::new();
     let mut opened = Warm::new(argv);
     opened.start()?;
@@ -55,8 +56,7 @@ pub fn pipe_open(argv: Vec<Bytes>) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes a line to the process and returns the line it answers: for the command line. A process that
-/// has ended is started again.
+/// Writes a line to the process and returns its answer. A process that has ended is started again.
 #[task(register = false)]
 pub fn pipe(line: Bytes) -> Result<Bytes, String> {
     match warm().as_mut() {
@@ -66,20 +66,20 @@ pub fn pipe(line: Bytes) -> Result<Bytes, String> {
     }
 }
 
-/// Whether an error of [`pipe`], or what its worker has said on stderr at its end, shows that earlier answers of the
+/// Whether an error of [`pipe`], or its worker's last words on stderr, mean that earlier answers of the
 /// same process may belong to other inputs.
 #[must_use]
 pub fn is_out_of_step(text: &str) -> bool {
     text.lines().any(|line| line.starts_with(OUT_OF_STEP))
 }
 
-/// Whether an error of [`pipe`] has left the process as it was.
+/// Whether the process can still be used after an error of [`pipe`].
 #[must_use]
 pub fn is_harmless(text: &str) -> bool {
     text.ends_with(ONE_LINE)
 }
 
-/// Lets the process end.
+/// Ends the process.
 pub(super) fn close() {
     let closed = warm().take();
     if let Some(warm) = closed
@@ -91,11 +91,11 @@ pub(super) fn close() {
     }
 }
 
-/// Says on stderr that the process has said too much, which nobody can be told in an answer any more.
+/// Reports on stderr that the process has written a line too many. No answer is left that could report it.
 fn complain_of_more(previous: &[u8]) {
     use std::io::Write as _;
     let previous = quoted(previous);
-    // Without stderr there is nobody to be told.
+    // Without stderr, nobody can be told.
     let _ = writeln!(
         std::io::stderr(),
         "{OUT_OF_STEP}the process wrote another line after its last answer, to {previous}: {RULE}"
@@ -105,43 +105,43 @@ fn complain_of_more(previous: &[u8]) {
 /// A process that is kept running between calls.
 struct Warm {
     argv: Vec<Bytes>,
-    /// Lines and answers begin with a number.
+    /// Whether lines and answers begin with a number.
     numbered: bool,
     process: Option<Process>,
-    /// What the process has written of the answer, and maybe more.
+    /// The bytes that the process has written: the answer or a part of it, and maybe more.
     heard: Heard,
-    /// The beginning of the input that was answered last, by this same process.
+    /// The beginning of the input that this process answered last.
     previous: Option<Vec<u8>>,
 }
 
 struct Process {
     answers: Answers,
-    /// `None` once it is to end.
+    /// Its stdin. `None` once it was closed.
     stdin: Option<PipeWriter>,
     group: Group,
-    /// The last wait was one of [`WOKEN`].
+    /// Whether the last wait was in the range [`WOKEN`].
     awake: Cell<bool>,
     /// The longest wait for an answer.
     longest: Cell<Duration>,
 }
 
-/// What a process has written.
+/// The buffer for what a process writes.
 struct Heard {
     bytes: Vec<u8>,
-    /// Where the kernel puts what is read next. It is never cleared: that would take longer than a
+    /// The room for the next read. It is never cleared, because clearing would take longer than a
     /// short call.
     room: Box<[u8]>,
 }
 
-/// What came of asking.
+/// The outcome of asking.
 enum Asked {
-    /// A line, whose newline is at this place.
+    /// A line, with its newline at this place in the buffer.
     Line(usize),
-    /// Its output ended, or the process did.
+    /// The process has ended or closed its output.
     End,
-    /// It wrote something before it was asked.
+    /// The process wrote something before it was asked.
     Unasked,
-    /// It was gone before it was asked.
+    /// The process was gone before it was asked.
     Gone,
 }
 
@@ -209,8 +209,8 @@ impl Warm {
                     self.put_down(&hold, Duration::ZERO);
                     return Err(unasked(input, previous.as_deref()));
                 }
-                // It died between two calls, so nobody has read anything of this one. That it is tried
-                // but once more keeps a process that never reads from being started for ever.
+                // The process died between two calls, so it has read nothing of this one. A single second try keeps a
+                // process that never reads from being started for ever.
                 Asked::Gone if warm && !hold.came() => {
                     self.put_down(&hold, Duration::ZERO);
                     warm = false;
@@ -223,7 +223,7 @@ impl Warm {
         }
     }
 
-    /// Asks with a number, which has to come back before the answer.
+    /// Asks with a number in front of the line. The answer has to begin with the same number.
     fn call_numbered(&mut self, line: Vec<u8>) -> Result<Vec<u8>, String> {
         let tab = line.iter().position(|byte| *byte == b'\t');
         let (number, input) = line.split_at(tab.map_or(0, |tab| tab + 1));
@@ -233,7 +233,7 @@ impl Warm {
             answer.drain(..number.len());
             return Ok(answer);
         }
-        // Who knows what it will answer next.
+        // A process that has answered out of turn can't be trusted with the next line.
         self.put_down(&Hold::new(), Duration::ZERO);
         Err(format!(
             "the process answered {input} with {}, which does not begin with the number {} and a tab",
@@ -242,11 +242,11 @@ impl Warm {
         ))
     }
 
-    /// What a process that has ended leaves as an answer.
+    /// The answer that a process leaves when it ends.
     fn last_words(&mut self, ending: Option<Ending>, input: &[u8]) -> Result<Vec<u8>, String> {
         let input = quoted(input);
         match ending {
-            // What it was killed in the middle of is no answer.
+            // A line in the middle of which the process was killed is no answer.
             Some(Ending::Exit(0)) | None if !self.heard.bytes.is_empty() => {
                 Ok(std::mem::take(&mut self.heard.bytes))
             }
@@ -260,10 +260,10 @@ impl Warm {
         }
     }
 
-    /// Kills the process, unless it ends of itself soon enough. `None` if it did not.
+    /// Waits for the process to end within the limit, and returns its ending. Otherwise kills it and returns `None`.
     fn put_down(&mut self, hold: &Hold, limit: Duration) -> Option<Ending> {
         let mut process = self.process.take()?;
-        // Until it is dead SIGTERM is passed on.
+        // SIGTERM is passed on until the process is dead.
         let ended = process.ends_within(limit);
         hold.keep();
         let status = process.group.end().ok()?;
@@ -275,7 +275,7 @@ impl Process {
     fn new(mut group: Group) -> std::io::Result<Self> {
         let pipes = group.take_pipes();
         let (stdin, stdout) = pipes.ok_or(std::io::ErrorKind::BrokenPipe)?;
-        // The process's own end is another open file, and blocks as ever.
+        // The process's own end is another open file, and still blocks.
         command::set_nonblocking(&stdin)?;
         Ok(Process {
             answers: Answers::new(stdout, group.pidfd()?),
@@ -286,8 +286,8 @@ impl Process {
         })
     }
 
-    /// Writes a line and reads one. It may begin to answer before it has read all, so neither waits
-    /// for the other.
+    /// Writes a line and reads one. The process may begin its answer before it has read the whole line, so this writes and
+    /// reads at the same time.
     fn ask(&self, line: &[u8], heard: &mut Heard) -> Asked {
         if self.answers.is_readable() {
             match self.hear(heard) {
@@ -308,25 +308,25 @@ impl Process {
                     Moved::Closed if unwritten.len() == line.len() && heard.bytes.is_empty() => {
                         return Asked::Gone;
                     }
-                    // It does not want the rest.
+                    // The process has closed its stdin, and does not want the rest of the line.
                     Moved::Closed => unwritten = &[],
                 }
             }
             if let (Some(at), true) = (newline, unwritten.is_empty()) {
-                // If a second line comes late the next call finds it.
+                // If a second line comes late, the next call finds it.
                 return Asked::Line(at);
             }
             let searched = heard.bytes.len();
             if unwritten.is_empty() || self.answers.wait_or(stdin.as_fd()) {
                 match self.hear(heard) {
                     Moved::Some(_) => {}
-                    // It ended of itself after the answer before, and has read nothing of this line.
+                    // The process ended by itself after the last answer, and has read nothing of this line.
                     Moved::NotNow | Moved::Closed
                         if heard.bytes.is_empty() && command::unread(stdin) == Some(line.len()) =>
                     {
                         return Asked::Gone;
                     }
-                    // What it has started may hold its stdout for ever.
+                    // A child of the process may hold its stdout for ever.
                     Moved::NotNow | Moved::Closed => {
                         return newline.map_or(Asked::End, Asked::Line);
                     }
@@ -341,7 +341,7 @@ impl Process {
         }
     }
 
-    /// Reads what there is, or comes as long as the process lives.
+    /// Reads once. It waits for output for as long as the process lives.
     fn hear(&self, heard: &mut Heard) -> Moved {
         let began = Instant::now();
         while self.awake.get() && !self.answers.is_readable() && began.elapsed() < WOKEN.end {
@@ -361,13 +361,13 @@ impl Process {
         self.answers.ends_within(limit)
     }
 
-    /// Lets it end: it has nothing more to read. What is left of it after a while is killed. Says whether it has
+    /// Closes the process's stdin, gives it a while to end, and then kills it. Returns whether it has
     /// written anything that nobody had asked for. If an earlier line was one too many, the answer to the last input
-    /// comes about when answers have come.
+    /// arrives about as soon as answers have usually come.
     fn close(mut self) -> bool {
         let patience = (2 * self.longest.get()).clamp(PATIENCE.start, PATIENCE.end);
         let unasked = self.answers.has_more_within(patience);
-        // What it says now is no answer to anything, but must not kill it.
+        // Its further output answers nothing, but a closed pipe would kill it.
         self.stdin = None;
         self.ends_within(TO_END);
         unasked
@@ -379,7 +379,7 @@ fn quoted(input: &[u8]) -> String {
     // A character may take four bytes.
     let start = String::from_utf8_lossy(&input[..input.len().min(4 * SHOWN + 4)]);
     let shown: String = start.chars().take(SHOWN).collect();
-    // What is cut off is not quoted, so that nobody takes the dots for the input's own.
+    // The dots stand outside of the quotes, so that nobody takes them for a part of the input.
     let dots = if shown.len() < input.len() && start.chars().count() > SHOWN {
         "…"
     } else {

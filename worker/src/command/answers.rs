@@ -1,9 +1,9 @@
-//! What a process writes, read for as long as it lives.
+//! Reads a process's output for as long as the process lives.
 //!
-//! A pipe ends when nobody can write to it any more. What the process has started may hold it for ever, so
-//! the end of the process has to end the reading, too. Waiting for both, pipe and death, takes a system
-//! call more for each line, a tenth of what a short line costs. So a plain read waits, and the
-//! signal that tells of the death makes it return.
+//! A pipe ends when nobody can write to it any more. A child of the process may hold the pipe for ever, so
+//! the death of the process has to end the reading, too. Waiting for both with `poll` costs one more system
+//! call for each line, which is a tenth of the cost of a short line. So a plain read waits, and SIGCHLD makes that read
+//! return.
 #![expect(unsafe_code, reason = "a signal handler")]
 
 use std::io::PipeReader;
@@ -20,17 +20,17 @@ use rustix::io::Errno;
 use super::handler::CallThread;
 use super::pipes::{Moved, moved, unread};
 
-/// The descriptor that is not to block any more when a child has died.
+/// The descriptor that the handler makes non-blocking when a child has died.
 static READ: AtomicI32 = AtomicI32::new(NONE);
 const NONE: i32 = -1;
-/// Who reads it.
+/// The thread that reads from it.
 static THREAD: CallThread = CallThread::new();
 
-/// The stdout of a process. There is one of it at a time: calls run on one thread.
+/// The stdout of a process. Only one exists at a time, because calls run on one thread.
 #[derive(Debug)]
 pub(crate) struct Answers {
     stdout: PipeReader,
-    /// Readable from the process's death on.
+    /// The process's pidfd, readable from its death on.
     pidfd: OwnedFd,
 }
 
@@ -42,7 +42,7 @@ impl Answers {
         READ.store(stdout.as_raw_fd(), SeqCst);
         let answers = Answers { stdout, pidfd };
         if answers.is_over() {
-            // It died before the signal could have been for it.
+            // The process died before the handler knew this descriptor.
             block(answers.stdout.as_fd(), false);
         }
         answers
@@ -53,36 +53,36 @@ impl Answers {
         self.ends_within(Duration::ZERO)
     }
 
-    /// Waits for the process's death; whether it came within the limit.
+    /// Waits for the process's death. Returns whether it came within the limit.
     pub(crate) fn ends_within(&self, limit: Duration) -> bool {
         is_readable(self.pidfd.as_fd(), limit)
     }
 
-    /// Whether there is something to read, or never will be.
+    /// Whether there is something to read, or the pipe has ended.
     pub(crate) fn is_readable(&self) -> bool {
         is_readable(self.stdout.as_fd(), Duration::ZERO)
     }
 
-    /// Whether something comes to be read within a limit.
+    /// Waits for something to read. Returns whether it came within the limit.
     pub(crate) fn has_more_within(&self, limit: Duration) -> bool {
         is_readable(self.stdout.as_fd(), limit)
             && unread(&self.stdout).is_some_and(|bytes| bytes > 0)
     }
 
-    /// Waits until there is something to read, or never will be, or there is room to write: for what the
-    /// process reads while it answers. Says whether it is the former.
+    /// Waits until there is something to read, the pipe has ended, or `writable` has room to write, because a process may read
+    /// while it answers. Returns `false` if there is only room to write.
     pub(crate) fn wait_or(&self, writable: BorrowedFd<'_>) -> bool {
         let mut polled = [
             PollFd::new(&self.stdout, PollFlags::IN),
             PollFd::new(&self.pidfd, PollFlags::IN),
             PollFd::from_borrowed_fd(writable, PollFlags::OUT),
         ];
-        // An interrupted wait reads as nothing: callers look again.
+        // After an interrupted wait there may be nothing to read: callers look again.
         rustix::event::poll(&mut polled, None).is_ok()
             && polled[..2].iter().any(|fd| !fd.revents().is_empty())
     }
 
-    /// Waits for something to read, and reads it. [`Moved::NotNow`] if there is nothing, and the process is
+    /// Waits for something to read, and reads it. [`Moved::NotNow`] if there is nothing and the process is
     /// dead.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> Moved {
         loop {
@@ -90,8 +90,8 @@ impl Answers {
             if read != Moved::NotNow || self.is_over() {
                 return read;
             }
-            // It was another child's death, or some other signal. If the process dies from here on
-            // until the read waits, the read does not wait.
+            // The signal was another child's death, or something else. If the process dies between here and the read,
+            // the read does not wait.
             block(self.stdout.as_fd(), true);
             if self.is_over() {
                 block(self.stdout.as_fd(), false);
@@ -102,17 +102,17 @@ impl Answers {
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        // Its number will be another file's.
+        // After this its number may be another file's.
         READ.store(NONE, SeqCst);
     }
 }
 
-/// Whether a descriptor can be read, or is closed, within the limit.
+/// Waits until a descriptor can be read or is closed. Returns whether that came within the limit.
 fn is_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
     let began = Instant::now();
     loop {
         let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-        // A limit beyond what the system can hold is none.
+        // A limit that the system can't represent means to wait without one.
         let left = Timespec::try_from(limit.saturating_sub(began.elapsed())).ok();
         match rustix::event::poll(&mut polled, left.as_ref()) {
             Err(Errno::INTR) => {}
@@ -121,13 +121,13 @@ fn is_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
     }
 }
 
-/// Of a pipe's reading end: it has no other flags that could be set.
+/// Sets a flag of a pipe's reading end, which has no other flags that this could overwrite.
 fn block(fd: BorrowedFd<'_>, on: bool) {
     let flags = match on {
         true => OFlags::empty(),
         false => OFlags::NONBLOCK,
     };
-    // It can't fail for an open file.
+    // This can't fail for an open file.
     let _ = rustix::fs::fcntl_setfl(fd, flags);
 }
 
@@ -136,10 +136,10 @@ fn install() {
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_death as *const () as usize;
-        // A read that is restarted does not wait either.
+        // With SA_RESTART the kernel restarts the read, which then does not wait either.
         action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_NOCLDSTOP;
         libc::sigaction(libc::SIGCHLD, &raw const action, ptr::null_mut());
-        // Whoever started this process may have blocked it.
+        // The process that started this one may have blocked SIGCHLD.
         let mut signals: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut signals);
         libc::sigaddset(&raw mut signals, libc::SIGCHLD);
@@ -147,12 +147,12 @@ fn install() {
     }
 }
 
-/// Only atomics and system calls, and none that leaves an `errno` behind in the code it interrupts:
-/// rustix makes its calls without one.
+/// The handler uses only atomics and system calls. It must not change `errno` in the interrupted code, so it uses rustix,
+/// whose calls do not touch `errno`.
 extern "C" fn on_death(signal: libc::c_int) {
     let fd = READ.load(SeqCst);
     if fd != NONE && THREAD.is_here(signal) {
-        // SAFETY: it is open as long as it stands there, and this thread is the one that would close it.
+        // SAFETY: the descriptor is open for as long as it stands there, and only this thread closes it.
         block(unsafe { BorrowedFd::borrow_raw(fd) }, false);
     }
 }
@@ -170,10 +170,10 @@ mod tests {
 
     use super::*;
 
-    /// The thread that reads is not the main one, which gets a process's signals before all others.
+    /// The reading thread is not the main one, which the system prefers for a process's signals.
     #[test]
     fn a_death_ends_the_reading_whichever_thread_hears_of_it() {
-        // It dies when its stdin ends, and leaves behind who holds its stdout.
+        // The process dies when its stdin ends, and leaves a child behind that holds its stdout.
         let mut child = Command::new("sh")
             .args(["-c", "sleep 1000 & echo begun; cat > /dev/null"])
             .process_group(0)
@@ -196,7 +196,7 @@ mod tests {
         });
         let (begun, reading) = said.recv().unwrap();
         assert_eq!(begun, Moved::Some(6));
-        // Asleep in the read, or about to be: the latter it does not do when the death comes first.
+        // The thread sleeps in the read, or is about to. If the death comes first, the read does not wait.
         let state = || {
             let stat = format!("/proc/self/task/{}/stat", reading.as_raw_nonzero());
             let stat = std::fs::read_to_string(stat).unwrap();

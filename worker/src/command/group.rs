@@ -1,4 +1,4 @@
-//! A process with a group of its own, of which nothing is left when its worker is gone.
+//! A process with a group of its own. Nothing of the group is left when its worker is gone.
 #![expect(
     unsafe_code,
     reason = "settings of the lifeline that no safe wrapper offers"
@@ -17,20 +17,20 @@ use crate::os::spawn::{Plan, Spawn, reap};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-/// What a process reads from, and writes to.
+/// The standard streams of a process.
 #[derive(Clone, Copy)]
 pub(crate) enum Streams {
-    /// It has nothing to read, and what it writes comes to where the worker writes.
+    /// Its stdin is empty, and its output goes to the worker's.
     Pumped(&'static Pump),
-    /// Both are pipes, whose other ends the worker has. Its stderr is the worker's.
+    /// Its stdin and stdout are pipes, whose other ends the worker holds. Its stderr goes to the worker's.
     Pipes,
 }
 
-/// What waiting for a process came to.
+/// The outcome of waiting for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waited {
     Ended,
-    /// It waits for the terminal, and will for ever.
+    /// The process has stopped because it wants the terminal, which it can never get.
     WantsTerminal,
 }
 
@@ -40,36 +40,36 @@ pub(crate) struct Group {
     pid: Pid,
     /// Readable from the leader's death on.
     pidfd: OwnedFd,
-    /// It is killed once: when it is reaped its number may be another's.
+    /// Whether the group was killed. That happens once: after the leader is reaped, the number may be another group's.
     killed: bool,
     ended: Option<ExitStatus>,
-    /// To its stdin, and from its stdout.
+    /// The pipes to its stdin and from its stdout.
     pipes: Option<(PipeWriter, PipeReader)>,
-    /// When its writing end closes, because of a `drop` or because the worker has died in whatever way,
-    /// the kernel kills the group, as long as someone holds the reading end: the worker, or one of the
+    /// When the writing end closes, by a `drop` or by the worker's death,
+    /// the kernel kills the group, as long as somebody holds the reading end: the worker, or a process of the
     /// group.
     _lifeline: (OwnedFd, OwnedFd),
 }
 
 impl Group {
-    /// Starts a command. However soon its worker is killed, it does not run on alone.
+    /// Starts a command. The command never outlives its worker, however soon the worker is killed.
     ///
-    /// The new process arms its own lifeline, before it leaves the worker's group, whose members die with the
-    /// worker. If the worker armed it, a command whose worker is killed meanwhile would stay. On a busy machine
-    /// that is no short time.
+    /// The new process arms its own lifeline before it leaves the worker's group, whose members die with the
+    /// worker. If the worker armed the lifeline, a command would stay alive whose worker is killed just before that. On a
+    /// busy machine that moment is not short.
     pub(crate) fn start(command: &Spawn<'_>, streams: Streams) -> io::Result<Self> {
         static HEEDS: Once = Once::new();
         HEEDS.call_once(heed_deaths);
         let (reader, first_writer) = io::pipe()?;
-        // Above the numbers that programs like to count on.
+        // Programs expect certain low numbers to be free, so these take high ones.
         let lifeline = rustix::io::fcntl_dupfd_cloexec(&reader, 10)?;
         drop(reader);
-        // Linux closes a dead process's files from the highest number down, though it does not promise to:
-        // so the worker's own reading end is still open when this one closes, and the group dies even if
-        // it has closed all that it inherited.
+        // Linux closes a dead process's files from the highest number down, although it does not promise that.
+        // So the worker's own reading end is still open when the writing end closes, and the group dies even if
+        // it has closed all descriptors that it inherited.
         let above = lifeline.as_raw_fd() + 1;
         let writer = rustix::io::fcntl_dupfd_cloexec(&first_writer, above)?;
-        // The new process is to have one to close.
+        // The new process closes its copy of the writing end first.
         drop(first_writer);
         let prepare = || {
             leave(lifeline.as_fd(), writer.as_fd())?;
@@ -107,7 +107,7 @@ impl Group {
         })
     }
 
-    /// The number of the group, and of its leader.
+    /// The id of the group, which is that of its leader.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
@@ -122,9 +122,9 @@ impl Group {
         self.pipes.take()
     }
 
-    /// Waits for the leader's death, and leaves it unreaped: its number stays that of the group. Returns before if
-    /// it is stopped because it wants the terminal, which a group in the background can't have: it would
-    /// stay so for ever.
+    /// Waits for the leader's death, and leaves the leader unreaped, so that its number stays that of the group. Returns
+    /// early if the leader has stopped because it wants the terminal, which a group in the background can't have: it would
+    /// stay stopped for ever.
     pub(crate) fn wait(&self) -> io::Result<Waited> {
         let wait = |options| loop {
             match waitid(WaitId::Pid(self.pid), options) {
@@ -138,7 +138,7 @@ impl Group {
         };
         let either = WaitIdOptions::EXITED | WaitIdOptions::STOPPED;
         while stop(either | WaitIdOptions::NOWAIT)?.is_some() {
-            // A pause, or its own wish. This takes note of it, so that the next wait is for something else.
+            // Somebody paused it, or it stopped itself. This consumes the report, so that the next wait is for another event.
             let taken = stop(WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?;
             if let Some(libc::SIGTTIN | libc::SIGTTOU) = taken {
                 return Ok(Waited::WantsTerminal);
@@ -147,7 +147,7 @@ impl Group {
         Ok(Waited::Ended)
     }
 
-    /// Kills what there is of the group, and reaps the leader.
+    /// Kills the rest of the group, and reaps the leader.
     pub(crate) fn end(&mut self) -> io::Result<ExitStatus> {
         if let Some(ended) = self.ended {
             return Ok(ended);
@@ -168,9 +168,10 @@ impl Drop for Group {
     }
 }
 
-/// Where SIGCHLD is ignored, by whoever started this process, nobody can be told how a child has ended.
+/// Resets SIGCHLD, which the process that started this one may have ignored: then the system would tell nobody how a child
+/// has ended.
 fn heed_deaths() {
-    // SAFETY: plain calls; what is zero is the default, without flags.
+    // SAFETY: plain calls. A zeroed `sigaction` is the default action, without flags.
     unsafe {
         let default: libc::sigaction = std::mem::zeroed();
         let mut now = default;

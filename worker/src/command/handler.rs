@@ -3,10 +3,10 @@
 
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 
-/// The thread that runs calls: the handlers look at what it does, and interrupt it.
+/// The thread that runs calls. The signal handlers read its state and interrupt its waits.
 ///
-/// The system gives a signal to whichever thread does not block it. On another one a handler could use what this one
-/// is about to give up, a file's number or a group's, and would interrupt nothing that this one waits for.
+/// The system delivers a signal to any thread that does not block it. On another thread, a handler could use a
+/// descriptor or group that this thread is giving up at that moment, and it would not interrupt this thread's wait.
 #[derive(Debug)]
 pub(super) struct CallThread(AtomicI32);
 
@@ -15,15 +15,16 @@ impl CallThread {
         CallThread(AtomicI32::new(0))
     }
 
-    /// It is this one.
+    /// Makes the calling thread the one that handlers work for.
     pub(super) fn is_this(&self) {
         self.0.store(this(), SeqCst);
     }
 
-    /// Called in a handler, on any thread: whether it is this one. If not, that one gets the signal, too.
+    /// For use in a handler. Returns whether the handler runs on that thread. If it does not, this passes the signal on to
+    /// that thread.
     pub(super) fn is_here(&self, signal: libc::c_int) -> bool {
         let thread = self.0.load(SeqCst);
-        // SAFETY: plain calls, allowed in a handler. For a thread that is gone this one does it.
+        // SAFETY: plain calls, allowed in a handler. If the thread is gone, the current thread does the work.
         thread == this()
             || unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) } != 0
     }

@@ -1,8 +1,7 @@
-//! A command that a task runs: its process group, what it reads and writes, and what becomes of it when its worker is told
-//! to end.
+//! Commands that tasks run: their process groups, their input and output, and their end when the worker is told to end.
 //!
-//! The built-in tasks `exec` and `pipe` use it. It starts processes by [`os::spawn`](crate::os), and knows nothing of calls or
-//! of the conversation with a coordinator.
+//! The built-in tasks `exec` and `pipe` use this module. It starts processes by [`os::spawn`](crate::os). Calls, and the
+//! conversation with a coordinator, have no place here.
 
 mod answers;
 mod group;

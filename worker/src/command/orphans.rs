@@ -1,24 +1,25 @@
-//! What a command has started in other process groups, when it is to be ended.
+//! Ends processes that a command has started in other process groups.
 //!
-//! SIGTERM is passed on to the command's group. What has a group of its own does not hear of it, as with
-//! `timeout`, and when its parent is gone nobody can tell whose it was. So from SIGTERM on the kernel
-//! gives what loses its parent to the worker, which kills it before it dies itself.
+//! The worker passes SIGTERM on to the command's group. A descendant with a group of its own, as under
+//! `timeout`, does not receive it, and once its parent is gone, nobody can tell that it belonged to the command. So from
+//! SIGTERM on the kernel makes the worker the parent of orphaned descendants, and the worker kills them before it dies.
 
 use std::fs;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group};
 
-/// How often to look again: a process that is killed leaves what it had started.
+/// How often to look again: a killed process leaves its own children behind.
 const ROUNDS: u32 = 1000;
 
-/// What loses its parent from now on is this process's. Allowed in a signal handler: a system call, and no `errno`.
+/// Makes this process the parent of descendants that are orphaned from now on. A signal handler may call it: it makes one
+/// system call, and does not touch `errno`.
 pub(super) fn adopt() {
-    // It can't fail where there is such a flag.
+    // This can't fail on a system that has the flag.
     let _ = rustix::process::set_child_subreaper(Some(getpid()));
 }
 
-/// Kills all children and what they leave.
+/// Kills all children, and then the children that those leave.
 pub(super) fn end() {
     for _ in 0..ROUNDS {
         let children = children();
@@ -26,7 +27,7 @@ pub(super) fn end() {
             return;
         }
         for child in children {
-            // A group that is not the worker's is the command's, all of it.
+            // A group other than the worker's belongs to the command as a whole.
             let _ = match group_of(child) {
                 Some(group) if Some(group) != group_of(getpid()) => {
                     kill_process_group(group, Signal::KILL)
@@ -40,10 +41,11 @@ pub(super) fn end() {
     }
 }
 
-/// A process's group; none if it is outside of this process namespace, of which rustix's would make an invalid [`Pid`].
+/// A process's group. `None` if the group is outside of this pid namespace: rustix's own function would make an invalid
+/// [`Pid`] of it.
 #[expect(unsafe_code, reason = "std has no such function")]
 fn group_of(pid: Pid) -> Option<Pid> {
-    // SAFETY: it takes a number and returns one.
+    // SAFETY: a plain call that takes a number and returns one.
     Pid::from_raw(unsafe { libc::getpgid(pid.as_raw_nonzero().get()) }.max(0))
 }
 

@@ -1,8 +1,8 @@
-//! Brings what commands write to where the worker writes.
+//! Appends the output of commands to the worker's own stdout and stderr.
 //!
-//! The worker's stdout and stderr are files, and what is in them is the output of other calls, too. A command that
-//! had them for its own could empty them: `> /dev/stdout` does. So it has pipes, and what comes out of them is
-//! appended to the files: by a thread while the command runs, and to the last byte when it has ended.
+//! The worker's stdout and stderr are files, which also hold the output of other calls. A command that
+//! wrote to them directly could empty them, as `> /dev/stdout` does. So a command writes to pipes. A thread appends what
+//! comes out of the pipes to the files while the command runs, and the worker appends the rest when the command has ended.
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -16,14 +16,14 @@ use rustix::fs::OFlags;
 use super::pipes::{set_nonblocking, unread};
 use crate::os::spawn::Blocked;
 
-/// As much as a pipe holds.
+/// The size of a read, in bytes: the capacity of a pipe.
 const CHUNK: usize = 64 << 10;
-/// What the thread needs is little.
+/// The size of the thread's stack, in bytes. The thread needs little.
 const STACK: usize = 64 << 10;
 
 static PUMP: Mutex<Option<&'static Pump>> = Mutex::new(None);
 
-/// Two pipes for all commands, one after another, and where they lead.
+/// The two pipes that all commands use one after another, and the files that they lead to.
 pub(crate) struct Pump {
     stdout: Channel,
     stderr: Channel,
@@ -38,12 +38,12 @@ struct Channel {
 struct Outlet {
     file: File,
     buffer: Box<[u8]>,
-    /// Why something could not be kept.
+    /// Why some output could not be written to its file.
     error: Option<io::Error>,
 }
 
 impl Pump {
-    /// The one of this process, which runs as long as the process does.
+    /// The pump of this process, which runs for as long as the process does.
     pub(crate) fn get() -> io::Result<&'static Pump> {
         let mut pump = PUMP.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pump) = *pump {
@@ -53,7 +53,7 @@ impl Pump {
             stdout: Channel::to(io::stdout().as_fd())?,
             stderr: Channel::to(io::stderr().as_fd())?,
         }));
-        // The thread that runs the calls is to hear the signals.
+        // The pump's thread blocks all signals, so that the thread that runs calls receives them.
         let _signals = Blocked::all();
         let thread = thread::Builder::new().name("pump".to_owned());
         thread.stack_size(STACK).spawn(|| new.run())?;
@@ -61,16 +61,16 @@ impl Pump {
         Ok(new)
     }
 
-    /// Where the next command's stdout and stderr lead.
+    /// The descriptors for the next command's stdout and stderr.
     pub(crate) fn writes(&self) -> io::Result<(BorrowedFd<'_>, BorrowedFd<'_>)> {
         for channel in [&self.stdout, &self.stderr] {
-            // The command before may have changed what it had in common with the next.
+            // The command before may have changed the flags of the open file, which the next command shares.
             rustix::fs::fcntl_setfl(&channel.writes, OFlags::WRONLY)?;
         }
         Ok((self.stdout.writes.as_fd(), self.stderr.writes.as_fd()))
     }
 
-    /// Brings what has been written so far to the files. An error if anything could not be kept since the last time.
+    /// Moves all output so far to the files. Returns an error if any output since the last call could not be written.
     pub(crate) fn settle(&self) -> io::Result<()> {
         let ends = [&self.stdout, &self.stderr].map(|channel| {
             let mut to = channel.outlet();
@@ -84,7 +84,7 @@ impl Pump {
         loop {
             let channels = [&self.stdout, &self.stderr];
             let mut polled = channels.map(|channel| PollFd::new(&channel.reads, PollFlags::IN));
-            // If it fails nothing is ready, and it is tried again.
+            // If `poll` fails, nothing is ready, and the loop tries again.
             let _ = rustix::event::poll(&mut polled, None);
             for (channel, polled) in channels.iter().zip(polled) {
                 if !polled.revents().is_empty() {
@@ -114,20 +114,20 @@ impl Channel {
         self.to.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings what there is now to the file. What a descendant of some command adds meanwhile, perhaps for ever, is
-    /// not waited for.
+    /// Moves the pipe's present content to its file. It does not wait for output that a descendant of some command adds
+    /// meanwhile, perhaps for ever.
     fn empty(&self, to: &mut Outlet) {
-        // If the system does not tell, as much as there can be: the end is not waited for, either.
+        // If the system does not tell, take a pipe's capacity, so that this ends in any case.
         let mut left = unread(&self.reads).unwrap_or(CHUNK);
         while left > 0 {
             let read = match (&self.reads).read(&mut to.buffer) {
                 Ok(read @ 1..) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // There is nothing more; it never ends, because this process can write there, too.
+                // The pipe is empty. It never reports its end, because this process holds the writing end, too.
                 _ => return,
             };
             left = left.saturating_sub(read);
-            // What can't be kept is taken all the same: the command is not to wait for ever.
+            // Output that can't be written is read all the same, so that the command does not wait for ever.
             if let Err(error) = to.file.write_all(&to.buffer[..read]) {
                 to.error.get_or_insert(error);
             }

@@ -1,7 +1,7 @@
-//! SIGTERM, while a command runs that has a process group of its own.
+//! Handles SIGTERM while a command runs that has a process group of its own.
 //!
-//! A coordinator ends a worker by SIGTERM to the worker's group. A command is not in it, so the worker
-//! passes the signal on, waits for what the command makes of it, and only then dies of it itself.
+//! A coordinator ends a worker by SIGTERM to the worker's group. A command is not in that group, so the worker
+//! passes the signal on, waits until the command has ended, and only then dies of the signal itself.
 #![expect(unsafe_code, reason = "a signal handler")]
 
 use std::ptr;
@@ -15,20 +15,20 @@ use super::orphans;
 
 /// SIGTERM ends the worker, as by default.
 const IDLE: i32 = 0;
-/// It is kept until there is a group to pass it on to, or until the end.
+/// SIGTERM is kept until there is a group to pass it on to, or until the end.
 const HELD: i32 = -1;
 
-/// One of the above, or the group that SIGTERM is passed on to.
+/// One of the two values above, or the group that SIGTERM is passed on to.
 static GROUP: AtomicI32 = AtomicI32::new(IDLE);
-/// A SIGTERM came, and is not passed on yet.
+/// Whether a SIGTERM has arrived that was not passed on yet.
 static PENDING: AtomicBool = AtomicBool::new(false);
-/// Whose group it is.
+/// The thread that the group belongs to.
 static THREAD: CallThread = CallThread::new();
-/// A SIGTERM came: the worker dies of it when it is let go.
+/// Whether a SIGTERM has arrived. The worker dies of it at the end.
 static CAME: AtomicBool = AtomicBool::new(false);
 
-/// As long as it lives SIGTERM does not end the worker; it does when this is dropped, if it came. There
-/// is one of it at a time: calls run on one thread.
+/// While this value lives, SIGTERM does not end the worker. If one has arrived, the worker dies when the value is dropped.
+/// Only one exists at a time, because calls run on one thread.
 #[derive(Debug)]
 pub(crate) struct Hold(());
 
@@ -41,18 +41,18 @@ impl Hold {
         Hold(())
     }
 
-    /// Passes SIGTERM on to a group from now on, and what came before.
+    /// Passes SIGTERM on to a group from now on, also one that has arrived before.
     pub(crate) fn pass_on_to(&self, group: Pid) {
         GROUP.store(group.as_raw_nonzero().get(), SeqCst);
         pass_on_pending();
     }
 
-    /// Keeps it from now on. Before the group's leader is reaped: then its number is free for others.
+    /// Keeps SIGTERM from now on. Call it before reaping the group's leader, after which the number may be another group's.
     pub(crate) fn keep(&self) {
         GROUP.store(HELD, SeqCst);
     }
 
-    /// Whether a SIGTERM came.
+    /// Whether a SIGTERM has arrived.
     pub(crate) fn came(&self) -> bool {
         CAME.load(SeqCst)
     }
@@ -60,7 +60,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // A signal that comes after this line ends the worker from within the handler.
+        // A signal that arrives after this line ends the worker from within the handler.
         GROUP.store(IDLE, SeqCst);
         if CAME.load(SeqCst) {
             orphans::end();
@@ -76,7 +76,7 @@ fn install() {
         if libc::sigaction(libc::SIGTERM, ptr::null(), &raw mut before) != 0
             || before.sa_sigaction == libc::SIG_IGN
         {
-            return; // whoever started this process wishes it to be ignored, by commands, too
+            return; // the process that started this one ignored it, and wants commands to ignore it, too
         }
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_term as *const () as usize;
@@ -85,12 +85,12 @@ fn install() {
     }
 }
 
-/// Only atomics and system calls, and none that leaves an `errno` behind in the code it interrupts:
-/// rustix makes its calls without one.
+/// The handler uses only atomics and system calls. It must not change `errno` in the interrupted code, so it uses rustix,
+/// whose calls do not touch `errno`.
 extern "C" fn on_term(signal: libc::c_int) {
     match GROUP.load(SeqCst) {
         IDLE => die(),
-        // Otherwise the group could be another's by the time it is told.
+        // On another thread, the group could be another's by the time the signal is passed on.
         _ if !THREAD.is_here(signal) => {}
         HELD => {
             CAME.store(true, SeqCst);
@@ -113,12 +113,12 @@ fn pass_on() {
     if let Some(group) = Pid::from_raw(GROUP.load(SeqCst).max(0)) {
         orphans::adopt();
         let _ = kill_process_group(group, Signal::TERM);
-        // A stopped process would only hear of it when it is continued.
+        // A stopped process would receive SIGTERM only when it is continued.
         let _ = kill_process_group(group, Signal::CONT);
     }
 }
 
-/// Dies of SIGTERM: within its handler, at the handler's end.
+/// Dies of SIGTERM. Within the handler, that happens when the handler returns.
 fn die() {
     // SAFETY: plain calls, allowed in a handler.
     unsafe {

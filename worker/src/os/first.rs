@@ -1,18 +1,18 @@
-//! What runs in this process already.
+//! Finds out what else runs in this process.
 
 use std::fs;
 use std::path::Path;
 
-/// What is there before anything else in `main`, and is not to be there.
+/// Something that runs already, although nothing should before [`init`](crate::init).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Before {
-    /// An async runtime; what tells.
+    /// An async runtime, and the sign of it.
     Runtime(String),
-    /// Other threads, of whatever kind; their names.
+    /// Other threads, by their names.
     Threads(String),
 }
 
-/// What runs in this process besides the thread that asks. Nothing where it can't be seen.
+/// What runs in this process besides the calling thread. `None` if nothing does, or if the system does not tell.
 pub(crate) fn what_runs() -> Option<Before> {
     let names = other_threads();
     let is_runtime = |name: &&String| RUNTIMES.iter().any(|runtime| name.starts_with(runtime));
@@ -27,7 +27,7 @@ pub(crate) fn what_runs() -> Option<Before> {
     (!names.is_empty()).then(|| Before::Threads(names.join("`, `")))
 }
 
-/// What runtimes call their threads, as far as there is room for it: 15 bytes.
+/// The names that runtimes give their threads, cut to the 15 bytes that the system keeps.
 const RUNTIMES: [&str; 4] = ["tokio-", "async-std/", "async-io", "smol-"];
 
 fn other_threads() -> Vec<String> {
@@ -40,8 +40,8 @@ fn other_threads() -> Vec<String> {
     names.map(|name| name.trim_end().to_owned()).collect()
 }
 
-/// Whether this program has made an epoll instance, as runtimes do that have no threads of their own. One that it
-/// was started with would not be close-on-exec.
+/// Whether this program has made an epoll instance, as single-threaded runtimes do. An inherited instance does not
+/// count: it would not be close-on-exec.
 fn has_event_queue() -> bool {
     let files = fs::read_dir("/proc/self/fd").into_iter().flatten();
     files.flatten().any(|file| {

@@ -1,4 +1,4 @@
-//! Copies of a process, which `fork` makes: whose things are whose, and which files a copy is not to hold.
+//! Forked copies of a process: which resources belong to which process, and which files a copy must not hold.
 #![expect(
     unsafe_code,
     reason = "what is to be done in a copy before anything else"
@@ -9,20 +9,20 @@ use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering::SeqCst};
 
-/// How many copies this process is away from the one that ran `main`, as far as that was watched.
+/// How many forks lie between the process that ran `main` and this one, as far as they were watched.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-/// The first of the places for files that only their process may hold. Each names the next; none ever goes.
+/// The list of files that only their own process may hold. A node is never removed from it.
 static PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 
-/// The process that something was made in.
+/// The process that a resource was made in.
 ///
-/// After a `fork` there are two of everything, and one link to a worker, one process id, one shared memory for both.
-/// So only the process that has made them may use them.
+/// After a `fork`, both processes have the same link to a worker, the same process id in their variables, and the same
+/// shared memory. Only the process that has made such a resource may use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Home(u32);
 
 impl Home {
-    /// This process.
+    /// The current process.
     #[must_use]
     pub fn here() -> Self {
         static WATCHED: Once = Once::new();
@@ -31,7 +31,7 @@ impl Home {
         Home(GENERATION.load(SeqCst))
     }
 
-    /// Whether this process is the one.
+    /// Whether the current process is the one that made the resource.
     #[inline]
     #[must_use]
     pub fn is_here(self) -> bool {
@@ -39,7 +39,7 @@ impl Home {
     }
 }
 
-/// A file that copies of this process do not hold: they close it before they do anything else.
+/// A file that forked copies of this process close before they do anything else.
 #[derive(Debug)]
 pub struct OwnFile {
     place: &'static Place,
@@ -60,9 +60,9 @@ unsafe impl Sync for Place {}
 // SAFETY: as above.
 unsafe impl Send for Place {}
 
-/// Nobody has it.
+/// The node is free.
 const FREE: i32 = -1;
-/// It is taken, for a file that is not here yet, or was closed.
+/// The node is taken, but its file is not open yet, or closed already.
 const TAKEN: i32 = -2;
 
 impl OwnFile {
@@ -84,12 +84,12 @@ impl Drop for OwnFile {
     fn drop(&mut self) {
         let file = self.file.take();
         if !self.home.is_here() {
-            // It was closed, and its number may be another file's.
+            // A file outside of the list was closed, and its number may be another file's by now.
             file.map(std::os::fd::IntoRawFd::into_raw_fd);
             return;
         }
-        // Whoever is copied between these two lines leaves it open in the copy: for a file that is being closed, that
-        // is the same as having been copied a moment earlier.
+        // A copy that is made between these two lines keeps the file open. For a file that is being closed, that
+        // is the same as a copy made a moment earlier.
         self.place.file.store(TAKEN, SeqCst);
         drop(file);
         self.place.file.store(FREE, SeqCst);
@@ -123,7 +123,7 @@ fn free_place() -> &'static Place {
     }
 }
 
-/// In the copy, before `fork` returns: atomics and system calls, and nothing else.
+/// Runs in the copy, before `fork` returns. It may use atomics and system calls only.
 extern "C" fn copied() {
     GENERATION.fetch_add(1, SeqCst);
     let mut at = PLACES.load(SeqCst);
@@ -134,7 +134,7 @@ extern "C" fn copied() {
             // SAFETY: a file of the process that was copied, which this one does not use: see `Home`.
             unsafe { libc::close(file) };
         }
-        // For this process's own.
+        // The node is free for a file of this process's own.
         place.file.store(FREE, SeqCst);
         at = place.next;
     }

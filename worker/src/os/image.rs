@@ -9,22 +9,23 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-/// The file of the program that this process runs, whatever has become of its path, and its path for people.
+/// Opens the file of the program that this process runs, even if its path now leads elsewhere. Also returns the path, to
+/// be shown to people.
 ///
 /// # Errors
 ///
-/// It can't be opened.
+/// The file can't be opened.
 pub fn file() -> io::Result<(File, PathBuf)> {
     let exe = Path::new("/proc/self/exe");
     match fs::read_link(exe) {
         Ok(path) => match mapped_file() {
-            // The loader was started by hand, and has loaded the program.
+            // A person ran the loader itself, and it has loaded the program.
             Some(mapped) if mapped != path && mapped.is_file() => {
                 Ok((File::open(&mapped)?, mapped))
             }
             _ => Ok((File::open(exe)?, without_mark(path))),
         },
-        // Where there is no /proc the path has to do that the program was started by.
+        // Without /proc, the path that started the program has to do.
         Err(error) => {
             let path = started_by().ok_or(error)?;
             Ok((File::open(&path)?, path))
@@ -32,7 +33,7 @@ pub fn file() -> io::Result<(File, PathBuf)> {
     }
 }
 
-/// The path of a file that is gone, without what the kernel puts behind it.
+/// The path of a file, without the ` (deleted)` that the kernel appends when the file is gone.
 fn without_mark(path: PathBuf) -> PathBuf {
     let name = path.as_os_str().as_bytes();
     match name.strip_suffix(b" (deleted)") {
@@ -62,8 +63,8 @@ fn mapped_file() -> Option<PathBuf> {
     path.starts_with('/').then(|| path.into())
 }
 
-/// What tells this build of the program from others: what the linker has put there for this, or else what the
-/// file looks like from outside.
+/// A text that distinguishes this build of the program from others: the linker's build id, or else the file's
+/// metadata.
 #[must_use]
 pub fn build() -> String {
     if let Some(id) = program().build_id {
@@ -80,17 +81,17 @@ pub fn build() -> String {
     looks.unwrap_or_default()
 }
 
-/// What the headers of the program say.
+/// The program, as its headers describe it.
 #[derive(Default)]
 struct Program {
-    /// Where it begins in memory.
+    /// The address at which it begins in memory.
     start: Option<usize>,
     build_id: Option<Vec<u8>>,
 }
 
 fn program() -> Program {
     let mut program = Program::default();
-    // SAFETY: the function takes what `data` points to for what it is, and only during this call.
+    // SAFETY: the callback uses `data` as the type that it points to, and only during this call.
     unsafe { libc::dl_iterate_phdr(Some(look), ptr::from_mut(&mut program).cast()) };
     program
 }
@@ -125,7 +126,7 @@ unsafe extern "C" fn look(
     1
 }
 
-/// The build's name among notes, each of which is the lengths of its name and of what it says, its type, and both.
+/// The build id among the notes. A note is the lengths of its name and its content, its type, the name and the content.
 fn build_id(mut notes: &[u8], align: usize) -> Option<&[u8]> {
     const BUILD_ID: u32 = 3;
     loop {
@@ -136,7 +137,7 @@ fn build_id(mut notes: &[u8], align: usize) -> Option<&[u8]> {
                 .map(|four| u32::from_ne_bytes(*four))
         };
         let (name_len, len, kind) = (number(0)? as usize, number(4)? as usize, number(8)?);
-        // Both are filled up, counted from where the note begins.
+        // Name and content are each padded, counted from the beginning of the note.
         let text = (12 + name_len).checked_next_multiple_of(align)?;
         let name = rest.get(..name_len)?;
         let said = notes.get(text..text.checked_add(len)?)?;

@@ -1,4 +1,4 @@
-//! What ends a process group when whoever started it ends, however that happens.
+//! The lifeline: it ends a process group when the process that started the group ends, in whatever way.
 //!
 //! A lifeline is a pipe that nothing is written to. The new process arms its reading end. When the last writing
 //! end closes, the kernel sends SIGKILL to the group, as long as someone holds the reading end.
@@ -10,17 +10,18 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Leaves the group of whoever started this new process for one of its own. From here on the kernel sends SIGKILL
-/// when the last writing end of the lifeline closes: first to this process, then, when it has a group, to that. All
-/// of it holds for the open file, that is, for this process alone.
+/// Moves this new process into a group of its own and arms the lifeline. From then on the kernel sends SIGKILL
+/// when the last writing end of the lifeline closes: to this process until it has its group, and then to the group. These
+/// settings belong to the open file, so they concern this process alone.
 ///
 /// For [`Plan::prepare`](super::spawn::Plan::prepare).
 ///
-/// This process's own writing end goes first. If it closed on exec only, and the other process died before that, a
-/// process that is stopped, or hangs in `execve`, would hold itself alive.
+/// It closes this process's own copy of the writing end first. If that copy closed on exec only, and the starting process
+/// died before that, a process that is stopped, or hangs in `execve`, would keep itself alive.
+///
 /// # Errors
 ///
-/// What the system says.
+/// The errors of the system calls.
 pub fn leave(lifeline: BorrowedFd<'_>, writer: BorrowedFd<'_>) -> io::Result<()> {
     const F_SETSIG: libc::c_int = 10;
     let set = |command: libc::c_int, value: libc::c_int| {
@@ -34,9 +35,10 @@ pub fn leave(lifeline: BorrowedFd<'_>, writer: BorrowedFd<'_>) -> io::Result<()>
     let number = myself.as_raw_nonzero().get();
     set(libc::F_SETOWN, number)?;
     set(F_SETSIG, libc::SIGKILL)?;
-    // Of a new pipe's reading end: it has no other flags that could be set.
+    // A new pipe's reading end has no other flags that this could overwrite.
     set(libc::F_SETFL, libc::O_ASYNC)?;
-    // SAFETY: this process's copy of a descriptor that nobody uses here; the other process's own stays open.
+    // SAFETY: this closes the new process's copy of a descriptor, which nothing here uses. The starting process's own
+    // descriptor stays open.
     unsafe { libc::close(writer.as_raw_fd()) };
     rustix::process::setpgid(None, None)?;
     set(libc::F_SETOWN, -number)

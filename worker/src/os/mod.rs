@@ -1,7 +1,7 @@
-//! The operating system's part of being a worker. The only place that knows which system it is, but for `command`.
+//! The worker's use of the operating system. Only this module and `command` know which system it is.
 //!
-//! All of the worker uses it; coordinators use `spawn`, `lifeline`, `home`, `image` and `path`, because both sides start
-//! processes. It knows nothing of tasks or calls.
+//! All of the worker uses it. Coordinators use `spawn`, `lifeline`, `home`, `image` and `path`, because both sides start
+//! processes. Tasks and calls have no place here.
 
 #[cfg(unix)]
 mod first;

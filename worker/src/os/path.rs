@@ -1,4 +1,4 @@
-//! Where programs are.
+//! Finding programs in PATH.
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
@@ -10,18 +10,18 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{Access, FileType, Stat};
 use rustix::io::Errno;
 
-/// Where a program is. The command of a run is mostly the same: to look for it in PATH each time would be a
-/// failed system call for each directory before its own.
+/// Finds a program in PATH. It remembers the last program found: a run mostly repeats one command, and a new search would
+/// cost one failed system call for each directory before the program's.
 ///
 /// # Errors
 ///
-/// There is none that may be run.
+/// PATH has no such program that may be run.
 pub fn place_of(program: &OsStr) -> io::Result<PathBuf> {
     static LAST: Mutex<Option<(OsString, PathBuf)>> = Mutex::new(None);
     if program.as_bytes().contains(&b'/') {
         return Ok(program.into());
     }
-    // Of a name with a zero byte the system would know only the beginning.
+    // The system would read a name with a zero byte only up to that byte.
     CString::new(program.as_bytes())?;
     let is_executable = |path: &Path| rustix::fs::access(path, Access::EXEC_OK).is_ok();
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +41,7 @@ pub fn place_of(program: &OsStr) -> io::Result<PathBuf> {
             *last = Some((program.to_owned(), place.clone()));
             return Ok(place);
         }
-        // One that may not be run says more than those that are not there.
+        // "Permission denied" for one directory says more than "not found" for the others.
         if why != Errno::ACCESS {
             why = found.err().unwrap_or(Errno::ACCESS);
         }

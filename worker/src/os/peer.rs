@@ -1,23 +1,23 @@
-//! Whom a worker is about to work for.
+//! Checks who the coordinator is that a worker is about to obey.
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Whether a user may tell this process what to run: its own, and the one who may do everything anyway.
+/// Whether a user may tell this process what to run: the process's own user, and root, who may do anything anyway.
 fn may(user: u32) -> bool {
     user == rustix::process::geteuid().as_raw() || user == 0
 }
 
-/// Looks at the place where a worker is to meet its coordinator, before it goes there: whether another user has made
-/// it, or could make another in its place.
+/// Checks the directory of the coordinator's socket before the worker connects: no other user may have made it, or be
+/// able to replace it.
 ///
 /// # Errors
 ///
-/// Why it must not go there.
+/// Why the worker must not connect.
 pub(crate) fn check_place(place: &Path) -> Result<(), String> {
-    // One that is not there is told of by whoever goes there.
+    // If the directory does not exist, connecting will say so.
     let owner = |path: &Path| fs::symlink_metadata(path).ok().map(|there| there.uid());
     let directory = place.parent().filter(|path| !path.as_os_str().is_empty());
     for path in [Some(place), directory].into_iter().flatten() {
@@ -32,11 +32,11 @@ pub(crate) fn check_place(place: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Looks at who listens at the other end, before it is told anything.
+/// Checks the user of the listening process, before the worker sends anything.
 ///
 /// # Errors
 ///
-/// It is another user's, or nobody knows whose.
+/// The listener belongs to another user, or the system does not tell.
 pub(crate) fn check_peer(socket: impl AsFd) -> Result<(), String> {
     let peer = rustix::net::sockopt::socket_peercred(socket)
         .map_err(|error| format!("nobody can say who listens there: {error}"))?;

@@ -1,4 +1,4 @@
-//! Memory that another process has written, or will read.
+//! Memory that this process shares with others.
 #![expect(unsafe_code, reason = "memory that two processes share")]
 
 use std::fs::File;
@@ -11,7 +11,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 /// A new file in memory.
 pub(crate) fn shared_file(len: usize) -> io::Result<File> {
-    // To go beyond this limit is no error, but a signal that kills.
+    // A file beyond this limit would be no error, but SIGXFSZ, which kills the process.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
     if limit.is_some_and(|most| most < len as u64) {
         return Err(io::ErrorKind::FileTooLarge.into());
@@ -21,22 +21,22 @@ pub(crate) fn shared_file(len: usize) -> io::Result<File> {
     Ok(File::from(super::spawn::above_stdio(file)?))
 }
 
-/// Nobody can change the file's length from now on, nor, but by what is mapped already, its contents.
+/// Seals the file: nobody can change its length from now on, nor its contents, except through existing mappings.
 pub(crate) fn seal(file: &File) -> io::Result<()> {
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
     Ok(rustix::fs::fcntl_add_seals(file, seals)?)
 }
 
-/// Hands memory that was freed back to the system.
+/// Returns freed memory to the system.
 pub(crate) fn give_memory_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: looks at the allocator's own books, under its own locks.
+    // SAFETY: a plain call; the allocator takes its own locks.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// A number that nobody guesses.
+/// A number that nobody can guess.
 pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     // Seeded by the system for each process, and stepped for each value.
@@ -48,10 +48,10 @@ pub(crate) fn random() -> u64 {
 pub(crate) struct Words(MmapRaw);
 
 impl Words {
-    /// How much room they take, in bytes.
+    /// The size of the words, in bytes.
     pub(crate) const SIZE: usize = 64;
 
-    /// Maps them: to be written, if the file may be.
+    /// Maps the words, for writing if the file allows that.
     pub(crate) fn map(file: &File) -> io::Result<Self> {
         if file.metadata()?.len() < Self::SIZE as u64 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -75,15 +75,15 @@ impl Words {
         self.word(index).load(Ordering::Acquire)
     }
 
-    /// Only for who has made the file: others can't write it.
+    /// Only the file's maker may call this: others can't write to the mapping.
     pub(crate) fn store(&self, index: usize, value: u64) {
         self.word(index).store(value, Ordering::Release);
     }
 }
 
-/// What stands behind the words of a shared file.
+/// The bytes behind the words of a shared file.
 ///
-/// The words before them may change, so no slice contains them.
+/// The words may change, so no slice contains them.
 pub(crate) struct Bytes(MmapRaw);
 
 impl Bytes {

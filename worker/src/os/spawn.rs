@@ -1,10 +1,10 @@
-//! Starting a process for what its start costs, and no more.
+//! Starting a process without the cost of `fork`.
 //!
-//! `fork` copies the page tables of this process for the new one, and each page again that this process writes to
-//! meanwhile: a tenth of what a command costs that does nothing. std does without it, but not where something of
-//! one's own is to be done in the new process before it becomes the program (`pre_exec`), and here its lifeline
-//! is armed. So this does as C's `posix_spawn` does: the new process borrows this one's memory, and the
-//! thread that starts it waits until it has given it back, by becoming the program or by ending.
+//! `fork` copies the page tables of this process, and then each page that this process writes to
+//! meanwhile. That is a tenth of the cost of a command that does nothing. std avoids `fork`, but not with
+//! `pre_exec`, and the new process has to arm its lifeline before it becomes the program.
+//! So this module does what C's `posix_spawn` does: the new process borrows this one's memory, and the
+//! starting thread waits until the new process has become the program or has ended.
 //!
 //! Coordinators start workers with it, and workers start commands.
 #![expect(unsafe_code, reason = "a process that borrows another's memory")]
@@ -21,32 +21,32 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
-/// The stack of the new process until it has one of its own, in words of 16 bytes: no signal is handled on it.
+/// The size of the new process's stack before `execve`, in words of 16 bytes. No signal handler runs on it.
 const STACK_WORDS: usize = (64 << 10) / 16;
-/// Who reads a script that does not say so.
+/// The interpreter of a script without a `#!` line.
 const SHELL: &CStr = c"/bin/sh";
 
-/// What a new process is to run.
+/// The program that a new process becomes.
 #[derive(Debug)]
 pub enum Image {
-    /// What stands under this path when it starts.
+    /// The file under this path at the time of the start.
     Path(CString),
-    /// This file, whatever has become of its path.
+    /// This open file, even if its path now leads elsewhere.
     File(OwnedFd),
 }
 
 impl Image {
-    /// What stands under a path.
+    /// The program under a path.
     ///
     /// # Errors
     ///
-    /// There is a zero byte in it.
+    /// The path has a zero byte in it.
     pub fn at(path: &Path) -> io::Result<Self> {
         Ok(Image::Path(CString::new(path.as_os_str().as_bytes())?))
     }
 }
 
-/// A program that is to become a process, with its words and its environment.
+/// A program with the arguments and the environment for its start.
 #[derive(Debug)]
 pub struct Spawn<'i> {
     image: &'i Image,
@@ -55,34 +55,34 @@ pub struct Spawn<'i> {
     env: Vec<CString>,
 }
 
-/// What the new process does before it becomes the program.
+/// The setup of a new process before it becomes the program.
 pub struct Plan<'p> {
-    /// What it reads.
+    /// The descriptor that becomes its stdin.
     pub stdin: BorrowedFd<'p>,
-    /// Where it writes.
+    /// The descriptor that becomes its stdout.
     pub stdout: BorrowedFd<'p>,
-    /// The same for stderr, if not where this process does.
+    /// The descriptor that becomes its stderr. Without one, it keeps this process's.
     pub stderr: Option<BorrowedFd<'p>>,
-    /// It may call the system, and do nothing else: this process's other threads go on in the same memory, so it
-    /// must not write to any of it, allocate, take a lock or panic.
+    /// Runs in the new process. It may make system calls, and nothing else: this process's other threads go on in the
+    /// same memory, so it must not write to memory, allocate, take a lock or panic.
     pub prepare: &'p dyn Fn() -> io::Result<()>,
 }
 
 /// A process that was started.
 #[derive(Debug)]
 pub struct Started {
-    /// Its number.
+    /// Its process id.
     pub pid: Pid,
-    /// It, whoever has the number by then. Readable from its death on.
+    /// A pidfd, which never refers to another process. It is readable once the process has died.
     pub pidfd: OwnedFd,
 }
 
 impl<'i> Spawn<'i> {
-    /// Of words, the first of which is what the program calls itself, and an environment.
+    /// Makes a plan from the arguments, of which the first is the program's name for itself, and the environment.
     ///
     /// # Errors
     ///
-    /// One of them has a zero byte in it.
+    /// One of these strings has a zero byte in it.
     pub fn new<'w>(
         image: &'i Image,
         words: impl Iterator<Item = &'w [u8]>,
@@ -96,11 +96,11 @@ impl<'i> Spawn<'i> {
         })
     }
 
-    /// Starts it, with all signals unblocked, and each doing what it does by default.
+    /// Starts the program with all signals unblocked and at their default actions.
     ///
     /// # Errors
     ///
-    /// What the system says, or `prepare`.
+    /// The errors of the system calls, and of `prepare`.
     pub fn start(&self, plan: &Plan<'_>) -> io::Result<Started> {
         let words: Vec<_> = self.words.iter().map(CString::as_c_str).collect();
         match (self.try_start(self.image, &words, plan), self.image) {
@@ -128,20 +128,19 @@ impl<'i> Spawn<'i> {
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
         let mut pidfd: c_int = -1;
-        // SAFETY: the stack is large enough and its end aligned. When `clone` returns here the new process has
-        // given back what it borrows, by `execve` or by ending, so none of it is gone or used by two at once: not
-        // `birth`, the stack, or what belongs to this thread. No signal is handled in between, in this process's
-        // memory, except the two that C keeps for itself and sends to threads of its own process only. There is
-        // room for the descriptor that the system writes.
+        // SAFETY: the stack is large enough and its end aligned. `clone` returns here only when the new process has become
+        // the program or has ended. So it never uses `birth`, the stack or this thread's data when they are gone, or
+        // together with this thread. No signal handler runs meanwhile in this memory, except for the two signals that C
+        // keeps for itself and sends only to threads of its own process. The system has room to write the descriptor.
         let pid = unsafe {
             let birth = (&raw mut birth).cast();
             libc::clone(born, top.cast(), flags, birth, &raw mut pidfd)
         };
         let error = io::Error::last_os_error();
         drop(signals);
-        // It is -1 if there is no new process, and never 0 here.
+        // The result is -1 if there is no new process, and never 0 in this one.
         let pid = Pid::from_raw(pid.max(0)).ok_or(error)?;
-        // SAFETY: the system has just opened it for this.
+        // SAFETY: the system has just opened this descriptor, and nobody else owns it.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
         match birth.error {
             None => Ok(Started {
@@ -149,7 +148,7 @@ impl<'i> Spawn<'i> {
                 pidfd: above_stdio(pidfd)?,
             }),
             Some(error) => {
-                // If it can't be reaped, somebody else has done it.
+                // If reaping fails, somebody else has reaped it.
                 let _ = reap(pid);
                 Err(error)
             }
@@ -157,12 +156,12 @@ impl<'i> Spawn<'i> {
     }
 }
 
-/// The same open file under a number that is none of the standard streams'. A process may have closed those, and
-/// then every new file takes the place of one.
+/// Moves a descriptor to a number above the standard streams'. If a process has closed those, every new file takes the
+/// number of one of them.
 ///
 /// # Errors
 ///
-/// There are too many open files.
+/// The process has too many open files.
 pub fn above_stdio(fd: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
     let fd = fd.into();
     match fd.as_raw_fd() {
@@ -171,14 +170,14 @@ pub fn above_stdio(fd: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
     }
 }
 
-/// Has all files that are open in a new process, but for its standard streams, closed when it becomes the program.
+/// Makes the system close all descriptors of a new process, except its standard streams, when it becomes the program.
 /// For [`Plan::prepare`].
 ///
 /// # Errors
 ///
-/// The system is older than Linux 5.11, and does not know how to.
+/// The system is older than Linux 5.11, and lacks this call.
 pub fn close_on_exec() -> io::Result<()> {
-    // SAFETY: a plain call. It concerns this new process's descriptors alone.
+    // SAFETY: a plain call. It changes the descriptors of this new process alone.
     match unsafe { libc::syscall(libc::SYS_close_range, 3, c_int::MAX, CLOSE_RANGE_CLOEXEC) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -187,12 +186,12 @@ pub fn close_on_exec() -> io::Result<()> {
 
 const CLOSE_RANGE_CLOEXEC: c_int = 4;
 
-/// Waits for a child's end, after which its number may be another's.
+/// Waits for a child's end and reaps it. Afterwards another process may have its id.
 pub(crate) fn reap(pid: Pid) -> io::Result<WaitStatus> {
     loop {
         match rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
             Ok(Some((_, status))) => return Ok(status),
-            // A signal came in between; and without NOHANG there is always somebody.
+            // A signal has interrupted the wait. `None` can't come without NOHANG.
             Err(Errno::INTR) | Ok(None) => {}
             Err(error) => return Err(error.into()),
         }
@@ -203,12 +202,12 @@ fn setting(name: &OsStr, value: &OsStr) -> Result<CString, std::ffi::NulError> {
     CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
 }
 
-/// As C has lists of words.
+/// Strings as C lists them: pointers with a null at the end.
 fn pointers<'w>(words: impl Iterator<Item = &'w CStr>) -> Vec<*const c_char> {
     words.map(CStr::as_ptr).chain([ptr::null()]).collect()
 }
 
-/// What the new process needs to become the program, and what it leaves if that fails.
+/// All that the new process needs to become the program, and the error that it leaves if that fails.
 struct Birth<'b> {
     plan: &'b Plan<'b>,
     image: &'b Image,
@@ -217,9 +216,9 @@ struct Birth<'b> {
     error: Option<io::Error>,
 }
 
-/// Where the new process begins. What it returns is its exit code, which nobody looks at.
+/// The new process begins here. It returns an exit code, which nobody reads.
 extern "C" fn born(birth: *mut c_void) -> c_int {
-    // SAFETY: it is the `Birth` of whoever called `clone`, and waits there.
+    // SAFETY: this is the `Birth` of the thread that called `clone`, which waits there.
     let birth = unsafe { &mut *birth.cast::<Birth<'_>>() };
     let Err(error) = birth.become_command();
     birth.error = Some(error);
@@ -230,13 +229,13 @@ impl Birth<'_> {
     fn become_command(&self) -> io::Result<Infallible> {
         reset_signals();
         (self.plan.prepare)()?;
-        // None of these is below 3: whoever opened them saw to that.
+        // None of these descriptors is below 3, because their openers call `above_stdio`.
         rustix::stdio::dup2_stdin(self.plan.stdin)?;
         rustix::stdio::dup2_stdout(self.plan.stdout)?;
         if let Some(stderr) = self.plan.stderr {
             rustix::stdio::dup2_stderr(stderr)?;
         }
-        // SAFETY: an empty set of this function's own; and the lists end with a null, as `execve` wants.
+        // SAFETY: the set is this function's own, and the lists end with a null, as `execve` requires.
         unsafe {
             let mut none: libc::sigset_t = zeroed();
             libc::sigemptyset(&raw mut none);
@@ -261,15 +260,15 @@ impl Birth<'_> {
     }
 }
 
-/// Signals do what they do by default: neither this process's handlers nor what it ignores are the program's
-/// affair.
+/// Resets all signals to their default actions: the program must inherit neither this process's handlers nor the signals
+/// that this process ignores.
 fn reset_signals() {
-    // SAFETY: plain calls; what is zero is the default, without flags.
+    // SAFETY: plain calls. A zeroed `sigaction` is the default action, without flags.
     unsafe {
         let default: libc::sigaction = zeroed();
         for signal in 1..=libc::SIGRTMAX() {
             let mut now: libc::sigaction = zeroed();
-            // It refuses the two that C keeps for itself.
+            // C refuses the two signals that it keeps for itself.
             let is_known = libc::sigaction(signal, ptr::null(), &raw mut now) == 0;
             if is_known && now.sa_sigaction != libc::SIG_DFL {
                 libc::sigaction(signal, &raw const default, ptr::null_mut());
@@ -278,12 +277,12 @@ fn reset_signals() {
     }
 }
 
-/// While it lives this thread hears no signal; those that come wait.
+/// Blocks all signals of this thread until it is dropped. Signals that arrive meanwhile wait.
 pub(crate) struct Blocked(libc::sigset_t);
 
 impl Blocked {
     pub(crate) fn all() -> Self {
-        // SAFETY: both sets are this function's own.
+        // SAFETY: both sets belong to this function.
         unsafe {
             let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (zeroed(), zeroed());
             libc::sigfillset(&raw mut all);
@@ -295,7 +294,7 @@ impl Blocked {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        // SAFETY: the set that was there before.
+        // SAFETY: this restores the set that was there before.
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut());
         }

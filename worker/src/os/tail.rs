@@ -1,8 +1,8 @@
-//! Sees a file grow without asking the kernel: a system call after each call would cost several times
-//! what a short call does.
+//! Sees a file grow without a system call: a system call after each call of a task would cost several times
+//! as much as a short call.
 //!
-//! The page that the file ends in is mapped. Behind the end it reads as zeros, and what is appended
-//! appears there at once. So a look is one read of memory.
+//! A tail maps the page in which the file ends. Behind the end that page reads as zeros, and appended bytes
+//! appear there at once. So a look is one read of memory.
 #![expect(unsafe_code, reason = "a page that comes and goes with a file")]
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,26 +14,26 @@ use rustix::fs::FileType;
 
 const PAGE: usize = 4096;
 
-/// The end of a file that is only appended to.
+/// The end of a file that others append to.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    /// `None` if it is no regular file.
+    /// The file. `None` if the stream is no regular file.
     file: Option<OwnedFd>,
     len: u64,
-    /// A page of address space; null if there was none to be had.
+    /// A page of address space, or null if there was none to be had.
     page: *mut u8,
     /// Whether the page shows the file's end.
     aimed: bool,
 }
 
-/// The pages of all tails: a fault in one of them is no error.
+/// The pages of all tails. A fault in one of them is no error.
 static PAGES: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
 impl Tail {
     pub(crate) fn new(stream: impl AsFd) -> Self {
         let is_file = rustix::fs::fstat(&stream)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-        // A descriptor of its own: the task may do to stdout what it likes.
+        // The tail has a descriptor of its own, because a task may close or redirect stdout.
         let file = stream.as_fd().try_clone_to_owned().ok().filter(|_| is_file);
         let mut tail = Tail {
             page: file.as_ref().map_or(ptr::null_mut(), |_| reserve()),
@@ -45,12 +45,12 @@ impl Tail {
         tail
     }
 
-    /// How long the file was when it was last measured.
+    /// The file's length when it was last measured.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether the file has become longer since it was last measured. Misses what begins with a zero.
+    /// Whether the file has grown since it was last measured. It does not see output that begins with a zero byte.
     pub(crate) fn has_grown(&self) -> bool {
         if self.aimed {
             let at = (self.len % PAGE as u64) as usize;
@@ -61,7 +61,7 @@ impl Tail {
         self.file.is_some() && self.ask() != self.len
     }
 
-    /// How long the file is.
+    /// Measures the file's length.
     pub(crate) fn measure(&mut self) -> u64 {
         let len = self.ask();
         if len != self.len || !self.aimed {
@@ -79,7 +79,7 @@ impl Tail {
         stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0))
     }
 
-    /// Maps the page that the file ends in. There is none if it ends where a page does.
+    /// Maps the page in which the file ends. There is no such page if the file ends at a page's end.
     fn aim(&mut self) {
         self.aimed = false;
         let (Some(file), false, false) = (
@@ -92,7 +92,7 @@ impl Tail {
         let Ok(offset) = libc::off_t::try_from(self.len - self.len % PAGE as u64) else {
             return;
         };
-        // SAFETY: replaces a page that belongs to this tail, and to nothing else.
+        // SAFETY: this replaces a page that belongs to this tail alone.
         let mapped = unsafe {
             libc::mmap(
                 self.page.cast(),
@@ -105,7 +105,7 @@ impl Tail {
         };
         self.aimed = mapped != libc::MAP_FAILED;
         if !self.aimed {
-            // What was there before may be gone, and the address anybody's. So it is given up.
+            // The old mapping may be gone, and another may get its address. So this tail gives up the address.
             let ours = self.page as usize;
             for page in &PAGES {
                 let _ = page.compare_exchange(ours, 0, Ordering::AcqRel, Ordering::Relaxed);
@@ -115,7 +115,7 @@ impl Tail {
     }
 }
 
-/// A page of address space whose faults are looked after. It stays for the life of the process.
+/// Reserves a page of address space whose faults are handled. It stays for the life of the process.
 fn reserve() -> *mut u8 {
     static GUARDED: OnceLock<bool> = OnceLock::new();
     if rustix::param::page_size() != PAGE || !*GUARDED.get_or_init(guard) {
@@ -125,7 +125,7 @@ fn reserve() -> *mut u8 {
         return ptr::null_mut();
     };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping, wherever there is room.
+    // SAFETY: a new mapping at an address that the system chooses.
     let page = unsafe { libc::mmap(ptr::null_mut(), PAGE, libc::PROT_NONE, flags, -1, 0) };
     if page == libc::MAP_FAILED {
         return ptr::null_mut();
@@ -147,7 +147,7 @@ fn guard() -> bool {
         if libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut before) != 0 {
             return false;
         }
-        // Before it can be needed.
+        // The handler has to be there before the page is used.
         BEFORE.get_or_init(|| before);
         libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) == 0
     }
@@ -166,7 +166,7 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut 
         if ours && libc::mmap(at, PAGE, libc::PROT_READ, flags, -1, 0) != libc::MAP_FAILED {
             return;
         }
-        // Not ours: it happens again, and whoever handled it before does so.
+        // The fault is not in a tail's page. It happens again, and the earlier handler gets it.
         if let Some(before) = BEFORE.get() {
             libc::sigaction(signal, before, ptr::null_mut());
         }
