@@ -1,4 +1,4 @@
-//! What the words of the command line mean.
+//! The definition of the command line, and its parsing.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -127,7 +127,7 @@ pub(super) struct Pipe {
     pub(super) command: Vec<OsString>,
 }
 
-/// What all kinds of runs have in common.
+/// The options of all kinds of runs.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// How many workers: a number, a share of the processors, or all but some [default: the
@@ -187,7 +187,7 @@ pub(super) struct Options {
     pub(super) dry_run: bool,
 }
 
-/// When to do something about a terminal.
+/// When to do something that makes sense on a terminal only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum When {
     /// If stderr is a terminal
@@ -198,7 +198,7 @@ pub(super) enum When {
     Never,
 }
 
-/// What a call may cost, and how often it is tried.
+/// The limits of a call, and how often it is tried.
 #[derive(Debug, Args)]
 pub(super) struct LimitArgs {
     /// How long a call may run, from its start: 30s, 200ms, 2m
@@ -222,7 +222,7 @@ pub(super) struct LimitArgs {
 }
 
 impl LimitArgs {
-    /// Hands them on to the pool.
+    /// Sets the limits on a pool's builder.
     pub(super) fn apply(&self, mut builder: Builder) -> Builder {
         if let Some(limit) = self.timeout {
             builder = builder.timeout(limit);
@@ -248,7 +248,7 @@ impl LimitArgs {
 }
 
 impl Command {
-    /// What a run has in common with others, if it is one that takes inputs.
+    /// The options of a run. `None` for commands that take no inputs.
     fn options(&self) -> Option<&Options> {
         match self {
             Command::Map(map) => Some(&map.options),
@@ -259,21 +259,21 @@ impl Command {
     }
 }
 
-/// The whole definition, for completions and the manual page.
+/// The whole definition as clap has it, for completions and the manual page.
 pub(super) fn definition() -> clap::Command {
     Cli::command()
 }
 
-/// What a command line asks for.
+/// The meaning of a command line.
 #[derive(Debug)]
 pub(super) enum Parsed {
-    /// This text on stdout.
+    /// Print this text to stdout.
     Print(String),
-    /// This command, with the inputs after `:::`.
+    /// Run this command, with these inputs after `:::`.
     Run(Option<Box<Command>>, Option<Vec<OsString>>),
 }
 
-/// Understands a command line, or says in one line why not.
+/// Parses a command line. The error says in one line what is wrong.
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, String> {
     let words: Vec<OsString> = words.into_iter().collect();
     let (words, inputs) = split_inputs(words);
@@ -296,10 +296,10 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
     }
 }
 
-/// Takes the inputs out of the command line: the words after `:::`, up to `--` if a command is still to
-/// come. `--manual` and the number of jobs may follow those of a `map`, so that a run can be repeated by
-/// hand by adding to its line; any other word is an input, whatever it looks like, because inputs may be
-/// names of foreign files.
+/// Takes the inputs out of the command line: the words after `:::`, up to a `--` in front of a command.
+/// `--manual` and the number of jobs may follow the inputs of a `map`, so that a person can repeat a run
+/// by adding to its line. Any other word is an input, whatever it looks like, because inputs may be
+/// names of files that others have chosen.
 fn split_inputs(mut words: Vec<OsString>) -> (Vec<OsString>, Option<Vec<OsString>>) {
     let Some(at) = words.iter().position(|word| word == ":::") else {
         return (words, None);
@@ -309,7 +309,7 @@ fn split_inputs(mut words: Vec<OsString>) -> (Vec<OsString>, Option<Vec<OsString
     let is_map = words.get(1).is_some_and(|word| word == "map");
     let has_command = words.iter().any(|word| word == "--");
     if !has_command && let Some(end) = inputs.iter().position(|word| word == "--") {
-        // A map has no command: what follows are its options.
+        // A map has no command, so the words after `--` are its options.
         words.extend(inputs.split_off(end).into_iter().skip(usize::from(is_map)));
     }
     while is_map && inputs.last().is_some_and(|last| may_follow(last)) {
@@ -318,7 +318,7 @@ fn split_inputs(mut words: Vec<OsString>) -> (Vec<OsString>, Option<Vec<OsString
     (words, Some(inputs))
 }
 
-/// The words of a command line, but with other inputs, and these behind `:::`. `None` if they can't stand there.
+/// A command line with its inputs replaced by others behind `:::`. `None` if those can't stand there.
 pub(super) fn with_inputs(words: Vec<OsString>, inputs: &[OsString]) -> Option<Vec<OsString>> {
     let words = split_inputs(words).0;
     let command = words.iter().position(|word| word == "--");
@@ -350,7 +350,7 @@ fn may_follow(word: &OsStr) -> bool {
     word == "--manual" || jobs.is_some_and(number)
 }
 
-/// The short form of the help, for a terminal with nothing to read.
+/// The short form of the help, for a run without inputs whose stdin is a terminal.
 pub(super) fn no_inputs() -> String {
     "no inputs: put them after `:::`, name a file with --input, or pipe them in, one a line; try: \
      coordinator --help"
@@ -403,7 +403,7 @@ mod tests {
         let (words, inputs) = split("c map t ::: 1 2 3 --manual -j2");
         assert_eq!(inputs.as_deref(), Some("1 2 3"));
         assert_eq!(words, "c map t -j2 --manual");
-        // Only at the very end, and nothing that a foreign file could be called to do harm.
+        // These options count only at the very end. No file's name can do harm by looking like one of them.
         assert_eq!(
             split("c map t ::: --manual x").1.as_deref(),
             Some("--manual x")

@@ -1,4 +1,4 @@
-//! The way in: a thread that reads inputs, makes calls of them, and holds back while it must.
+//! The feeding thread: it reads inputs, makes calls of them, and waits where it must not go ahead.
 
 use std::collections::VecDeque;
 use std::slice;
@@ -14,11 +14,11 @@ use super::inputs::Source;
 use super::resume::Succeeded;
 use super::work::Work;
 
-/// How far reading may be ahead of printing, in calls: what has ended waits for the calls before it.
+/// How far reading may be ahead of printing, in calls. A call that has ended has to wait for the calls before it.
 const AHEAD: u64 = 1 << 16;
-/// How many calls are handed on together, if their inputs are at hand.
+/// The most calls that are submitted together, if their inputs are at hand.
 const TOGETHER: usize = 64;
-/// How often to look whether a call may start that is held back.
+/// How often to check whether a call that is held back may start.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A call that was made of some inputs.
@@ -26,34 +26,34 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(super) struct Item {
     /// The number of its input, from 1; of a call with several, its own.
     pub(super) seq: u64,
-    /// Its input; several stand with NUL between them.
+    /// Its input. Several inputs stand with NUL between them.
     pub(super) input: Vec<u8>,
 }
 
-/// What the feeding thread and the run tell each other.
+/// The state that the feeding thread and the run share.
 #[derive(Debug, Default)]
 pub(super) struct InputFeed {
     state: Mutex<State>,
     printed: Condvar,
-    /// How many calls there are.
+    /// How many calls there are so far.
     pub(super) calls: AtomicU64,
     /// How many inputs need not be run.
     pub(super) skipped: AtomicU64,
-    /// All inputs have been read, or can't be.
+    /// Whether reading has ended, at the end of the inputs or with an error.
     pub(super) ended: AtomicBool,
-    /// Some input could not be read.
+    /// Whether some input could not be read.
     pub(super) broken: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The calls from the first one on that has not ended; the others have left their place empty.
+    /// The calls from the first unfinished one on. A finished call leaves an empty place.
     items: VecDeque<Option<Item>>,
-    /// The index of the first of them.
+    /// The index of the first of these calls.
     first: u64,
-    /// How many have been printed.
+    /// How many calls have been printed.
     printed: u64,
-    /// Nothing more is wanted.
+    /// Whether the run wants no more calls.
     stopped: bool,
 }
 
@@ -62,13 +62,13 @@ impl InputFeed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The call of this index.
+    /// The call with this index.
     pub(super) fn item(&self, index: u64) -> Item {
         let mut state = self.state();
         state.place(index).cloned().flatten().unwrap_or_default()
     }
 
-    /// The call of this index, which has ended.
+    /// Removes and returns the call with this index, which has ended.
     pub(super) fn take(&self, index: u64) -> Item {
         let mut state = self.state();
         let item = state.place(index).and_then(Option::take);
@@ -79,10 +79,10 @@ impl InputFeed {
         item.unwrap_or_default()
     }
 
-    /// So many calls have been printed.
+    /// Notes how many calls have been printed.
     pub(super) fn printed(&self, calls: u64) {
         let mut state = self.state();
-        // Waking whoever waits at each call would cost more than it brings.
+        // Waking the feeding thread for each call would cost more than it gains.
         let wakes = calls / 1024 > state.printed / 1024;
         state.printed = calls;
         drop(state);
@@ -91,7 +91,7 @@ impl InputFeed {
         }
     }
 
-    /// Nothing more is wanted.
+    /// Notes that the run wants no more calls.
     pub(super) fn stop(&self) {
         self.state().stopped = true;
         self.printed.notify_all();
@@ -101,7 +101,7 @@ impl InputFeed {
         self.state().stopped
     }
 
-    /// Notes some calls; `false` if they are not wanted. Waits while printing is too far behind.
+    /// Notes some calls. Waits while printing is too far behind. Returns `false` if the run wants no more calls.
     fn add(&self, items: Vec<Item>) -> bool {
         let mut state = self.state();
         let many = items.len() as u64;
@@ -131,7 +131,7 @@ impl State {
     }
 }
 
-/// A call that is to be made.
+/// A call that will be made.
 pub(super) struct Call {
     pub(super) item: Item,
     /// Its inputs, if there may be several.
@@ -147,25 +147,26 @@ impl Call {
     }
 }
 
-/// Inputs, gathered for calls, without those that need not be run.
+/// Gathers inputs into calls, without the inputs that need not be run.
 pub(super) struct Gathered {
     pub(super) inputs: Source,
     pub(super) succeeded: Succeeded,
     pub(super) work: Work,
-    /// The first of the next call: there was no room for it in the one before.
+    /// The first input of the next call, if the call before had no room for it.
     pub(super) held: Option<Vec<u8>>,
-    /// How many inputs were read, and how many calls made of them.
+    /// How many inputs were read, and how many calls were made of them.
     pub(super) read: u64,
     pub(super) calls: u64,
 }
 
 impl Gathered {
-    /// Whether the next call's inputs are here already. If several make a call, one can't know.
+    /// Whether the next call's input is here already. With several inputs for a call this is `false`, because it is not known
+    /// beforehand how many there will be.
     fn is_at_hand(&self) -> bool {
         self.work.many() == 1 && self.succeeded.is_empty() && self.inputs.is_at_hand()
     }
 
-    /// The next call; how many were skipped before it is added to `skipped`.
+    /// The next call. Adds the number of inputs skipped before it to `skipped`.
     pub(super) fn next(&mut self, skipped: &AtomicU64) -> Option<Call> {
         let first = self.held.take().or_else(|| self.wanted(skipped))?;
         let (input, several) = match self.work.many() {
@@ -186,7 +187,7 @@ impl Gathered {
         Some(Call { item, several })
     }
 
-    /// Inputs for one call, no more than a command line has room for.
+    /// The inputs of one call: no more than a command line has room for.
     fn several(&mut self, first: Vec<u8>, many: usize, skipped: &AtomicU64) -> Vec<Vec<u8>> {
         let mut left = self.work.room().saturating_sub(self.work.size_of(&first));
         let mut inputs = vec![first];
@@ -205,7 +206,7 @@ impl Gathered {
         inputs
     }
 
-    /// The next input that is to be run.
+    /// The next input that needs to be run.
     fn wanted(&mut self, skipped: &AtomicU64) -> Option<Vec<u8>> {
         loop {
             let input = self.inputs.next()?;
@@ -218,7 +219,7 @@ impl Gathered {
     }
 }
 
-/// Makes calls of inputs, on a thread of its own: reading may block for as long as it likes, and results
+/// Makes calls of inputs, on a thread of its own: reading may block for any time, and results
 /// must not wait for it.
 pub(super) fn start(
     feed: &Arc<InputFeed>,
@@ -231,7 +232,7 @@ pub(super) fn start(
     let (feed, pool) = (Arc::clone(feed), Arc::downgrade(pool));
     let body = move || {
         let mut brake = brake;
-        // With a brake, calls are sent one by one.
+        // With a brake, calls are submitted one by one.
         let most = if brake.is_some() { 1 } else { TOGETHER };
         while let Some(first) = gathered.next(&feed.skipped) {
             if let Some(brake) = &mut brake {
@@ -265,7 +266,7 @@ pub(super) fn start(
     Ok(())
 }
 
-/// Holds calls back by the clock, or while the machine has too much to do.
+/// Holds calls back: for a time between two starts, or while the machine is too busy.
 #[derive(Debug)]
 pub(super) struct Brake {
     delay: Option<Duration>,
@@ -276,7 +277,7 @@ pub(super) struct Brake {
 }
 
 impl Brake {
-    /// If one is asked for.
+    /// Makes a brake, if the options ask for one.
     pub(super) fn new(options: &Options, jobs: usize) -> Option<Self> {
         let Options {
             delay,
@@ -294,8 +295,8 @@ impl Brake {
         })
     }
 
-    /// Waits until a call may start; `false` if that is not wanted any more. A call that is sent starts at
-    /// once, as there are never more of them than workers.
+    /// Waits until a call may start. Returns `false` if the run wants no more calls. A submitted call starts at
+    /// once, because there are never more of them than workers.
     fn wait(&mut self, stopped: impl Fn() -> bool, running: impl Fn() -> Option<usize>) -> bool {
         loop {
             let Some(running) = running() else {
@@ -308,7 +309,7 @@ impl Brake {
                 (Some(delay), Some(last)) => delay.saturating_sub(last.elapsed()),
                 _ => Duration::ZERO,
             };
-            // With nothing running there is no load of ours to wait for but what others make.
+            // With nothing running, this run adds nothing to the load, and waits only for what others add.
             if waited.is_zero() && running < self.jobs && self.machine_is_free() {
                 self.last = Some(Instant::now());
                 return true;
@@ -318,7 +319,7 @@ impl Brake {
     }
 
     fn machine_is_free(&self) -> bool {
-        // A load or a memory size that can't be read holds nothing back.
+        // If the load or the free memory can't be read, it holds nothing back.
         let load = || {
             let text = std::fs::read_to_string("/proc/loadavg").ok()?;
             text.split(' ').next()?.parse::<f64>().ok()

@@ -1,7 +1,7 @@
-//! What `--help` says. The runs have more options than a screen has lines, so theirs stand two in a line;
-//! the manual page says more about each.
+//! The text of `--help`. Runs have more options than a screen has lines, so two options share a line.
+//! The manual page says more about each.
 
-/// The examples of the whole.
+/// The examples in the help of the whole program.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   coordinator map square ::: 1 2 3

@@ -1,4 +1,4 @@
-//! Where the inputs of a run come from.
+//! The sources of a run's inputs.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,14 +11,14 @@ use rustix::fs::{FileType, Stat};
 use super::args::{self, Options};
 use super::{Trouble, complain};
 
-/// Source, as bytes, one after another. Nothing is read before it is asked for.
+/// Inputs as bytes, one after another. Nothing is read before it is asked for.
 pub(super) enum Source {
     Words(std::vec::IntoIter<OsString>),
     Lines {
         reader: BufReader<Box<dyn Read + Send>>,
         end: u8,
         name: String,
-        /// Reading has failed.
+        /// Whether reading has failed.
         broken: bool,
     },
 }
@@ -70,7 +70,7 @@ impl Source {
 }
 
 impl Source {
-    /// Those that the command line names: they are known before anything runs.
+    /// The inputs from the command line, which are known before anything runs. `None` for inputs from a stream.
     pub(super) fn known(&self) -> impl Iterator<Item = Vec<u8>> {
         let words = match self {
             Source::Words(words) => words.as_slice(),
@@ -79,12 +79,12 @@ impl Source {
         words.iter().map(|word| word.as_bytes().to_vec())
     }
 
-    /// Whether they ended before their end.
+    /// Whether reading failed before the end of the inputs.
     pub(super) fn is_broken(&self) -> bool {
         matches!(self, Source::Lines { broken: true, .. })
     }
 
-    /// Whether the next one is here already: nobody has to wait for it.
+    /// Whether the next input is here already, so that taking it does not block.
     pub(super) fn is_at_hand(&self) -> bool {
         match self {
             Source::Words(words) => words.len() > 0,
@@ -109,7 +109,7 @@ impl Iterator for Source {
                 match reader.read_until(*end, &mut line) {
                     Ok(0) => None,
                     Ok(_) => {
-                        // The last line may have no end.
+                        // The last line may have no newline.
                         if line.last() == Some(end) {
                             line.pop();
                         }

@@ -1,4 +1,4 @@
-//! The lines of a file that others wrote, however long they are.
+//! Reads the lines of a file that others wrote. A line may have any length.
 
 use std::io::{self, BufRead, Read};
 use std::path::Path;
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use super::complain;
 
-/// The longest line that is kept, in bytes. One that is longer is passed over.
+/// The longest line that is kept, in bytes. Longer lines are skipped.
 const LONGEST: u64 = 64 << 20;
 
-/// How long reading may take before something is said of it, and again after twice as long.
+/// How long reading may take before a message says so. The next message comes after twice as long.
 const SILENT: Duration = Duration::from_secs(2);
 
 /// A line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RawLine<'l> {
-    /// With its newline, unless it is the last and has none.
+    /// A line with its newline, which only the last line may lack.
     Whole(&'l [u8]),
     TooLong,
 }
@@ -26,7 +26,7 @@ pub(super) struct Lines<R> {
     reader: R,
     line: Vec<u8>,
     longest: u64,
-    /// How many bytes of the file were read.
+    /// How many bytes of the file have been read.
     read: u64,
 }
 
@@ -53,7 +53,7 @@ impl<R: BufRead> Lines<R> {
             return Ok(Some(RawLine::Whole(&self.line)));
         }
         self.read += self.reader.skip_until(b'\n')? as u64;
-        // What was read of it is of no use, and need not be kept.
+        // The beginning of a line too long is of no use, so its memory is freed.
         self.line = Vec::new();
         Ok(Some(RawLine::TooLong))
     }
@@ -63,18 +63,18 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-/// Says how far a file has been read, where that takes long.
+/// Reports how far a file has been read, if that takes long.
 #[derive(Debug)]
 pub(super) struct ReadingTime<'p> {
     path: &'p Path,
     size: u64,
     began: Instant,
-    /// After how long something is said next.
+    /// When the next message comes, counted from the beginning.
     silent: Duration,
 }
 
 impl<'p> ReadingTime<'p> {
-    /// Reading begins.
+    /// Begins to measure the time of reading.
     pub(super) fn new(path: &'p Path, size: u64) -> Self {
         ReadingTime {
             path,
@@ -84,7 +84,7 @@ impl<'p> ReadingTime<'p> {
         }
     }
 
-    /// So many bytes have been read.
+    /// Notes how many bytes have been read, and reports it if it is time.
     pub(super) fn has_read(&mut self, bytes: u64) {
         if self.began.elapsed() > self.silent {
             self.silent *= 2;

@@ -1,9 +1,9 @@
-//! `--log` and `--resume`: what has been tried, a line of JSON for each attempt.
+//! `--log` and `--resume`: a file with a line of JSON for each attempt.
 //!
-//! A line is written with one call, when the attempt has ended, so that a run that is killed loses at most
-//! the last one, or leaves a torn line. A resumed run reads how often each input has succeeded, and skips
-//! it as often: where it stands among the inputs does not matter. Runs that did not resume repeat what was
-//! done before, so of theirs the largest number counts; what a resumed run did is added.
+//! A line is written with one system call, when the attempt has ended. So a run that is killed loses at most
+//! its last line, or leaves a torn one. A resumed run reads how often each input has succeeded, and skips
+//! the input as often; its place among the inputs does not matter. A run that did not resume repeats earlier
+//! work, so among such runs the largest number counts. A resumed run's successes are added.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,10 +20,10 @@ use super::outcome::{self, Outcome};
 use super::resume::{self, Succeeded};
 use super::suspects::Range;
 
-/// How long to wait for another run to let go of the log: one that was just killed takes a moment.
+/// How long to wait for another run to release the log: a run that was just killed takes a moment.
 const IN_USE: Duration = Duration::from_secs(1);
 
-/// A log that is written.
+/// A log that this run writes.
 #[derive(Debug)]
 pub(super) struct Log {
     file: File,
@@ -32,7 +32,7 @@ pub(super) struct Log {
     template: String,
 }
 
-/// Reads what has succeeded. A log that is not there yet says nothing.
+/// Reads which inputs have succeeded. A log that does not exist yet names none.
 pub(super) fn read(path: &Path, template: &str) -> Result<Succeeded, Trouble> {
     match File::open(path) {
         Ok(file) => resume::read(&file, path, template, true),
@@ -42,9 +42,9 @@ pub(super) fn read(path: &Path, template: &str) -> Result<Succeeded, Trouble> {
 }
 
 impl Log {
-    /// Opens a log to append to, and says what it tells a run that resumes. What a run that was killed has left
-    /// of a line is ended first. Nobody else may write to it meanwhile: what two runs have done at
-    /// the same time, neither has skipped.
+    /// Opens a log to append to, and returns what it tells a run that resumes. If a killed run has left a torn line, this
+    /// ends that line first. No other run may write to the log meanwhile: two runs at the same time would not skip each
+    /// other's successes.
     pub(super) fn open(
         path: &Path,
         template: &str,
@@ -56,7 +56,7 @@ impl Log {
                 path.display()
             ))
         };
-        // What is no file, such as a pipe, can only be written; opened for both, it would have a reader for ever.
+        // A pipe is opened for writing only: opened for reading, too, it would always have a reader.
         let is_file = path.metadata().map_or(true, |found| found.is_file());
         let mut options = OpenOptions::new();
         options.read(is_file).append(true).create(is_file);
@@ -85,7 +85,7 @@ impl Log {
         Ok((log, succeeded))
     }
 
-    /// Writes down an attempt.
+    /// Writes an attempt's line.
     pub(super) fn write(&mut self, outcome: &Outcome) -> Result<(), Trouble> {
         let (input, input_b64) = outcome::text_or_base64(&outcome.input);
         let seconds = outcome.elapsed.as_secs_f64();
@@ -114,7 +114,7 @@ impl Log {
         })
     }
 
-    /// Takes back what was written of some inputs: they are to be run again.
+    /// Revokes the successes of some inputs, so that a resumed run runs them again.
     pub(super) fn suspect(&mut self, ranges: &[Range]) -> io::Result<()> {
         let first = ranges.first().map_or(0, |(first, _)| *first);
         self.append(&Line {
@@ -149,7 +149,7 @@ impl Log {
     }
 }
 
-/// Makes this the only run that writes to a file; `false` if there is another. It holds until the file is closed.
+/// Locks a file until it is closed, so that only this run writes to it. Returns `false` if another run has the lock.
 fn lock(file: &File) -> bool {
     let began = Instant::now();
     while rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
@@ -160,11 +160,11 @@ fn lock(file: &File) -> bool {
         }
         thread::sleep(Duration::from_millis(10));
     }
-    // A file system without locks has no second run to tell of.
+    // On a file system without locks, another run can't be found.
     true
 }
 
-/// What to say of a log that somebody else has locked. That may be anybody who can read it.
+/// The message about a log that somebody else has locked. That may be anybody who can read it.
 fn in_use(file: &File, path: &Path) -> String {
     let path = path.display();
     let Some((pid, name)) = holder(file) else {
@@ -183,7 +183,7 @@ fn in_use(file: &File, path: &Path) -> String {
     }
 }
 
-/// Which process holds the lock of a file, and its name: see proc_locks(5). None, where that is not to be found out.
+/// The id and name of the process that holds a file's lock: see proc_locks(5). `None` if the system does not tell.
 fn holder(file: &File) -> Option<(u32, String)> {
     let stat = rustix::fs::fstat(file).ok()?;
     let (major, minor) = (
@@ -235,7 +235,7 @@ mod tests {
     fn an_input_is_skipped_as_often_as_it_succeeded() {
         let first = [line("1", false, "a", "ok"), line("1", false, "a", "failed")];
         assert_eq!(skipped(&first, &["b", "a", "a"]), [false, true, false]);
-        // The same once more from the start: it is still one.
+        // The same log once more, read from the start.
         let twice = [first.concat(), line("2", false, "a", "ok")];
         let twice = [&first[..], &twice[1..]].concat();
         assert_eq!(skipped(&twice, &["a", "a"]), [true, false]);

@@ -17,9 +17,9 @@ pub(super) const BEGINNING: &[u8] = b"{\"v\":1,\"run\":\"";
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
     pub(super) v: u32,
-    /// Which invocation it was: its process id and when it began.
+    /// The run that wrote it: its process id, and when it began.
     pub(super) run: String,
-    /// Whether that skipped what had succeeded before.
+    /// Whether that run skipped earlier successes.
     pub(super) resumed: bool,
     pub(super) template: String,
     pub(super) seq: u64,
@@ -30,21 +30,21 @@ pub(super) struct Line {
     pub(super) status: String,
     pub(super) exit: Option<i32>,
     pub(super) signal: Option<i32>,
-    /// When it began, in seconds since 1970.
+    /// When the attempt began, in seconds since 1970.
     pub(super) start: f64,
     pub(super) ms: f64,
     pub(super) worker: Option<usize>,
     pub(super) pid: Option<u32>,
     pub(super) error: Option<String>,
-    /// What an attempt that did not succeed wrote to stderr last.
+    /// The end of what an attempt wrote to stderr, if it did not succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stderr: Option<String>,
-    /// Inputs of this run, by number, that were logged as done and may have others' answers.
+    /// The numbers of inputs of this run that were logged as done, but may have the answers of other inputs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) suspects: Vec<Range>,
 }
 
-/// What stands in a line of the log that names suspects, and in no other.
+/// A text that only lines with suspects contain.
 pub(super) const SUSPECTS: &[u8] = b"\"suspects\":[[";
 
 #[derive(Debug, Serialize)]
@@ -55,7 +55,7 @@ pub(super) struct Input {
     pub(super) input_b64: Option<String>,
 }
 
-/// What a run that resumes has to know of a line.
+/// The part of a line that a run that resumes needs.
 #[derive(Debug, Deserialize)]
 pub(super) struct Entry<'l> {
     #[serde(borrow)]
@@ -75,7 +75,7 @@ pub(super) struct Entry<'l> {
     pub(super) suspects: Vec<Range>,
 }
 
-/// The input that a line names.
+/// The input that the line names.
 pub(super) fn bytes_of<'l>(
     text: Option<Cow<'l, str>>,
     encoded: Option<Cow<'l, str>>,

@@ -1,12 +1,12 @@
 //! The command line: what people type, and what they read.
 //!
-//! Only `main` uses it, and it uses the library as every other program does: by its public names. So whatever it can do,
-//! a program can do, too; and no rule of scheduling, starting or ending workers belongs here.
+//! Only `main` uses this module, and it uses the library by its public names alone, as every other program does. So a
+//! program can do all that the command line can. Rules of scheduling, and of starting or ending workers, have no place here.
 //!
-//! `args` says what can be typed, `run` makes a pool and runs the calls; `work`, `template` and `feed` turn inputs into calls,
-//! `printer` writes what they print (also `--tag`), `outcome` is how one ended, as JSON and in words, and `summary`,
-//! `progress` and `status` tell of all. `log` and `resume` are a run's memory, `report` its picture, `signals` what Ctrl-C does,
-//! and all that is shown goes through `terminal`.
+//! `args` defines what can be typed, and `run` makes a pool and runs the calls. `work`, `template` and `feed` turn inputs
+//! into calls. `printer` writes the output of calls (also `--tag`). `outcome` says how a call ended, as JSON and in words;
+//! `summary`, `progress` and `status` tell of all calls. `log` and `resume` remember a run, `report` draws it, `signals`
+//! handles Ctrl-C, and all text of others goes through `terminal`.
 
 mod args;
 mod demo;
@@ -49,16 +49,16 @@ use args::{Command, Parsed};
 use progress::Progress;
 use work::Work;
 
-/// What a run ended as, for the exit code.
+/// How a run ended, for the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exit {
     AllOk,
     SomeFailed,
-    /// By a signal: the exit code tells which.
+    /// A signal ended it. The exit code tells which.
     Interrupted(u8),
 }
 
-/// Why a run did not come to anything.
+/// Why a run could not be carried out.
 #[derive(Debug)]
 enum Trouble {
     /// The command line makes no sense.
@@ -102,7 +102,7 @@ pub(crate) fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// A line of the log: it may have words of others in it.
+/// Formats a line of the program's own log, which may contain text of others.
 fn log_line(formatter: &mut Formatter, record: &::log::Record<'_>) -> io::Result<()> {
     let said = terminal::visible_lines(&record.args().to_string());
     let mut format = ConfigurableFormat::default();
@@ -161,14 +161,14 @@ fn dispatch(command: Option<Command>, inputs: Option<Vec<OsString>>) -> Result<E
     }
 }
 
-/// One line on stderr that says who says it.
+/// Writes one line to stderr that begins with the program's name.
 fn complain(what: &impl Display) {
     let what = terminal::visible_lines(&what.to_string());
-    // If stderr is gone there is no one left to tell.
+    // If stderr is gone, nobody is left to tell.
     let _ = Progress::aside(|| writeln!(io::stderr(), "coordinator: {what}"));
 }
 
-/// The same for what went wrong with a call: in red, where there are colours.
+/// Writes a line about a failed call: in red, where there are colours.
 fn complain_in_red(what: &impl Display, colour: bool) {
     if !colour {
         return complain(what);
@@ -177,7 +177,7 @@ fn complain_in_red(what: &impl Display, colour: bool) {
     let _ = Progress::aside(|| writeln!(io::stderr(), "coordinator: \u{1b}[31m{what}\u{1b}[0m"));
 }
 
-/// Prints to stdout. Whoever closes it has seen enough.
+/// Prints to stdout. If the reader has closed it, that is no error.
 fn print(text: &str) -> Result<Exit, Trouble> {
     let mut stdout = io::stdout();
     let printed = check_stdout()
@@ -189,7 +189,8 @@ fn print(text: &str) -> Result<Exit, Trouble> {
     }
 }
 
-/// Whether what is written to stdout goes anywhere. Once something is to be written: without that, nothing is lost.
+/// Fails if stdout was closed when this program started. Call it when there is something to write: a program that writes
+/// nothing loses nothing.
 fn check_stdout() -> io::Result<()> {
     match worker::builtin::has_no_stdout() {
         true => Err(io::Error::other(
@@ -206,10 +207,10 @@ fn cannot_write(error: &io::Error) -> Trouble {
     ))
 }
 
-/// A pool whose workers are the ones asked for, or `worker` where it stands beside this program.
+/// A pool whose workers run the executable that was asked for, or else the `worker` beside this program.
 fn builder(worker: Option<&Path>) -> Builder {
     let chosen = worker.map(Path::to_owned).or_else(|| {
-        // A bare number is what the commands of a run get; see `Builder::worker`.
+        // A bare number is the slot that commands of a run find in this variable; see `Builder::worker`.
         let is_program = |named: OsString| !named.as_encoded_bytes().iter().all(u8::is_ascii_digit);
         let named = std::env::var_os("COORDINATOR_WORKER").is_some_and(is_program);
         if named { None } else { worker_beside() }

@@ -12,11 +12,11 @@ use super::status::Status;
 use super::terminal;
 use super::work::Work;
 
-/// The version of the JSON that is printed, and of the log.
+/// The version of the printed JSON, and of the log.
 const VERSION: u32 = 1;
-/// How much of what a call has printed stands in an object, in bytes.
+/// The most bytes of a call's output that stand in an object.
 pub(super) const PRINTED: u64 = 16 << 20;
-/// How much of an input a message shows, in characters.
+/// The most characters of an input that a message shows.
 const SHOWN: usize = 60;
 
 /// How an attempt ended.
@@ -24,29 +24,29 @@ const SHOWN: usize = 60;
 pub(super) struct Outcome {
     /// Its input's number, from 1.
     pub(super) seq: u64,
-    /// Its input; several of one command stand with NUL between them.
+    /// Its input. Several inputs of one command stand with NUL between them.
     pub(super) input: Vec<u8>,
     pub(super) status: Status,
     pub(super) exit: Option<i32>,
     pub(super) signal: Option<i32>,
     pub(super) attempts: u32,
-    /// It is tried again.
+    /// Whether the call is tried again.
     pub(super) again: bool,
     pub(super) elapsed: Duration,
     pub(super) slot: Option<usize>,
     pub(super) pid: Option<u32>,
     pub(super) error: Option<String>,
-    /// What the task returned.
+    /// The value that the task returned.
     pub(super) value: Vec<u8>,
     pub(super) stdout: Captured,
     pub(super) stderr: Captured,
 }
 
-/// Of what a call wrote to stderr so many bytes are kept, in the log too.
+/// The most bytes of a call's stderr that are kept, in the log too.
 const LAST_WORDS: u64 = 2048;
 
 impl Outcome {
-    /// What a call that did not succeed wrote to stderr last.
+    /// The end of what a call wrote to stderr, if it did not succeed.
     pub(super) fn last_words(&self) -> Option<String> {
         if self.status == Status::Ok || self.stderr.is_empty() {
             return None;
@@ -97,7 +97,7 @@ impl Outcome {
         };
         self.error = Some(match work {
             Work::Map { .. } => error.to_string(),
-            // Which task runs commands is nobody's business.
+            // Which task runs commands is an internal matter.
             Work::Exec { .. } | Work::Pipe { .. } => reason(error),
         });
         match error.why() {
@@ -117,7 +117,7 @@ impl Outcome {
         }
     }
 
-    /// The object that `--json` prints. Fails if what was printed can't be read any more.
+    /// The object that `--json` prints. It is an error if the call's output can't be read any more.
     pub(super) fn json(&self, work: &Work) -> std::io::Result<Value> {
         let mut object = Map::new();
         object.insert("v".into(), VERSION.into());
@@ -166,7 +166,7 @@ fn reason(error: &CallError) -> String {
     }
 }
 
-/// Bytes, as text if they are, or else in base64 under a name that says so.
+/// Bytes as JSON: as text if they are UTF-8, or else in base64, under a name that says so.
 fn put(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     let (text, encoded) = text_or_base64(bytes);
     match (text, encoded) {
@@ -175,7 +175,7 @@ fn put(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     };
 }
 
-/// The one or the other.
+/// The text, or the bytes in base64.
 pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text.to_owned()), None),
@@ -187,12 +187,12 @@ pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
-/// Milliseconds, to the microsecond.
+/// A duration in milliseconds, to the microsecond.
 pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-/// An input as a message shows it: quoted, and not too long.
+/// An input as a message shows it: quoted, and cut in the middle if it is long.
 pub(super) fn shown(input: &[u8]) -> String {
     let text = String::from_utf8_lossy(input).replace('\0', " ");
     format!("{:?}", terminal::shortened(&text, SHOWN))

@@ -1,8 +1,8 @@
-//! The way out: what calls write and return, to stdout and stderr, in input order or as it comes.
+//! Prints what calls write and return, to stdout and stderr, in input order or as it comes.
 //!
-//! In input order, the first call that has not been printed streams: what it writes is passed on while it
-//! runs. Those behind it wait in the unlinked files that their workers write to; what they return waits in
-//! memory, and beyond a limit in a file without a name.
+//! In input order, the first call that has not been printed may stream: its output is printed while it
+//! runs. The output of later calls waits in the unlinked files that their workers write to. What those calls return waits
+//! in memory, and beyond a limit in a file without a name.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
@@ -20,34 +20,34 @@ use super::status::Status;
 use super::terminal::visible;
 use super::work::Work;
 
-/// In which way output is printed.
+/// The order in which output is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// As the calls end, or while they run if it is live.
+    /// As calls end, or while they run if output is live.
     Any { live: bool },
-    /// As if they had run one after another; the first may stream, if it is tried only once.
+    /// As if the calls had run one after another. The first may stream, if it is tried only once.
     Ordered { streams: bool },
 }
 
-/// How much of what a running call writes has been printed.
+/// How much of a running call's output has been printed.
 #[derive(Debug, Default, Clone, Copy)]
 struct Streamed {
     attempt: u32,
     stdout: u64,
     stderr: u64,
-    /// It ended in the middle of a line.
+    /// Whether that ended in the middle of a line.
     torn: bool,
 }
 
-/// Stdout, which may be the terminal that the progress bar is on.
+/// Stdout, which may be the terminal that shows the progress bar.
 struct Out {
     stdout: Stdout,
     is_terminal: bool,
-    /// The beginning of a line, which waits for its end while there is a bar: that would stand behind it.
+    /// The beginning of a line, which waits for the line's end while there is a bar: otherwise the bar would stand behind it.
     begun: Vec<u8>,
 }
 
-/// How long such a beginning may be, in bytes.
+/// The longest beginning of a line that waits, in bytes.
 const BEGUN: usize = 64 << 10;
 
 impl Out {
@@ -61,7 +61,7 @@ impl Out {
         }
     }
 
-    /// Writes what waits for its end; the bar has gone.
+    /// Writes the beginning that waits, because the bar has gone.
     fn end(&mut self) -> io::Result<()> {
         self.stdout.write_all(&std::mem::take(&mut self.begun))?;
         self.stdout.flush()
@@ -70,7 +70,7 @@ impl Out {
 
 impl Drop for Out {
     fn drop(&mut self) {
-        // A run that ends in another way has already said why.
+        // A run that ends before this has already said why.
         let _ = self.end();
     }
 }
@@ -104,9 +104,9 @@ impl Write for Out {
     }
 }
 
-/// How much is written to stderr at once.
+/// The most bytes that are written to stderr at once.
 const PIECE: usize = 64 << 10;
-/// A line that is longer than this is passed on in parts, in bytes.
+/// A line longer than this many bytes is passed on in parts.
 const LONGEST: usize = 1 << 20;
 
 /// Prints outcomes.
@@ -116,7 +116,7 @@ pub(super) struct Printer {
     mode: Mode,
     json: bool,
     tag: bool,
-    /// Somebody may look at tags on a terminal.
+    /// Whether stdout or stderr is a terminal, where tags must not contain control characters.
     is_seen: bool,
     /// The index of the first call that has not been printed, in input order.
     next: u64,
@@ -158,13 +158,13 @@ impl Printer {
         self.stdout.flush()
     }
 
-    /// Nothing more will come, and the progress bar has gone.
+    /// Prints what is left. Nothing more will come, and the progress bar has gone.
     pub(super) fn end(&mut self) -> io::Result<()> {
         self.stdout.flush()?;
         self.stdout.get_mut().end()
     }
 
-    /// A call has ended; without an outcome, it never began.
+    /// Takes a call that has ended, or without an outcome one that never began.
     pub(super) fn take(&mut self, index: u64, outcome: Option<Outcome>) -> io::Result<()> {
         if let Mode::Any { .. } = self.mode {
             self.printed += 1;
@@ -192,7 +192,7 @@ impl Printer {
         Ok(())
     }
 
-    /// Whether what running calls write is wanted.
+    /// Whether output of running calls is printed.
     pub(super) fn streams(&self) -> bool {
         matches!(
             self.mode,
@@ -200,7 +200,7 @@ impl Printer {
         )
     }
 
-    /// Prints what running calls have written meanwhile.
+    /// Prints the new output of running calls.
     pub(super) fn stream(&mut self, calls: &[RunningCall], feed: &InputFeed) -> io::Result<()> {
         for call in calls {
             let wanted = match self.mode {
@@ -234,7 +234,7 @@ impl Printer {
         self.stdout.flush()
     }
 
-    /// What stands before each line, if anything does.
+    /// The tag in front of each line, if there is one.
     fn tag(&self, input: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
         let input = self.tag.then(input)?;
         Some(match self.is_seen {
@@ -243,7 +243,7 @@ impl Printer {
         })
     }
 
-    /// Whether output has to come in whole lines: others may stand beside it, or tags before them.
+    /// Whether output has to come in whole lines, because of tags or because other calls' lines stand between.
     fn whole_lines(&self) -> bool {
         self.tag || matches!(self.mode, Mode::Any { .. })
     }
@@ -257,7 +257,7 @@ impl Printer {
         }
         let mut streamed = match streamed.attempt == outcome.attempts {
             true => streamed,
-            // The part that was streamed already belongs to an earlier attempt.
+            // The part that was streamed belongs to an earlier attempt.
             false => Streamed::default(),
         };
         let tag = self.tag(|| outcome.input.clone());
@@ -269,8 +269,8 @@ impl Printer {
             tag,
             Part::All,
         )?;
-        // A command's output is its result, as it is, unless a tag makes lines of it; what a task prints is lines before
-        // its result.
+        // A command's output is its result, and stays as it is unless tags make lines of it. What a task prints are lines
+        // before its result.
         let is_command = matches!(self.work, Work::Exec { .. });
         if streamed.torn && (!is_command || self.tag) {
             self.stdout.write_all(b"\n")?;
@@ -287,7 +287,7 @@ impl Printer {
         Ok(())
     }
 
-    /// Prints what has not been printed of what a call has written.
+    /// Prints the part of a call's output that has not been printed yet.
     fn pass_on(
         &mut self,
         stdout: &Captured,
@@ -305,9 +305,9 @@ impl Printer {
             streamed.torn = !lines.at_start;
         }
         if stderr.len() > streamed.stderr {
-            // What it says on both streams is shown in this order on a terminal.
+            // On a terminal, a call's stdout is shown before its stderr.
             self.stdout.flush()?;
-            // The bar would wipe out part of a line.
+            // The bar would erase the beginning of a line.
             let whole_lines = whole_lines || (part == Part::SoFar && Progress::is_shown());
             streamed.stderr += Progress::aside(|| {
                 let mut error = BufWriter::with_capacity(PIECE, Deaf(io::stderr()));
@@ -323,7 +323,7 @@ impl Printer {
         Ok(())
     }
 
-    /// What a worker has printed outside of calls.
+    /// Prints what a worker has written outside of calls.
     pub(super) fn stray(&mut self, stray: &Stray) -> io::Result<()> {
         if self.json {
             let text = |captured: &Captured| -> io::Result<String> {
@@ -348,7 +348,7 @@ impl Printer {
         }
     }
 
-    /// A line of its own.
+    /// Prints a line.
     pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         self.stdout.write_all(text.as_bytes())?;
         self.stdout.write_all(b"\n")
@@ -375,25 +375,25 @@ impl<W: Write> Write for Deaf<W> {
     }
 }
 
-/// How much of what a call has written is printed.
+/// How much of a call's output is to be printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// All: it has ended.
+    /// All, because the call has ended.
     All,
-    /// What is there; the rest comes later.
+    /// All that is there. The rest comes later.
     SoFar,
-    /// As much of that as are whole lines.
+    /// The whole lines of what is there.
     WholeLines,
 }
 
-/// Passes lines on, with a tag before each, if there is one; perhaps only whole lines.
+/// Writes lines to a stream, with a tag in front of each if there is one.
 struct Lines<'w, W> {
     to: &'w mut W,
     tag: Option<&'w [u8]>,
-    /// The beginning of a line that is not whole yet, if only those are wanted.
+    /// The beginning of a line that is not whole yet, if only whole lines are wanted.
     begun: Option<Vec<u8>>,
     at_start: bool,
-    /// How much has been passed on.
+    /// How many bytes have been passed on.
     passed: u64,
 }
 

@@ -1,4 +1,4 @@
-//! How far a run has come, on stderr, while it runs: a bar on a terminal, or a line now and then.
+//! Shows the progress of a run on stderr: a bar on a terminal, or else a line now and then.
 
 use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
@@ -9,18 +9,18 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::args::{Options, When};
 use super::{complain, terminal};
 
-/// The bar that is shown, if there is one: whatever else is written to a terminal must go around it.
+/// The bar on the terminal, if there is one. All other text for the terminal must be written around it.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// How often the bar is drawn at most, in a second.
+/// How often the bar is drawn at most, per second.
 const HZ: u8 = 10;
-/// A bar that is shorter than this says nothing.
+/// The least width of a bar that is of use, in columns.
 const LEAST_BAR: usize = 8;
-/// When the first line comes where there is no bar; the others come after twice as long each, at most [`RAREST`].
+/// When the first line comes where there is no bar. Each further line comes after twice as long, at most [`RAREST`].
 const FIRST_LINE: Duration = Duration::from_secs(1);
 const RAREST: Duration = Duration::from_secs(60);
 
-/// What is shown of a run's progress.
+/// How a run's progress is shown.
 #[derive(Debug)]
 pub(super) enum Progress {
     Nothing,
@@ -34,7 +34,7 @@ pub(super) struct Standing {
     pub(super) done: u64,
     pub(super) failed: u64,
     pub(super) running: usize,
-    /// How many calls there are, if that is known.
+    /// How many calls the run has, if that is known.
     pub(super) all: Option<u64>,
 }
 
@@ -81,15 +81,15 @@ impl Progress {
     }
 }
 
-/// A line at the bottom of the terminal, which is drawn again and again.
+/// A line at the bottom of the terminal that is drawn again and again.
 #[derive(Debug)]
 pub(super) struct Bar {
     bar: ProgressBar,
     colour: bool,
-    /// It is not drawn while others write to the terminal.
+    /// Whether drawing is suspended, because others write to the terminal.
     hidden: Cell<bool>,
     template: Cell<&'static str>,
-    /// When it was brought up to date last.
+    /// When it was last updated.
     shown: Cell<Option<Instant>>,
 }
 
@@ -124,7 +124,7 @@ impl Bar {
             self.bar.set_length(all);
         }
         let text = state.text(self.bar.per_sec(), self.bar.eta());
-        // The time, and a space on both sides of the bar.
+        // The elapsed time, and a space on both sides of the bar.
         let around = "00:00:00".len() + 2;
         let left = terminal::columns().saturating_sub(around + text.chars().count());
         let template = match (state.all, self.colour) {
@@ -133,7 +133,7 @@ impl Bar {
             _ => "{wide_msg}",
         };
         if self.template.replace(template) != template {
-            // The templates are ours; one that is wrong shows in the first run.
+            // The templates are constants of this file, so a wrong one shows in the first run.
             let style = ProgressStyle::with_template(template);
             self.bar
                 .set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -155,7 +155,7 @@ impl Drop for Bar {
     }
 }
 
-/// A line now and then, for a file or a terminal that knows no more.
+/// A line now and then, for a file or a simple terminal.
 #[derive(Debug)]
 pub(super) struct PlainLines {
     began: Instant,
@@ -185,7 +185,7 @@ impl PlainLines {
 }
 
 impl Standing {
-    /// In one line.
+    /// The progress in one line.
     fn text(&self, rate: f64, eta: Duration) -> String {
         let Standing {
             done,
@@ -203,7 +203,7 @@ impl Standing {
         };
         let left = match all {
             None => String::new(),
-            // Of nothing one can't tell.
+            // Without any finished call there is no estimate.
             Some(_) if self.done == 0 => " · ? left".to_owned(),
             Some(_) => format!(" · {:#} left", HumanDuration(eta)),
         };

@@ -1,7 +1,7 @@
-//! What a log tells a run that resumes: how often each input has succeeded.
+//! Reads from a log how often each input has succeeded, for a run that resumes.
 //!
-//! A log may have millions of lines. Of each input only 128 bits are kept, of a hash whose key nobody knows: two inputs
-//! out of ten million are taken for one with a probability of less than 10⁻²⁴.
+//! A log may have millions of lines. Of each input only 128 bits of a hash are kept, whose key nobody knows. The
+//! probability that two of ten million inputs have the same hash is less than 10⁻²⁴.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -17,19 +17,19 @@ use super::log_line::{BEGINNING, Entry, SUSPECTS};
 use super::suspects::Range;
 use super::{Trouble, complain};
 
-/// How much of a log is read at once.
+/// How many bytes of a log are read at once.
 const BLOCK: usize = 1 << 20;
 
-/// An input: its hash.
+/// The hash of an input.
 type Key = u128;
 
-/// How often each input has succeeded, as far as a log tells.
+/// How often each input has succeeded by the log.
 #[derive(Debug, Default)]
 pub(super) struct Succeeded {
     hash: Hash,
-    /// Sorted.
+    /// The inputs' hashes, sorted.
     keys: Vec<Key>,
-    /// How often each may still be skipped.
+    /// How often each input may still be skipped.
     times: Vec<u32>,
 }
 
@@ -43,12 +43,12 @@ impl Hash {
 }
 
 impl Succeeded {
-    /// Whether there is none.
+    /// Whether no input has succeeded.
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Whether this input need not be run; it counts as seen then.
+    /// Returns whether this input can be skipped. If so, it may be skipped once less from then on.
     pub(super) fn skips(&mut self, input: &[u8]) -> bool {
         let key = self.hash.of(input);
         let Some(place) = self.place(key) else {
@@ -60,8 +60,8 @@ impl Succeeded {
         skips
     }
 
-    /// Hashes are spread evenly, so that one can tell about where a key stands: looking in the middle of what is left,
-    /// again and again, would have to fetch many times as much memory.
+    /// Finds a hash by interpolation: hashes are spread evenly, so its value tells about where it stands. Binary search would
+    /// touch many times as much memory.
     fn place(&self, key: Key) -> Option<usize> {
         let count = self.keys.len();
         let guess = ((key >> 64) * count as u128) >> 64;
@@ -81,8 +81,7 @@ impl Succeeded {
     }
 }
 
-/// Reads what an open log says. A file in which there is no line of a log is not taken for one: it may be
-/// anything.
+/// Reads an open log. A file without a single line of a log is refused, because it may be any file.
 pub(super) fn read(
     file: &File,
     path: &Path,
@@ -98,10 +97,10 @@ pub(super) fn read(
     let mut lines = Lines::new(BufReader::with_capacity(BLOCK, file));
     let (mut number, mut torn) = (0_u64, None::<(u64, u64)>);
     let mut patience = ReadingTime::new(path, size);
-    // Until a line is whole: whether each could be the beginning of one.
+    // Until the first whole line: whether each block could be the beginning of a line of a log.
     let mut is_log = true;
     loop {
-        // Reading the clock costs as much as a short line.
+        // The clock is read once for many lines: reading it costs as much as a short line.
         if number.is_multiple_of(1024) {
             patience.has_read(lines.read());
         }
@@ -120,15 +119,15 @@ pub(super) fn read(
             Ok(entry) if resumes && entry.template != template => {
                 return Err(another_command(path, &entry.template, template));
             }
-            // Whoever does not resume only needs to know that it is one.
+            // A run that does not resume only needs to know that the file is a log.
             Ok(_) if !resumes => return Ok(Succeeded::default()),
             Ok(entry) => runs.add(entry),
-            // What a machine that lost its power had not written is zeros.
+            // After a loss of power, unwritten parts of the file are zeros.
             Err(_)
                 if text
                     .iter()
                     .all(|byte| matches!(byte, 0 | b'\n' | b'\r' | b' ')) => {}
-            // It was being written when the machine or the run ended.
+            // The line was being written when the machine or the run ended.
             Err(_) => {
                 let begun = text.trim_ascii_end();
                 is_log &= begun.starts_with(BEGINNING) || BEGINNING.starts_with(begun);
@@ -165,7 +164,7 @@ fn another_command(path: &Path, theirs: &str, ours: &str) -> Trouble {
     ))
 }
 
-/// What was taken back later, by run.
+/// The successes that were revoked later, by run.
 fn suspects(mut file: &File) -> io::Result<HashMap<String, Vec<Range>>> {
     let mut suspects: HashMap<String, Vec<Range>> = HashMap::new();
     let finder = Finder::new(SUSPECTS);
@@ -185,11 +184,11 @@ fn suspects(mut file: &File) -> io::Result<HashMap<String, Vec<Range>>> {
     Ok(suspects)
 }
 
-/// Whether some bytes stand anywhere in a file, which is at its beginning before and after.
+/// Whether a file contains these bytes. Its position is at the beginning before and after.
 fn contains(mut file: &File, finder: &Finder<'_>) -> io::Result<bool> {
     let overlap = finder.needle().len() - 1;
     let mut block = vec![0; BLOCK];
-    // What is kept of the block before: the bytes may stand across.
+    // The end of the block before is kept, because the bytes may stand across two blocks.
     let mut kept = 0;
     let found = loop {
         let count = match file.read(&mut block[kept..]) {
@@ -210,14 +209,14 @@ fn contains(mut file: &File, finder: &Finder<'_>) -> io::Result<bool> {
     Ok(found)
 }
 
-/// Adds runs up, one after another.
+/// Adds up the successes of runs, one run after another.
 #[derive(Default)]
 struct Runs {
     suspects: HashMap<String, Vec<Range>>,
     before: Succeeded,
     run: String,
     resumed: bool,
-    /// What has succeeded in this run, as often as it has.
+    /// The successes of this run. An input stands there as often as it has succeeded.
     now: Vec<Key>,
 }
 
@@ -234,7 +233,7 @@ impl Runs {
             && !suspects.is_some_and(|ranges| ranges.iter().any(is_in))
             && let Some(input) = super::log_line::bytes_of(entry.input, entry.input_b64)
         {
-            // Several of one command stand with zero bytes between them, and no command can be given one.
+            // Several inputs of one command stand with zero bytes between them. No argument of a command has a zero byte.
             for input in input.split(|byte| *byte == 0) {
                 self.now.push(self.before.hash.of(input));
             }
@@ -250,7 +249,7 @@ impl Runs {
             .zip(std::mem::take(&mut self.before.times))
             .peekable();
         if before.peek().is_none() {
-            // The only run, mostly: in the same memory.
+            // Mostly this is the only run, so its memory is taken over.
             times = Vec::with_capacity(now.len());
             let mut last = None;
             now.retain(|key| {
@@ -276,7 +275,7 @@ impl Runs {
             keys.push(key);
             times.push(match self.resumed {
                 true => known.saturating_add(count),
-                // It has repeated what was done before.
+                // This run did not resume, so it has repeated earlier work.
                 false => known.max(count),
             });
         }

@@ -1,4 +1,4 @@
-//! A run: inputs go in, calls are made of them, and what they come to is printed, logged and summed up.
+//! A run: it reads inputs, makes calls of them, and prints, logs and sums up their outcomes.
 
 use std::ffi::OsString;
 use std::io;
@@ -26,24 +26,24 @@ use super::suspects::{self, Suspects};
 use super::work::{self, Work};
 use super::{Exit, Trouble, cannot_write, complain, terminal};
 
-/// Somebody has closed stdout before all was done, and there is nothing to be said about it. What a
-/// signal would have made of it: SIGPIPE.
+/// The exit code of a run whose stdout was closed before the end: the same as if SIGPIPE had ended it. No message is
+/// needed.
 const NOBODY_READS: Exit = Exit::Interrupted(128 + 13);
-/// The grace of calls, if nothing else is said: see `Builder::grace`.
+/// The default grace of calls; see `Builder::grace`.
 const GRACE: Duration = Duration::from_secs(1);
-/// How often to look at what runs.
+/// How often to look at the running calls.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long a process may take for its first answer before that is worth a line.
+/// How long a process may take for its first answer before a line says so.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Within so many bytes stands what a worker says last.
+/// The most bytes of a worker's last words on stderr that are looked at.
 const LAST_WORDS: u64 = 64 << 10;
 
-/// How much space there has to be for temporary files, in bytes.
+/// The least space for temporary files, in bytes.
 const LEAST_SPACE: u64 = 16 << 10;
 
-/// Whose workers a run uses.
+/// The program that a run's workers execute.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Workers<'p> {
     pub(super) program: Option<&'p Path>,
@@ -56,7 +56,7 @@ pub(super) fn run(
     workers: Workers<'_>,
     words: Option<Vec<OsString>>,
 ) -> Result<Exit, Trouble> {
-    // What it takes to read a log belongs to the run.
+    // The run's time includes the reading of a log.
     let began = Instant::now();
     let known = words
         .as_ref()
@@ -97,12 +97,12 @@ pub(super) fn run(
     };
     let ran = run.drive(gathered);
     run.feed.stop();
-    // A signal's handler may still hold the pool, so that dropping it here would not end it.
+    // A signal handler may still hold the pool, and then dropping it here would not end it.
     pool.terminate();
     ran
 }
 
-/// Opens the log for writing, and reads from it which inputs have succeeded. A dry run only reads.
+/// Opens the log for writing, and reads which inputs have succeeded. A dry run only reads.
 fn open_log(work: &Work, options: &Options) -> Result<(Option<Log>, Succeeded), Trouble> {
     let key = work.key();
     Ok(match &options.log {
@@ -115,8 +115,8 @@ fn open_log(work: &Work, options: &Options) -> Result<(Option<Log>, Succeeded), 
     })
 }
 
-/// Checks the task of a dry run and its inputs. Only a worker knows which tasks there are and what they take, so one is
-/// started.
+/// Checks the task of a dry run and its inputs. It starts a worker for that, because only a worker knows the tasks and
+/// their input types.
 fn check_in_worker(
     work: &Work,
     options: &Options,
@@ -143,7 +143,7 @@ fn check_task(task: &str, tasks: &[TaskInfo]) -> Result<(), Trouble> {
     }))
 }
 
-/// Looks at the inputs that are known, before anything runs.
+/// Checks the known inputs before anything runs.
 fn check_inputs(pool: &Pool, task: &str, inputs: &Source) -> Result<(), Trouble> {
     let known: Vec<_> = inputs.known().collect();
     let shown = |error: &CallError| {
@@ -156,12 +156,12 @@ fn check_inputs(pool: &Pool, task: &str, inputs: &Source) -> Result<(), Trouble>
             shown(&error),
             error.why()
         ))),
-        // Whatever else happened is found out when they are run.
+        // Other errors will show when the inputs are run.
         _ => Ok(()),
     }
 }
 
-/// Prints what would be run.
+/// Prints the calls that a run would make.
 fn dry_run(work: &Work, options: &Options, mut gathered: Gathered) -> Result<Exit, Trouble> {
     let mut printer = Printer::new(work, options);
     let mut printed = || -> io::Result<()> {
@@ -190,11 +190,11 @@ fn pool(
         true => work::by_hand(builder),
         false => builder,
     };
-    // Whoever interrupts it must not have to wait for a worker.
+    // An interruption must not wait for a worker.
     Ok(builder.build_now()?)
 }
 
-/// How many workers to start: no more than there are calls, if that is known.
+/// The number of workers to start: no more than there are calls, if that is known.
 fn jobs(options: &Options, calls: Option<u64>) -> usize {
     let processors = coordinator::available_workers();
     let jobs = options.jobs.map_or(processors, |jobs| jobs.of(processors));
@@ -202,7 +202,7 @@ fn jobs(options: &Options, calls: Option<u64>) -> usize {
     calls.map_or(jobs, |calls| jobs.min(calls.max(1)))
 }
 
-/// Whoever closes stdout has seen enough; `false` then.
+/// Returns `false` if the reader of stdout has closed it, which is no error.
 fn seen_enough(printed: io::Result<()>) -> Result<bool, Trouble> {
     match printed {
         Ok(()) => Ok(true),
@@ -211,8 +211,8 @@ fn seen_enough(printed: io::Result<()>) -> Result<bool, Trouble> {
     }
 }
 
-/// What calls write goes to files first. A program that could not write all of it may not have said so, so
-/// a disk without space is an error of the run: before anything more is lost, and before it is taken for whole.
+/// Checks the space for temporary files, where the output of calls is kept first. A program that could not write all
+/// its output may not report that. So a full disk is an error of the run, before incomplete output passes for complete.
 fn check_disk() -> Result<(), Trouble> {
     let directory = std::env::temp_dir();
     let full = rustix::fs::statvfs(&directory)
@@ -233,16 +233,16 @@ struct Run<'r> {
     pool: &'r Arc<Pool>,
     interruption: &'r Interruption,
     feed: Arc<InputFeed>,
-    /// Before the printer: what that has held back is printed when the bar has gone.
+    /// This field stands before the printer, so that the bar is gone when the printer prints what it has held back.
     progress: Progress,
     printer: Printer,
     log: Option<Log>,
     summary: Summary,
     suspects: Suspects,
-    /// How many inputs there are, if that is known from the start.
+    /// The number of inputs, if it is known from the start.
     known: Option<u64>,
     jobs: usize,
-    /// Nobody has been told yet that a process has not answered at all.
+    /// Whether the line about a process without any answer is still to come.
     may_be_silent: bool,
 }
 
@@ -254,13 +254,13 @@ impl Run<'_> {
                 (tasks, _) => tasks?,
             };
             check_task(task, &tasks)?;
-            // With `--json` each input has an object that says what became of it, this included.
+            // With `--json` each input gets an object with its outcome, also an input that never ran.
             if !self.options.json {
                 check_inputs(self.pool, task, &gathered.inputs)?;
             }
         }
         let mut with = self.pool.with().order(Order::Completion);
-        // An attempt that is tried again is only of interest to a log and to the summary.
+        // Only the log and the summary care about an attempt that is tried again.
         if self.options.limits.retries.unwrap_or(0) > 0 {
             with = with.every_attempt();
         }
@@ -293,7 +293,7 @@ impl Run<'_> {
         self.finish()
     }
 
-    /// Prints what workers have printed outside of calls.
+    /// Prints what workers have written outside of calls.
     fn take_strays(&mut self) -> io::Result<()> {
         for stray in self.pool.take_strays() {
             let mut said = Vec::new();
@@ -307,7 +307,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Answers may be those of other inputs.
+    /// Reports answers that may belong to other inputs.
     fn suspect(&mut self, ranges: &[suspects::Range]) -> io::Result<()> {
         if ranges.is_empty() {
             return Ok(());
@@ -323,7 +323,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes what comes until there is nothing more; `false` if nobody reads it.
+    /// Takes reports until the end. Returns `false` if nobody reads the results any more.
     fn take_all(&mut self, reports: &mut Reports<Text>) -> Result<bool, Trouble> {
         loop {
             if !reports.is_ready() && !seen_enough(self.printer.flush())? {
@@ -345,7 +345,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes a report; `false` if nobody reads results any more.
+    /// Takes a report. Returns `false` if nobody reads the results any more.
     fn take(&mut self, report: Report<Vec<u8>>) -> Result<bool, Trouble> {
         let index = report.index;
         let item = match report.again {
@@ -353,8 +353,8 @@ impl Run<'_> {
             false => self.feed.take(index),
         };
         let outcome = Outcome::new(self.work, item.seq, item.input, report);
-        // A call that never began, or only waited to be tried again, is not an outcome but what is left to do. One that
-        // was cut off has done something, and may have left half of it.
+        // A call that never began, or only waited for a retry, has no outcome and is left to do. A call that
+        // was cut off has an outcome: it may have done half of its work.
         let began = outcome.slot.is_some() || outcome.status != Status::Cancelled;
         if !(outcome.stdout.is_empty() && outcome.stderr.is_empty()) {
             check_disk()?;
@@ -382,7 +382,7 @@ impl Run<'_> {
         seen_enough(printed)
     }
 
-    /// Looks at what runs, now and then; `false` if nobody reads what it writes.
+    /// Looks at the running calls from time to time. Returns `false` if nobody reads their output any more.
     fn look(&mut self) -> Result<bool, Trouble> {
         self.show();
         self.may_be_silent &= self.summary.done() == 0;
@@ -402,7 +402,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Says what usually keeps a process from answering, once, if none has answered for a while.
+    /// Once, if no process has answered for a while, says what usually keeps a process from answering.
     fn note_silence(&mut self) {
         let running = self.pool.running();
         let Some(call) = running.iter().find(|call| call.elapsed >= SILENCE) else {
@@ -439,7 +439,7 @@ impl Run<'_> {
         });
     }
 
-    /// Says what is running.
+    /// Writes a line for each running call.
     fn list(&self) {
         let running = self.pool.running();
         if running.is_empty() {
@@ -454,7 +454,7 @@ impl Run<'_> {
         }
     }
 
-    /// Sums up.
+    /// Ends the run with its summary.
     fn finish(&mut self) -> Result<Exit, Trouble> {
         let Run { summary, feed, .. } = self;
         summary.skipped = feed.skipped.load(Ordering::Relaxed);
@@ -469,7 +469,7 @@ impl Run<'_> {
                 .and_then(|()| self.printer.flush());
             seen_enough(printed)?;
         }
-        // Nothing is to stand between the lines.
+        // No other text must stand between these lines.
         self.progress = Progress::Nothing;
         seen_enough(self.printer.end())?;
         self.summary

@@ -1,7 +1,7 @@
-//! What a run does about signals. Its workers don't see those of the terminal: each has a process group
+//! Handles a run's signals. Its workers don't receive the terminal's signals, because each has a process group
 //! of its own.
 //!
-//! Ctrl-C comes by way of `ctrlc`, the others by way of `signal-hook`, which can tell them apart.
+//! `ctrlc` handles Ctrl-C, and `signal-hook` the other signals, which it can tell apart.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
@@ -20,13 +20,13 @@ pub(super) struct Interruption(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What interrupted it first.
+    /// The first interruption.
     cause: Option<Cause>,
     /// The pool, once there is one.
     pool: Weak<Pool>,
-    /// How long its calls have to end.
+    /// How long calls have to end after SIGTERM.
     grace: Duration,
-    /// Somebody asked what is running.
+    /// Whether somebody has asked what is running.
     asked: bool,
 }
 
@@ -34,7 +34,7 @@ struct State {
 enum Cause {
     /// Ctrl-C.
     Interrupt,
-    /// It was told to end, or lost its terminal.
+    /// The run was told to end, or lost its terminal.
     Terminate,
 }
 
@@ -47,22 +47,22 @@ impl Cause {
     }
 }
 
-/// How long a run whose workers are gone has to end by itself.
+/// How long a run has to end by itself once its workers are gone.
 const LEAVE: Duration = Duration::from_millis(500);
-/// How long it may take to end a pool, beyond the grace of its calls.
+/// How long the end of a pool may take, beyond the grace of its calls.
 const TO_END: Duration = Duration::from_secs(2);
-/// How long a line waits for stderr before what it speaks of is done.
+/// How long a line may wait for stderr before the announced action happens anyway.
 const TO_SAY: Duration = Duration::from_millis(100);
-/// Exit code of a run that was interrupted by Ctrl-C.
+/// The exit code of a run that was interrupted by Ctrl-C.
 const INTERRUPTED: u8 = 130;
-/// Exit code of a run that was told to end, or lost its terminal.
+/// The exit code of a run that was told to end, or lost its terminal.
 const TERMINATED: u8 = 143;
 
 impl Interruption {
-    /// Handles signals from now on: they end the run, in steps, or stop it for a while.
+    /// Handles signals from now on: they end the run in steps, or pause it.
     pub(super) fn handle() -> Result<Self, Trouble> {
         let interruption = Self::default();
-        // What this program was started with as ignored (nohup, a shell's background) stays so.
+        // Signals that were ignored at the start (by nohup, or in a shell's background) stay ignored.
         let ignored = ignored_signals();
         let heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
         let refused = |error: &dyn std::fmt::Display| {
@@ -93,7 +93,7 @@ impl Interruption {
         Ok(interruption)
     }
 
-    /// This is the pool whose run is interrupted; perhaps it has been already.
+    /// Sets the pool of this run. If the run was interrupted before, the pool is ended at once.
     pub(super) fn attach(&self, pool: &Arc<Pool>, grace: Duration) {
         let mut state = self.state();
         state.grace = grace;
@@ -112,7 +112,7 @@ impl Interruption {
         self.state().cause.map(Cause::code)
     }
 
-    /// Whether somebody asked what is running since the last time.
+    /// Whether somebody has asked what is running since the last call.
     pub(super) fn asked(&self) -> bool {
         std::mem::take(&mut self.state().asked)
     }
@@ -121,7 +121,7 @@ impl Interruption {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes an interruption; returns what was the first, if this is not, and the pool.
+    /// Notes an interruption. Returns the first one, if this is not the first, and the pool.
     fn note(&self, cause: Cause) -> (Option<Cause>, Option<Arc<Pool>>) {
         let mut state = self.state();
         let before = state.cause;
@@ -129,7 +129,7 @@ impl Interruption {
         (before, state.pool.upgrade())
     }
 
-    /// Ctrl-C: once, what runs is finished; twice, it is stopped.
+    /// Handles Ctrl-C: the first lets running calls finish, the second stops them.
     fn interrupt(&self) {
         match self.note(Cause::Interrupt) {
             (None, Some(pool)) => {
@@ -147,13 +147,13 @@ impl Interruption {
                 self.end(pool);
             }
             (None, None) => tell("interrupted".to_owned()),
-            // Nothing runs yet. What has been started ends with this process.
+            // No call runs yet. Workers that have been started end with this process.
             (Some(cause), None) => std::process::exit(cause.code().into()),
         }
     }
 
-    /// Ends the workers, and then this program, if it does not do so by itself: it may be about to print
-    /// results that nobody reads, and so may whatever it takes to end the pool.
+    /// Ends the workers, and then this program, if the run does not end by itself: it may be blocked while it prints
+    /// results that nobody reads.
     fn end(&self, pool: Arc<Pool>) {
         let most = self.state().grace.saturating_add(TO_END);
         aside(most, move || pool.terminate());
@@ -172,13 +172,13 @@ impl Interruption {
         }
     }
 
-    /// Ctrl-Z: the workers stop, this program stops, and when it goes on, so do they.
+    /// Handles Ctrl-Z: the workers stop, and then this program. When the program continues, so do the workers.
     fn suspend(&self) {
         let pool = self.state().pool.upgrade();
         if let Some(pool) = &pool {
             pool.pause();
         }
-        // Returns when the shell continues this program; if that can't be, there is no pause.
+        // This returns when the shell continues the program, or at once if the program can't be stopped.
         let _ = low_level::emulate_default_handler(SIGTSTP);
         if let Some(pool) = &pool {
             pool.resume();
@@ -186,27 +186,27 @@ impl Interruption {
     }
 }
 
-/// Says something on stderr. Nobody waits for stderr to take it: what is to be done about a signal is done.
+/// Writes a line to stderr, without waiting for a blocked stderr: the reaction to a signal must not depend on it.
 fn tell(what: String) {
     aside(TO_SAY, move || complain(&what));
 }
 
-/// Does something on a thread of its own, and waits for it for so long at most.
+/// Runs a function on a thread of its own, and waits for it no longer than a limit.
 fn aside(most: Duration, what: impl FnOnce() + Send + 'static) {
     let (done, is_done) = mpsc::channel();
     let body = move || {
         what();
-        // Nobody may wait for it any more.
+        // The receiver may have stopped waiting.
         let _ = done.send(());
     };
-    // Without a thread it is not done: this process ends soon, and with it all that it has started.
+    // If no thread can be started, the function does not run: this process ends soon, and all that it has started with it.
     if thread::Builder::new().spawn(body).is_ok() {
         let _ = is_done.recv_timeout(most);
     }
 }
 
-/// The signals that this program ignores, a bit each: see proc_pid_status(5). None, where that is not to
-/// be found out.
+/// The signals that this program ignores, one bit each: see proc_pid_status(5). `None` if the system does not
+/// tell.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

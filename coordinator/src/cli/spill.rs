@@ -1,12 +1,12 @@
-//! What calls have returned and can't be printed yet, because calls before them still run: in memory, and beyond a limit in a
-//! file without a name.
+//! Keeps the results of calls that can't be printed yet, because calls before them still run: in memory, and beyond a
+//! limit in a file without a name.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::outcome::Outcome;
 
-/// How much of what calls have returned waits in memory, in bytes.
+/// The most bytes of results that wait in memory.
 const HELD: usize = 16 << 20;
 
 /// A call that has ended and is not printed yet.
@@ -14,28 +14,28 @@ pub(super) enum Waiting {
     /// There is nothing to print.
     Nothing,
     Outcome(Box<Outcome>),
-    /// The same, but what it returned is in the file.
+    /// A call whose result is in the file.
     Spilled(Box<Outcome>, Place),
 }
 
-/// What calls have returned and nobody could be shown yet, as far as it is too much for memory.
+/// The file with results that are too many for memory.
 #[derive(Default)]
 pub(super) struct Spill {
     held: usize,
     file: Option<File>,
-    /// How long the file is, and how many values in it are still wanted.
+    /// The length of the file, and how many of its results are still wanted.
     end: u64,
     wanted: u64,
 }
 
-/// Where in the file.
+/// A place in the file.
 pub(super) struct Place {
     start: u64,
     len: usize,
 }
 
 impl Spill {
-    /// Keeps a call that has ended until the calls before it are printed.
+    /// Keeps an ended call until the calls before it are printed.
     pub(super) fn hold(&mut self, outcome: Outcome) -> io::Result<Waiting> {
         self.try_hold(outcome).map_err(|error| {
             io::Error::other(format!(
@@ -64,7 +64,7 @@ impl Spill {
         Ok(Waiting::Spilled(Box::new(outcome), Place { start, len }))
     }
 
-    /// Hands out what was kept.
+    /// Returns a kept call.
     pub(super) fn release(&mut self, waiting: Waiting) -> io::Result<Option<Outcome>> {
         let (mut outcome, place) = match waiting {
             Waiting::Nothing => return Ok(None),
@@ -82,7 +82,7 @@ impl Spill {
         file.read_exact(&mut outcome.value)?;
         self.wanted -= 1;
         if self.wanted == 0 {
-            // Nothing in it is wanted any more: its space goes back.
+            // No result in the file is wanted any more, so its space is freed.
             file.set_len(0)?;
             self.end = 0;
         }

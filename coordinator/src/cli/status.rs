@@ -1,6 +1,6 @@
-//! In which way calls end, by the words that JSON, log and report have for it.
+//! The ways in which calls end, with the words that JSON, log and report use for them.
 
-/// In which way an attempt ended.
+/// The way in which an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::cli) enum Status {
     Ok,
@@ -11,12 +11,12 @@ pub(in crate::cli) enum Status {
     OutOfMemory,
     Cancelled,
     Undecodable,
-    /// A word that this version does not know, or none.
+    /// Any word that this version does not know, or none.
     Other,
 }
 
 impl Status {
-    /// In the order of their numbers, which the page's script uses too.
+    /// All statuses in the order of their numbers, which the page's script uses, too.
     pub(in crate::cli) const ALL: [Status; 9] = [
         Status::Ok,
         Status::Failed,
@@ -29,7 +29,7 @@ impl Status {
         Status::Other,
     ];
 
-    /// As the log spells it; also the name of its colour in the page.
+    /// The word in the log, which is also the name of its colour in the page.
     pub(in crate::cli) fn word(self) -> &'static str {
         match self {
             Status::Ok => "ok",
@@ -44,7 +44,7 @@ impl Status {
         }
     }
 
-    /// As a person reads it.
+    /// The words for a person.
     pub(in crate::cli) fn label(self) -> String {
         self.word().replace('_', " ")
     }

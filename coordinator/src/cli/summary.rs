@@ -1,4 +1,4 @@
-//! What a run came to, in a few lines on stderr.
+//! The summary of a run, in a few lines on stderr.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -17,40 +17,39 @@ use super::suspects::{self, Range};
 use super::template::quoted;
 use super::{complain, complain_in_red};
 
-/// How long a command line may be that is shown to be repeated, in bytes.
+/// The longest command line that the summary suggests, in bytes.
 const REPEATABLE: usize = 4096;
-/// How many failed inputs are named.
+/// The most failed inputs that are named.
 const NAMED: usize = 10;
-/// How many reasons are counted apart.
+/// The most different reasons that are counted.
 const REASONS: usize = 1000;
-/// How many reasons are shown with how often they came.
+/// The most reasons that are shown with their counts.
 const SHOWN_REASONS: usize = 5;
-/// Of the last line of stderr so many characters are shown.
+/// The most characters that are shown of the last line of stderr.
 const LONGEST_LINE: usize = 200;
 
-/// What has been counted.
+/// The counts of a run.
 #[derive(Debug)]
 pub(super) struct Summary {
     began: Instant,
     ok: u64,
     pub(super) failed: u64,
-    /// How many attempts were tried again.
+    /// How many attempts were followed by a retry.
     again: u64,
-    /// How many calls succeeded, but not at once.
+    /// How many calls succeeded after a retry.
     mended: u64,
     pub(super) skipped: u64,
-    /// Inputs whose answers may be those of others.
+    /// The inputs whose answers may belong to other inputs.
     suspects: Vec<Range>,
     /// How many calls never began, because the run was stopped.
     pub(super) not_run: u64,
-    /// The failures that stand first in the inputs: their input and reason, by its number. They come as they
-    /// end, and are named in the order in which they were given.
+    /// The first failures in input order: input and reason by the input's number. Failures arrive in any order.
     named: BTreeMap<u64, (Vec<u8>, String)>,
-    /// How often each reason came.
+    /// How often each reason occurred.
     reasons: HashMap<String, u64>,
-    /// The inputs of all that failed, by their calls' numbers, as far as there could be a command with them.
+    /// The inputs of all failed calls, by the calls' numbers, as long as a command line could hold them.
     rest: BTreeMap<u64, Vec<u8>>,
-    /// How many bytes that are.
+    /// The total length of these inputs, in bytes.
     rest_len: usize,
     /// How many inputs a call takes.
     many: usize,
@@ -93,13 +92,13 @@ impl Summary {
         }
     }
 
-    /// What counted as done may not be.
+    /// Notes that some inputs may not be done, although they counted as done.
     pub(super) fn suspect(&mut self, ranges: &[Range]) {
         self.ok = self.ok.saturating_sub(suspects::count(ranges));
         self.suspects.extend(ranges);
     }
 
-    /// Whether all that was to be done is.
+    /// Whether every input is done.
     pub(super) fn is_well(&self) -> bool {
         self.failed == 0 && self.not_run == 0 && self.suspects.is_empty()
     }
@@ -140,7 +139,7 @@ impl Summary {
         })
     }
 
-    /// Says it, if there is anything to say: that all went well is news only to a person.
+    /// Prints the summary. A run without failures gets one only on a terminal.
     pub(super) fn say(&self, options: &Options, stopped: bool) {
         let went_well = self.is_well() && !stopped;
         let is_news =
@@ -174,7 +173,7 @@ impl Summary {
         }
     }
 
-    /// Says which reasons came most often.
+    /// Prints the most frequent reasons.
     fn say_reasons(&self) {
         let mut reasons: Vec<_> = self
             .reasons
@@ -222,13 +221,13 @@ impl Summary {
         parts.join("; ")
     }
 
-    /// How to run what is left.
+    /// The command line that runs what is left.
     fn rerun(&self, options: &Options, stopped: bool) -> String {
         let mut words: Vec<OsString> = std::env::args_os().collect();
         let line = |words: &[OsString]| quoted(words.iter().map(|word| word.as_bytes()));
         if options.log.is_some() {
             if !options.resume {
-                // Behind the subcommand, where it can't be taken for a word of a command.
+                // The option stands behind the subcommand, where it can't be taken for a word of a command.
                 words.insert(2.min(words.len()), "--resume".into());
             }
             let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
@@ -254,7 +253,7 @@ impl Summary {
         }
     }
 
-    /// All inputs that failed; `None` if one can't be a word. Those of a call with several stand there with
+    /// The inputs of all failed calls. `None` if one of them can't be an argument. Several inputs of one call stand with
     /// zero bytes between them.
     fn rest_inputs(&self) -> Option<Vec<OsString>> {
         let inputs = self.rest.values();

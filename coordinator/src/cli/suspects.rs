@@ -1,7 +1,7 @@
-//! Which answers of a pipe's processes may belong to other inputs.
+//! Finds answers of a `pipe`'s processes that may belong to other inputs.
 //!
-//! A process that has written a line too many answers each input with what was meant for the one before. That shows only
-//! when a line is there that nobody has asked for: then all that the process has answered so far is suspect.
+//! After a line too many, a process answers each input with the answer to the input before. That shows only
+//! when a line arrives that nobody has asked for. Then all answers of that process so far are suspect.
 
 use std::collections::HashMap;
 
@@ -10,17 +10,17 @@ use worker::builtin::{is_harmless, is_out_of_step};
 use super::outcome::Outcome;
 use super::status::Status;
 
-/// Inputs by number, from one to another.
+/// A range of inputs by number.
 pub(super) type Range = (u64, u64);
 
-/// What each worker's process has answered.
+/// The inputs that each worker's process has answered.
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
     answered: HashMap<u32, Vec<Range>>,
 }
 
 impl Suspects {
-    /// An attempt has ended. Returns what is suspect because of it.
+    /// Notes that an attempt has ended. Returns the inputs that are suspect because of it.
     pub(super) fn note(&mut self, outcome: &Outcome) -> Vec<Range> {
         let Some(pid) = outcome.pid else {
             return Vec::new();
@@ -33,7 +33,7 @@ impl Suspects {
         if is_harmless(why) {
             return Vec::new();
         }
-        // Another process comes in any case.
+        // The worker starts a new process in any case.
         let answered = self.answered.remove(&pid).unwrap_or_default();
         match is_out_of_step(why) {
             true => answered,
@@ -41,7 +41,7 @@ impl Suspects {
         }
     }
 
-    /// What a worker has said at its end.
+    /// Notes the last words of a worker on stderr. Returns the inputs that are suspect because of them.
     pub(super) fn note_end(&mut self, pid: u32, said: &str) -> Vec<Range> {
         match is_out_of_step(said) {
             true => self.answered.remove(&pid).unwrap_or_default(),
@@ -57,12 +57,12 @@ fn add(ranges: &mut Vec<Range>, seq: u64) {
     }
 }
 
-/// How many inputs these are.
+/// The number of inputs in these ranges.
 pub(super) fn count(ranges: &[Range]) -> u64 {
     ranges.iter().map(|(first, last)| last - first + 1).sum()
 }
 
-/// As a person reads them: `1 to 5, 8`. No more than some of them.
+/// The ranges as a person reads them: `1 to 5, 8`. A long list is cut.
 pub(super) fn shown(ranges: &[Range]) -> String {
     const SHOWN: usize = 10;
     let mut sorted = ranges.to_vec();

@@ -1,5 +1,5 @@
-//! The words of a command with inputs in them, with the meanings that GNU parallel gives to `{}` and the
-//! others: <https://www.gnu.org/software/parallel/parallel_cheat.pdf>.
+//! The words of a command with places for inputs. `{}` and the other places mean what they mean in GNU parallel:
+//! <https://www.gnu.org/software/parallel/parallel_cheat.pdf>.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -8,20 +8,20 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::terminal::is_hidden;
 
-/// A command whose words may have places for inputs.
+/// A command with places for inputs in its words.
 #[derive(Debug, Clone)]
 pub(super) struct Template(Vec<Vec<Piece>>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Text(Vec<u8>),
-    /// `{}` and its likes.
+    /// `{}`, `{.}` and the other parts of an input.
     Input(Part),
-    /// `{#}`.
+    /// `{#}`, the number of the call.
     Number,
 }
 
-/// What of an input.
+/// A part of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Whole,
@@ -41,7 +41,7 @@ const PLACES: [(&[u8], Piece); 6] = [
 ];
 
 impl Template {
-    /// Reads the words of a command. Without any place, the inputs come last.
+    /// Parses the words of a command. If they have no place for inputs, the inputs come last.
     pub(super) fn new(words: &[OsString]) -> Self {
         let mut words: Vec<_> = words.iter().map(|word| pieces(word.as_bytes())).collect();
         let is_text = |piece: &Piece| matches!(piece, Piece::Text(_));
@@ -51,12 +51,12 @@ impl Template {
         Template(words)
     }
 
-    /// What in a word looks like a place, as other programs have more of them, and is none here.
+    /// Finds text in a word that is a place in other programs, but not here.
     pub(super) fn unknown_place(word: &OsStr) -> Option<String> {
         let is_mark = |byte: &u8| byte.is_ascii_digit() || b"./%+#".contains(byte);
         let mut rest = word.as_bytes();
         while let Some(at) = rest.iter().position(|byte| *byte == b'{') {
-            // A shell's `${1}`, and `[0-9]{4}` in a pattern, are what they are.
+            // A shell's `${1}`, and `[0-9]{4}` in a pattern, are no places.
             let is_anothers = at > 0 && b"$])\\".contains(&rest[at - 1]);
             rest = &rest[at..];
             let end = rest.iter().position(|byte| *byte == b'}')?;
@@ -70,7 +70,7 @@ impl Template {
         None
     }
 
-    /// `sh -c SCRIPT`, with the inputs as `"$@"`.
+    /// The command `sh -c SCRIPT`, with the inputs as `"$@"`.
     pub(super) fn script(script: &OsStr) -> Self {
         let text = |text: &[u8]| vec![Piece::Text(text.to_vec())];
         let words = [&b"sh"[..], b"-c", script.as_bytes(), b"sh"];
@@ -87,7 +87,7 @@ impl Template {
         }
     }
 
-    /// How much room the words take that are the same for all inputs, in bytes.
+    /// The room for the words that are the same for all inputs, in bytes.
     pub(super) fn size(&self) -> usize {
         self.fill(&[], 0)
             .iter()
@@ -95,7 +95,7 @@ impl Template {
             .sum()
     }
 
-    /// How much room those take that an input adds.
+    /// The room for the words that an input adds, in bytes.
     pub(super) fn size_of(&self, input: &[u8]) -> usize {
         let has_input =
             |pieces: &&Vec<Piece>| pieces.iter().any(|piece| matches!(piece, Piece::Input(_)));
@@ -105,7 +105,7 @@ impl Template {
             .sum()
     }
 
-    /// The command's words for some inputs. A word with places stands there once for each of them.
+    /// The command's words for some inputs. A word with places is repeated for each input.
     pub(super) fn fill(&self, inputs: &[Vec<u8>], number: u64) -> Vec<Vec<u8>> {
         let mut words = Vec::with_capacity(self.0.len() + inputs.len());
         for pieces in &self.0 {
@@ -119,7 +119,7 @@ impl Template {
     }
 }
 
-/// With the zero byte behind it and the address of it: see execve(2).
+/// The room for one word: with its zero byte, and its address in the list. See execve(2).
 pub(super) fn size_of_word(word: &[u8]) -> usize {
     word.len() + 1 + size_of::<usize>()
 }
@@ -163,7 +163,7 @@ impl Part {
     fn of(self, input: &[u8]) -> &[u8] {
         let slash = input.iter().rposition(|byte| *byte == b'/');
         let name = &input[slash.map_or(0, |at| at + 1)..];
-        // A dot in a directory's name begins no extension.
+        // A dot in the name of a directory begins no extension.
         let dot = name.iter().rposition(|byte| *byte == b'.');
         let extension = dot.map_or(0, |at| name.len() - at);
         match self {
@@ -176,7 +176,7 @@ impl Part {
     }
 }
 
-/// What dirname(1) says.
+/// The directory of a path, as dirname(1) prints it.
 fn directory(path: &[u8]) -> &[u8] {
     let without_slashes = |path: &[u8]| path.iter().rposition(|byte| *byte != b'/');
     let Some(last) = without_slashes(path) else {
@@ -191,11 +191,11 @@ fn directory(path: &[u8]) -> &[u8] {
     }
 }
 
-/// Words as a shell takes them, exactly, on one line.
+/// Quotes words for a shell, on one line.
 pub(super) fn quoted<'w>(words: impl IntoIterator<Item = &'w [u8]>) -> String {
     let quote = |word: &[u8]| match std::str::from_utf8(word) {
         Ok(text) if !text.chars().any(is_hidden) => {
-            // It only fails for a zero byte.
+            // Quoting fails only for a zero byte.
             shlex::try_quote(text).map_or_else(|_| escaped(word), Cow::into_owned)
         }
         _ => escaped(word),
@@ -204,8 +204,8 @@ pub(super) fn quoted<'w>(words: impl IntoIterator<Item = &'w [u8]>) -> String {
     words.join(" ")
 }
 
-/// A word with bytes that can't be shown, or would do something to a terminal: bash, zsh and POSIX's shell of 2024
-/// know this form.
+/// Quotes a word with bytes that can't be shown, or would control a terminal. bash, zsh and the shell of POSIX 2024
+/// understand this form.
 fn escaped(word: &[u8]) -> String {
     let mut quoted = "$'".to_owned();
     for chunk in word.utf8_chunks() {
@@ -213,8 +213,8 @@ fn escaped(word: &[u8]) -> String {
             match character {
                 '\n' => quoted.push_str("\\n"),
                 '\t' => quoted.push_str("\\t"),
-                // Not with a backslash: a shell that does not know this form would take the quote for its end, and
-                // what follows for commands.
+                // A quote is not escaped with a backslash: a shell that does not know this form would end the word there, and
+                // take the rest for commands.
                 '\'' => octal(&mut quoted, b"'"),
                 '\\' => quoted.push_str("\\\\"),
                 hidden if is_hidden(hidden) => {
@@ -232,7 +232,7 @@ fn escaped(word: &[u8]) -> String {
 
 fn octal(quoted: &mut String, bytes: &[u8]) {
     for byte in bytes {
-        // A String takes whatever is written to it.
+        // Writing to a String does not fail.
         let _ = write!(quoted, "\\{byte:03o}");
     }
 }
@@ -332,7 +332,7 @@ mod tests {
             .arg("-c")
             .arg(format!("printf '%s\\0' {line}"))
             .output();
-        // Where there is no bash nobody can paste it there either.
+        // Without bash, this can't be tested.
         if let Ok(output) = shell {
             let heard: Vec<_> = output.stdout.split(|byte| *byte == 0).collect();
             assert_eq!(heard[..words.len()], words, "{line}");
@@ -347,7 +347,7 @@ mod tests {
             .arg(format!("printf '%s\\0' {line}"))
             .output();
         if let Ok(output) = shell {
-            // Two words, however they read.
+            // There have to be exactly two words.
             let words = output.stdout.split(|byte| *byte == 0).count() - 1;
             assert_eq!(
                 words,
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(filled(&["echo", "-n"], &["a b"]), ["echo", "-n", "a b"]);
         assert_eq!(filled(&["echo", "{#}"], &["a"]), ["echo", "7"]);
         assert_eq!(filled(&["echo", ""], &["a"]), ["echo", "", "a"]);
-        // What stands in an input is never a place.
+        // Text in an input is never a place.
         assert_eq!(filled(&["echo"], &["{#}"]), ["echo", "{#}"]);
     }
 

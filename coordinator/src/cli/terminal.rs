@@ -1,5 +1,5 @@
-//! What a terminal is like, and what may be shown on it. Text that others wrote goes through here, and nowhere else: it
-//! must not move the cursor, change what stands above, or rearrange what stands around it.
+//! What the terminal can do, and which text may be shown on it. All text of others goes through this module before it is
+//! shown: it must not move the cursor, change earlier lines, or rearrange the text around it.
 
 use std::io::{self, IsTerminal};
 
@@ -7,19 +7,19 @@ use rustix::termios;
 
 use super::args::When;
 
-/// Shows what would else be invisible, or would rearrange the text around it, in one line.
+/// Escapes characters that are invisible or would rearrange the text around them. The result is one line.
 pub(super) fn visible(text: &str) -> String {
     text.chars().map(visible_char).collect()
 }
 
-/// The same for text that may have lines and tabs.
+/// Escapes such characters in text that may have lines and tabs.
 pub(super) fn visible_lines(text: &str) -> String {
     let keeps = |c: char| matches!(c, '\n' | '\t');
     let shown = |c| if keeps(c) { c } else { visible_char(c) };
     text.chars().map(shown).collect()
 }
 
-/// Whether a character is not shown as itself.
+/// Whether a character has to be escaped.
 pub(super) fn is_hidden(c: char) -> bool {
     visible_char(c) != c
 }
@@ -39,8 +39,7 @@ pub(super) fn visible_char(c: char) -> char {
     }
 }
 
-/// At most `limit` characters: the beginning and the end, which tell names apart that have the one or the other in
-/// common.
+/// Cuts a text in the middle to at most `limit` characters. Names that begin or end alike stay distinguishable.
 pub(super) fn shortened(text: &str, limit: usize) -> String {
     let count = text.chars().count();
     if count <= limit {
@@ -64,23 +63,22 @@ pub(super) fn has_colour(when: When) -> bool {
     }
 }
 
-/// Whether stderr is a terminal that knows more than to write one line below the other.
+/// Whether stderr is a terminal that can move its cursor.
 pub(super) fn understands_escapes() -> bool {
     let knows = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
     knows && io::stderr().is_terminal()
 }
 
-/// Whether stdout is a pipe: whoever reads it may write to the same terminal.
+/// Whether stdout is a pipe, whose reader may write to the same terminal.
 pub(super) fn stdout_is_pipe() -> bool {
     use rustix::fs::{FileType, fstat};
     fstat(io::stdout()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
-/// Whether the terminal is ours to write on at any time: what runs in the background would write into what somebody
-/// types.
+/// Whether this program is in the terminal's foreground. In the background it would write into what a person types.
 pub(super) fn is_in_foreground() -> bool {
-    // Behind the name, which may contain anything, are state, parent, group, session, terminal and the group in its
-    // foreground: see proc_pid_stat(5).
+    // Behind the name, which may contain anything, come state, parent, group, session, terminal, and the terminal's
+    // foreground group: see proc_pid_stat(5).
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let fields: Vec<_> = rest.split(' ').collect();
@@ -90,7 +88,7 @@ pub(super) fn is_in_foreground() -> bool {
     }
 }
 
-/// How many columns the terminal of stderr has.
+/// The width of stderr's terminal, in columns.
 pub(super) fn columns() -> usize {
     match termios::tcgetwinsize(io::stderr()) {
         Ok(size) if size.ws_col > 0 => size.ws_col.into(),

@@ -1,28 +1,28 @@
-//! Durations and sizes, as people write them.
+//! Parses durations, sizes and counts as people write them.
 
 use std::time::Duration;
 
-/// What replaces a worker.
+/// When a worker is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recycle {
-    /// It has run this many calls.
+    /// After this many calls.
     After(u64),
-    /// It has more than this many bytes of memory.
+    /// When it has more than this many bytes of memory.
     Above(u64),
 }
 
-/// How many workers.
+/// The number of workers, as options give it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum JobCount {
     Number(usize),
-    /// A share of the processors, of 100.
+    /// A percentage of the processors.
     Share(f64),
-    /// All processors but so many.
+    /// All processors but this many.
     AllBut(usize),
 }
 
 impl JobCount {
-    /// The number, on so many processors: at least one.
+    /// The number of workers on a machine with this many processors: at least one.
     pub(super) fn of(self, processors: usize) -> usize {
         match self {
             JobCount::Number(number) => number,
@@ -36,7 +36,7 @@ impl JobCount {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MaxFail {
     pub(super) failures: u64,
-    /// What runs is stopped, too.
+    /// Whether running calls are stopped, too.
     pub(super) now: bool,
 }
 
@@ -108,7 +108,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// As [`duration`], or nothing: `0`.
+/// A duration as [`duration`] parses it, or `0`.
 pub(super) fn duration_or_none(text: &str) -> Result<Duration, String> {
     match split(text).0.parse() {
         Ok(0.0) => duration(&text.replacen('0', "1", 1)).map(|_| Duration::ZERO),
@@ -151,7 +151,7 @@ pub(super) fn recycle(text: &str) -> Result<Recycle, String> {
     size(text).map(Recycle::Above).map_err(explain)
 }
 
-/// The number, and what follows it.
+/// Splits a text into its number and the rest.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');

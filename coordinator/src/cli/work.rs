@@ -1,4 +1,4 @@
-//! What a run does with an input: the three kinds of runs differ here and nowhere else.
+//! What a run does with an input. This file holds all differences between the three kinds of runs.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -15,18 +15,18 @@ use super::args::{Exec, MapArgs, Pipe};
 use super::template::{Template, quoted, size_of_word};
 use super::{Trouble, builder, complain};
 
-/// What to do with each input.
+/// The work of a run.
 #[derive(Debug, Clone)]
 pub(super) enum Work {
-    /// A task, in a worker.
+    /// Run a task in a worker.
     Map { task: String },
-    /// A command for some inputs.
+    /// Run a command for some inputs.
     Exec {
         template: Template,
         many: usize,
         key: String,
     },
-    /// A line for a warm process, perhaps with its number.
+    /// Send a line to a warm process, perhaps with its number.
     Pipe {
         words: Vec<OsString>,
         numbered: bool,
@@ -92,7 +92,7 @@ impl Work {
         })
     }
 
-    /// What tells this work from other work, in a log.
+    /// The name of this work in a log, which distinguishes it from other work.
     pub(super) fn key(&self) -> String {
         match self {
             Work::Map { task } => format!("map {task}"),
@@ -121,7 +121,7 @@ impl Work {
         }
     }
 
-    /// How much of it an input takes.
+    /// How much of that room an input takes, in bytes.
     pub(super) fn size_of(&self, input: &[u8]) -> usize {
         match self {
             Work::Exec { template, .. } => template.size_of(input),
@@ -129,7 +129,7 @@ impl Work {
         }
     }
 
-    /// The task that workers run.
+    /// The name of the task that workers run.
     pub(super) fn task(&self) -> &str {
         match self {
             Work::Map { task } => task,
@@ -138,7 +138,7 @@ impl Work {
         }
     }
 
-    /// What the task gets.
+    /// The input of the task.
     pub(super) fn payload(&self, inputs: &[Vec<u8>], seq: u64) -> Vec<u8> {
         let input = inputs.first().map(Vec::as_slice).unwrap_or_default();
         let encoded = match self {
@@ -150,17 +150,17 @@ impl Work {
             Work::Pipe { numbered: true, .. } => {
                 serde_json::to_vec(&Bytes([format!("{seq}\t").as_bytes(), input].concat()))
             }
-            // As `Bytes` are written, without taking them.
+            // The same form as that of `Bytes`, without owning them.
             Work::Pipe { .. } => match std::str::from_utf8(input) {
                 Ok(text) => serde_json::to_vec(text),
                 Err(_) => serde_json::to_vec(input),
             },
         };
-        // Bytes and numbers can always be written as JSON.
+        // Bytes and numbers can always be encoded as JSON.
         encoded.unwrap_or_default()
     }
 
-    /// What would be run, as a shell takes it.
+    /// The call as a command line for a shell.
     pub(super) fn shown(&self, inputs: &[Vec<u8>], seq: u64) -> String {
         match self {
             Work::Exec { template, .. } => {
@@ -174,7 +174,7 @@ impl Work {
         }
     }
 
-    /// Whether an answer may turn out to be another input's.
+    /// Whether an answer may turn out to belong to another input.
     pub(super) fn may_shift(&self) -> bool {
         matches!(
             self,
@@ -185,7 +185,7 @@ impl Work {
         )
     }
 
-    /// The line that a result is on stdout, if it is one.
+    /// A result as a line for stdout. `None` if it prints no line.
     pub(super) fn result<'v>(&self, value: &'v [u8]) -> Option<Cow<'v, [u8]>> {
         match self {
             Work::Exec { .. } => None,
@@ -201,7 +201,7 @@ impl Work {
         }
     }
 
-    /// What its own workers need to know. The built-in tasks are this program's own.
+    /// Sets up a pool whose workers run this program itself, with the built-in tasks.
     pub(super) fn builder(&self, worker: Option<&Path>) -> Result<Builder, Trouble> {
         if let Work::Map { .. } = self {
             return Ok(builder(worker));
@@ -224,16 +224,16 @@ impl Work {
     }
 }
 
-/// Workers that somebody starts by hand.
+/// Sets up a pool whose workers a person starts by hand.
 pub(super) fn by_hand(builder: Builder) -> Builder {
     complain(&"start each of these workers by hand, in another terminal or under a debugger:");
     builder.by_hand(|worker| {
-        // One write, so that the lines of two slots don't mix.
+        // One write for all, so that the lines of two slots don't mix.
         let _ = io::stderr().write_all(format!("{}\n", line(worker)).as_bytes());
     })
 }
 
-/// The line that starts a worker by hand, as a shell takes it.
+/// The command line that starts a worker by hand, for a shell.
 fn line(worker: &ByHand) -> String {
     let path = |path: &Path| quoted([path.as_os_str().as_bytes()]);
     format!(
@@ -250,7 +250,7 @@ fn no_command(name: &str, example: &str) -> Trouble {
     ))
 }
 
-/// Whether there is such a program, before anything runs.
+/// Checks that a program exists, before anything runs.
 fn check_program(program: &OsStr) -> Result<(), Trouble> {
     let executable = |path: &Path| {
         path.metadata()
@@ -279,14 +279,14 @@ fn check_program(program: &OsStr) -> Result<(), Trouble> {
     }))
 }
 
-/// How much room a command has for its words, in bytes: see execve(2). The environment takes some of it, and a little is
-/// left for what is added to that.
+/// The room for a command's words, in bytes: see execve(2). The environment takes a part of it, and a little is
+/// left for variables that are added.
 fn room_for_words() -> usize {
     let stack = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
     let stack = stack.and_then(|stack| usize::try_from(stack).ok());
     let all = (stack.unwrap_or(usize::MAX) / 4).clamp(128 << 10, 6 << 20);
     let environment = std::env::vars_os();
-    // Between name and value is a sign.
+    // One byte for the sign between name and value.
     let taken = environment.map(|(name, value)| size_of_word(name.as_bytes()) + value.len() + 1);
     all.saturating_sub(taken.sum::<usize>() + (8 << 10))
 }
