@@ -10,10 +10,10 @@ use super::timeline::Timeline;
 use crate::cli::status::Status;
 use crate::cli::terminal;
 
-/// So many bytes of inputs are embedded; if they are longer, each is cut shorter.
+/// The most bytes of inputs in the page. If all inputs together are longer, each is cut.
 const INPUTS: usize = 8_000_000;
 
-/// Texts, each once, by number.
+/// A table of texts, each kept once.
 #[derive(Default)]
 struct Texts<'a> {
     numbers: HashMap<&'a str, usize>,
@@ -28,7 +28,7 @@ impl<'a> Texts<'a> {
         })
     }
 
-    /// As a JSON array of texts no longer than the limit.
+    /// The texts as a JSON array, each cut to the limit.
     fn json(&self, limit: usize) -> String {
         let texts = self.texts.iter();
         let texts = texts.map(|shown| text::json(&terminal::visible(&text::shorten(shown, limit))));
@@ -62,7 +62,7 @@ impl<'t> Columns<'t> {
             let attempt = &timeline.attempts[bar.attempt];
             let seq = attempt.seq.and_then(|seq| i64::try_from(seq).ok());
             let values = [
-                // The distance from the bar before has fewer digits than the time itself.
+                // The distance from the bar before takes fewer digits than the time itself.
                 bar.start - before,
                 bar.length,
                 bar.row as i64,
@@ -97,7 +97,7 @@ pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> 
     writeln!(out, "\"status\":\"{}\",", columns.statuses)?;
     let step = timeline.picked.step;
     if step > 1 {
-        // Charts count each bar of the sample `step` times, and those shown besides the sample not at all.
+        // Charts count each bar of the sample `step` times, and do not count bars outside of the sample.
         let besides = columns.besides;
         writeln!(out, "\"step\":{step},\"besides\":\"{besides}\",")?;
     }
@@ -107,7 +107,7 @@ pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> 
     writeln!(out, "\"inputs\":{json}}}")
 }
 
-/// The runs of which the log says when they began, as JSON objects.
+/// The runs whose beginning the log tells, as JSON objects.
 fn runs(timeline: &Timeline) -> Vec<String> {
     let runs = timeline.runs.iter().filter(|run| run.start.is_some());
     let runs = runs.map(|run| {
@@ -122,7 +122,7 @@ fn runs(timeline: &Timeline) -> Vec<String> {
     runs.collect()
 }
 
-/// How long each input may be, so that all of them together fit into `INPUTS`.
+/// The longest that each input may be, so that all of them together fit into `INPUTS`.
 fn limit(inputs: &[&str]) -> usize {
     let fits = |limit: &usize| {
         let lengths = inputs.iter().map(|text| text::shorten(text, *limit).len());
@@ -131,7 +131,7 @@ fn limit(inputs: &[&str]) -> usize {
     [KEPT, 120, 80].into_iter().find(fits).unwrap_or(50)
 }
 
-/// One letter for what became of an attempt: capital if it is tried again.
+/// One letter for an attempt's outcome: a capital if the call is tried again.
 fn letter(status: Status, again: bool) -> char {
     let number = Status::ALL.iter().position(|known| *known == status);
     let letter = (b'a'..=b'z').nth(number.unwrap_or(0)).unwrap_or(b'a');

@@ -1,23 +1,23 @@
-//! Which attempts are at the same call, and how each call ended, for logs of any length: of each attempt only a few bytes
-//! are kept.
+//! Finds which attempts belong to the same call, and how each call ended. It keeps only a few bytes of each attempt, so a log
+//! may have any length.
 
 use std::collections::HashMap;
 
 use crate::cli::status::Status;
 
-/// Of an attempt what it takes to tell which call it is at.
+/// The part of an attempt that tells which call it belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
-    /// A hash of its input, in two halves: so the whole is no larger than it must be.
+    /// A hash of its input, in two halves, so that the struct needs no padding.
     input: [u32; 2],
-    /// The number of its line, which tells their order.
+    /// The number of its line in the log.
     line: u32,
     /// Its number in its run, if it has one.
     seq: u32,
     run: Run,
 }
 
-/// A run's number, and what else there is of an attempt.
+/// A run's number, and the attempt's flags in the lowest bits.
 #[derive(Debug, Clone, Copy)]
 struct Run(u32);
 
@@ -33,17 +33,17 @@ impl Run {
     }
 }
 
-/// An attempt, as far as it matters which call it is at.
+/// An attempt as the log has it, without what does not tell its call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct At {
     pub(super) input: u64,
     pub(super) line: u32,
     pub(super) run: usize,
     pub(super) seq: Option<u64>,
-    /// Its run skipped what had succeeded before.
+    /// Whether its run skipped earlier successes.
     pub(super) resumed: bool,
     pub(super) status: Status,
-    /// The call is tried again.
+    /// Whether the call is tried again.
     pub(super) again: bool,
 }
 
@@ -60,7 +60,7 @@ impl Mark {
         Mark {
             input: [(at.input >> 32) as u32, at.input as u32],
             line: at.line,
-            // A run of more than 2³² inputs would have its calls confused, and its log a thousand million kilobytes.
+            // Beyond 2³² inputs in a run, calls would be confused. Such a log would have a thousand million kilobytes.
             seq: at.seq.unwrap_or(0) as u32,
             // Of more than 2²⁸ runs likewise.
             run: Run((at.run as u32) << Run::BITS | bits),
@@ -72,19 +72,19 @@ impl Mark {
     }
 }
 
-/// How the calls ended, each by its last attempt in the log.
+/// How the calls ended, by the last attempt at each in the log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Calls {
     pub(super) total: usize,
     pub(super) ok: usize,
-    /// The lines of the last attempts at what failed, in the order of the log.
+    /// The lines of the last attempts at failed calls, in the order of the log.
     pub(super) failed: Vec<u32>,
-    /// Those that were to be tried again when the log ended.
+    /// How many calls were waiting for a retry when the log ended.
     pub(super) unfinished: usize,
 }
 
 impl Calls {
-    /// Puts the marks of one input beside each other, and follows each.
+    /// Sorts the marks by input, and follows each input's attempts.
     pub(super) fn new(marks: &mut [Mark]) -> Self {
         let mut calls = Calls::default();
         marks.sort_unstable_by_key(|mark| (mark.input, mark.line));
@@ -114,12 +114,12 @@ impl Calls {
     }
 }
 
-/// The last attempt at each call with an input, of all attempts with it. An input may stand in a run more than once:
-/// the first time it does is the first call with it, or, in a resumed run, the first one that had not succeeded.
+/// The last attempt at each call with one input. An input may occur in a run more than once. Its first occurrence is the
+/// first call with it, or in a resumed run the first such call that had not succeeded.
 fn last_attempts(of_input: &[Mark]) -> Vec<Mark> {
-    // The last attempt at each call, and whether one has succeeded.
+    // For each call the last attempt, and whether the call has succeeded.
     let mut known: Vec<(Mark, bool)> = Vec::new();
-    // Which of them a number of a run stands for, and how far they have been assigned in a run.
+    // Which of these calls a number in a run stands for, and how many of them have a number in the current run.
     let mut of_run: HashMap<(u32, u32), usize> = HashMap::new();
     let mut next: HashMap<u32, usize> = HashMap::new();
     for mark in of_input {
@@ -172,11 +172,11 @@ mod tests {
         let again = [(2, true, 1, false), (2, true, 1, true)];
         let both = calls(&[&first[..], &again].concat());
         assert_eq!((both.total, both.ok), (2, 2));
-        // A third one, where two had succeeded.
+        // A third call, where two had succeeded.
         let third = calls(&[&first[..], &again, &[(3, true, 3, false)]].concat());
         assert_eq!((third.total, third.ok), (3, 2));
         assert_eq!(third.failed, [4]);
-        // From the start it is each of them once more: the first fails now.
+        // A run from the start repeats each of the calls: the first fails now.
         let anew = [(2, false, 1, false), (2, false, 2, true)];
         let anew = calls(&[&first[..], &anew].concat());
         assert_eq!((anew.total, anew.ok), (2, 1));

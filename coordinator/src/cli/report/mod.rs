@@ -1,7 +1,7 @@
-//! `coordinator report`: what a log tells, as a web page or as a trace.
+//! `coordinator report`: shows a log as a web page or as a trace.
 //!
-//! `read` counts a log of any length, by `marks`; `pick` says which attempts are shown one by one; `timeline` lays them out; `page`,
-//! `tables`, `data` and `trace` write. It knows logs alone: nothing of pools belongs here.
+//! `read` and `marks` count a log of any length. `pick` chooses the attempts that are shown one by one, and `timeline` lays
+//! them out. `page`, `tables`, `data` and `trace` write. This module reads logs alone; pools have no place here.
 
 mod data;
 mod marks;
@@ -56,7 +56,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Trouble> {
         }
     };
     let Some(path) = destination(args) else {
-        // Locked once: a page is many small writes.
+        // Stdout is locked once, because a page is many small writes.
         let printed = check_stdout().and_then(|()| buffered(io::stdout().lock(), fill));
         return match printed {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(&error)),
@@ -81,11 +81,11 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Trouble> {
     Ok(Exit::AllOk)
 }
 
-/// Reads a log, and says how far it has come if that takes long.
+/// Reads a log, and reports its progress if that takes long.
 fn read_log(mut log: File, path: &Path) -> io::Result<read::LogSums> {
     let found = log.metadata()?;
     if !found.is_file() {
-        // A pipe can be read only once.
+        // The log is read twice, and a pipe can be read only once.
         let mut copy = tempfile::tempfile()?;
         io::copy(&mut log, &mut copy)?;
         copy.rewind()?;
@@ -101,7 +101,7 @@ fn buffered(to: impl Write, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>)
     out.flush()
 }
 
-/// The file to write, if it is not stdout: megabytes of markup are no use on a terminal.
+/// The file to write. `None` means stdout, unless that is a terminal, where megabytes of markup are of no use.
 fn destination(args: &ReportArgs) -> Option<PathBuf> {
     match &args.output {
         Some(path) if path.as_os_str() == "-" => None,
@@ -111,10 +111,10 @@ fn destination(args: &ReportArgs) -> Option<PathBuf> {
     }
 }
 
-/// Opens a file that nobody has named: it replaces an older report, and nothing else.
+/// Opens the file with the default name. It may replace an older report, but no other file.
 fn unasked(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // What the name stands for is somebody else's, if it is a link.
+    // If the name is a link, the file behind it may be anybody's.
     let no_link = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     options.custom_flags(no_link.bits().cast_signed());
     let mut file = options
@@ -148,7 +148,7 @@ fn beside(log: &Path, trace: bool) -> PathBuf {
 fn same_file(one: &Path, other: &Path) -> bool {
     match (fs::canonicalize(one), fs::canonicalize(other)) {
         (Ok(one), Ok(other)) => one == other,
-        // What does not exist yet is not the log.
+        // A file that does not exist yet can't be the log.
         _ => false,
     }
 }

@@ -1,4 +1,4 @@
-//! The page: one file, with its style, script and data in it.
+//! The page: one file that contains its style, script and data.
 
 use std::io::{self, Write};
 
@@ -13,13 +13,13 @@ const SCRIPT: [&str; 3] = [
     include_str!("charts.js"),
 ];
 
-/// How a page begins, and hardly anything else.
+/// The beginning of each page, by which an older report is recognized.
 pub(super) const BEGINNING: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
     <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
     script-src 'unsafe-inline'; img-src data:\">";
 
-/// Writes the page. What the log says is escaped, and the page may load nothing and send nothing,
-/// should an escape be missing.
+/// Writes the page. All text from the log is escaped. In case an escape is missing, the page's policy also forbids it to
+/// load or send anything.
 pub(super) fn write(out: &mut dyn Write, title: &str, timeline: &Timeline) -> io::Result<()> {
     writeln!(
         out,
@@ -61,7 +61,7 @@ fn charts(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
     let shows = shows.map_or(String::new(), |shows| {
         format!("<p class=\"note\">The charts show {shows}.</p>")
     });
-    // Hidden until the script draws them: empty frames would tell nothing.
+    // The charts are hidden until the script draws them: empty frames would show nothing.
     writeln!(
         out,
         "<noscript><p class=\"note\">The charts need JavaScript; the tables do not.</p></noscript>\n\

@@ -1,27 +1,27 @@
-//! Which attempts a report shows one by one. A page of a million bars takes a browser minutes, and tells no more than one of
-//! some ten thousand.
+//! Chooses the attempts that a report shows one by one. A page of a million bars takes a browser minutes, and shows no more
+//! than a page of some ten thousand.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::marks::Mark;
 
-/// Up to so many attempts, all are shown.
+/// The most attempts that are all shown.
 pub(super) const ALL: usize = 100_000;
-/// Of more, about so many, evenly spread.
+/// About how many attempts of a longer log are shown, evenly spread.
 const SAMPLE: usize = 50_000;
-/// And the last attempts at the first calls that failed.
+/// For how many failed calls the last attempt is shown besides.
 const FAILED: usize = 10_000;
-/// And the slowest attempts.
+/// How many of the slowest attempts are shown besides.
 const SLOWEST: usize = 1_000;
 
-/// The slowest attempts of those seen so far.
+/// The slowest attempts seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Slowest(BinaryHeap<Reverse<(u64, Reverse<u32>)>>);
 
 impl Slowest {
     pub(super) fn add(&mut self, ms: f64, line: u32) {
-        // Not negative, so its bits are in the order of the numbers. Of equals the earlier one counts as slower.
+        // The time is not negative, so its bits sort like the number. Of equal times, the earlier counts as slower.
         let this = Reverse((ms.to_bits(), Reverse(line)));
         if self.0.len() < SLOWEST {
             self.0.push(this);
@@ -40,11 +40,11 @@ impl Slowest {
 /// The lines of the attempts that are shown.
 #[derive(Debug, Default)]
 pub(super) struct Picked {
-    /// For how many attempts each of the sample stands: 1 if all are shown.
+    /// How many attempts each attempt of the sample stands for: 1 if all are shown.
     pub(super) step: usize,
     /// The sample, sorted.
     sample: Vec<u32>,
-    /// What is shown besides, sorted; some of it may be in the sample, too.
+    /// The lines that are shown besides, sorted. Some of them may be in the sample, too.
     besides: Vec<u32>,
 }
 
@@ -54,7 +54,8 @@ pub(super) fn lines(marks: &[Mark], slowest: Slowest) -> Picked {
         0..=ALL => 1,
         many => many.div_ceil(SAMPLE),
     };
-    // One of each `step` attempts, but not always the first: what comes regularly would be there always, or never.
+    // Of each `step` attempts one is taken, but not always the first: an event that comes regularly would then be
+    // taken always or never.
     let one_of = |(nth, of_step): (usize, &[Mark])| of_step[scatter(nth) % of_step.len()].line();
     let sample = marks.chunks(step).enumerate().map(one_of).collect();
     let mut besides = if step > 1 {
@@ -70,14 +71,14 @@ pub(super) fn lines(marks: &[Mark], slowest: Slowest) -> Picked {
     }
 }
 
-/// The same for the same number, in every run: a report of a log is always the same.
+/// A hash of a number. It is the same in every run, so that a log always gives the same report.
 fn scatter(number: usize) -> usize {
-    // Knuth's multiplicative hash.
+    // This is Knuth's multiplicative hash.
     ((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize
 }
 
 impl Picked {
-    /// These lines of failed calls as well, as far as there is room.
+    /// Adds lines of failed calls, as far as there is room.
     pub(super) fn with_failed(mut self, failed: &[u32]) -> Self {
         if self.step > 1 {
             self.besides.extend(failed.iter().take(FAILED));
@@ -87,7 +88,7 @@ impl Picked {
         self
     }
 
-    /// All of them, sorted.
+    /// All chosen lines, sorted.
     pub(super) fn lines(&self) -> Vec<u32> {
         let mut lines = [&self.sample[..], &self.besides].concat();
         lines.sort_unstable();
@@ -95,7 +96,7 @@ impl Picked {
         lines
     }
 
-    /// For how many attempts the one of this line stands in a chart: none, if it is shown besides the sample.
+    /// How many attempts the one of this line stands for in a chart: none, if it is shown besides the sample.
     pub(super) fn weight(&self, line: u32) -> usize {
         match self.sample.binary_search(&line) {
             Ok(_) => self.step,

@@ -1,7 +1,7 @@
-//! Reads a log: JSON lines, one for each attempt, appended as the attempts end.
+//! Reads a log: lines of JSON, one for each attempt, in the order in which the attempts ended.
 //!
-//! It is read twice. The first time all is counted, and of each attempt only a [`Mark`] is kept. Then it is known which of
-//! them the report shows one by one, and the second time those are kept: all of them, unless there are very many.
+//! The log is read twice. The first pass counts everything, and keeps only a [`Mark`] of each attempt. After it, the report
+//! knows which attempts to show one by one. The second pass keeps those: all attempts, unless there are very many.
 
 use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
@@ -19,44 +19,44 @@ use crate::cli::lines::{self, Lines};
 use crate::cli::outcome::from_base64;
 use crate::cli::status::Status;
 
-/// So much of an input or a reason is kept, in characters.
+/// The most characters of an input or a reason that are kept.
 pub(super) const KEPT: usize = 200;
-/// So much of what an attempt wrote to stderr is kept, in characters.
+/// The most characters of an attempt's stderr that are kept.
 const WORDS: usize = 600;
-/// How much of a log is read at once.
+/// How many bytes of a log are read at once.
 const BLOCK: usize = 1 << 20;
 
-/// One attempt, without what the report does not show.
+/// One attempt, as far as the report shows it.
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// The number of its line, from 1.
     pub(super) line: u32,
-    /// Its run: an index into the log's runs.
+    /// The index of its run among the log's runs.
     pub(super) run: usize,
     pub(super) seq: Option<u64>,
-    /// At most [`KEPT`] characters.
+    /// Its input, at most [`KEPT`] characters.
     pub(super) input: String,
     pub(super) number: u32,
     pub(super) again: bool,
     pub(super) status: Status,
-    /// Why it did not succeed, at most [`KEPT`] characters.
+    /// The reason why it did not succeed, at most [`KEPT`] characters.
     pub(super) reason: String,
-    /// What it wrote to stderr last, if it did not succeed and the log has it; its last [`WORDS`] characters.
+    /// The last [`WORDS`] characters of its stderr, if it did not succeed and the log has them.
     pub(super) words: String,
-    /// In seconds since 1970; without it, it never ran.
+    /// When it began, in seconds since 1970. `None` if it never ran.
     pub(super) start: Option<f64>,
     pub(super) ms: f64,
-    /// Its worker's number, from 1; 0 if it had none.
+    /// Its worker's number, from 1, or 0 if it had no worker.
     pub(super) worker: u32,
     pub(super) pid: Option<u64>,
 }
 
-/// What a log has of one run.
+/// One run, as the log has it.
 #[derive(Debug, Default)]
 pub(super) struct RunSums {
     pub(super) id: String,
     pub(super) template: String,
-    /// When its first attempt began and its last one ended, in seconds since 1970; none if no attempt ran.
+    /// When its first attempt began and its last one ended, in seconds since 1970. `None` if no attempt ran.
     pub(super) ran: Option<(f64, f64)>,
     pub(super) attempts: usize,
     pub(super) succeeded: usize,
@@ -64,41 +64,41 @@ pub(super) struct RunSums {
     pub(super) workers: BTreeSet<u32>,
 }
 
-/// What a log holds.
+/// The content of a log.
 #[derive(Debug, Default)]
 pub(super) struct LogSums {
-    /// In the order in which they appear.
+    /// The runs in the order in which they appear.
     pub(super) runs: Vec<RunSums>,
     pub(super) calls: Calls,
-    /// How many attempts there are, by how they ended.
+    /// The number of attempts by how they ended.
     pub(super) statuses: [usize; Status::ALL.len()],
-    /// How many of them were tried again, and how many never ran.
+    /// How many attempts were followed by a retry, and how many never ran.
     pub(super) again: usize,
     pub(super) idle: usize,
-    /// How long those took that ran, in milliseconds.
+    /// How long each attempt took that ran, in milliseconds.
     pub(super) times: Vec<f32>,
     pub(super) busy_ms: f64,
-    /// Those that are shown one by one, as the log has them.
+    /// The attempts that are shown one by one, in the order of the log.
     pub(super) attempts: Vec<Attempt>,
     pub(super) picked: Picked,
-    /// How many lines are no attempts, and the number of the first.
+    /// How many lines are no attempts, and the number of the first such line.
     bad: Option<(usize, usize)>,
-    /// The last line is not whole.
+    /// Whether the last line is torn.
     torn: bool,
 }
 
 impl LogSums {
-    /// How many attempts there are.
+    /// The number of attempts.
     pub(super) fn count(&self) -> usize {
         self.statuses.iter().sum()
     }
 
-    /// There are lines, and none is an attempt. Without any line it is a log of a run without inputs.
+    /// Whether the file has lines, but no attempt. A file without lines is the log of a run without inputs.
     pub(super) fn is_something_else(&self) -> bool {
         self.count() == 0 && self.bad.is_some()
     }
 
-    /// What was skipped, in one line.
+    /// One line about the lines that were skipped.
     pub(super) fn warning(&self) -> Option<String> {
         let bad = self.bad.map(|(count, first)| match count {
             1 => format!("skipped line {first}, which is no attempt"),
@@ -112,7 +112,7 @@ impl LogSums {
     }
 }
 
-/// A line of the log. Any field may be missing, so that a log of another version can still be read.
+/// A line of the log. Every field may be missing, so that logs of other versions can still be read.
 #[derive(Debug, Deserialize)]
 struct Line<'l> {
     v: u32,
@@ -132,7 +132,7 @@ struct Line<'l> {
     #[serde(borrow, default)]
     status: Option<Cow<'l, str>>,
     exit: Option<i64>,
-    /// A number or a name.
+    /// The worker's number or name.
     signal: Option<Value>,
     start: Option<f64>,
     ms: Option<f64>,
@@ -144,8 +144,8 @@ struct Line<'l> {
     stderr: Option<Cow<'l, str>>,
 }
 
-/// Reads all of it. Lines that make no sense are counted, and do not hide the others. `said` hears how many bytes of it
-/// were read, time and again.
+/// Reads the whole log. Lines that make no sense are counted, and do not hide the others. `said` is told from time to time
+/// how many bytes were read.
 pub(super) fn read(mut from: impl Read + Seek, mut said: impl FnMut(u64)) -> io::Result<LogSums> {
     let mut reading = Reading::default();
     let mut lines = Lines::new(BufReader::with_capacity(BLOCK, &mut from));
@@ -153,7 +153,7 @@ pub(super) fn read(mut from: impl Read + Seek, mut said: impl FnMut(u64)) -> io:
     while let Some(line) = lines.next()? {
         number += 1;
         reading.hear(line, number);
-        // To look at a clock takes as long as a short line.
+        // The clock is read once for many lines: reading it costs as much as a short line.
         if number.is_multiple_of(1024) {
             said(lines.read());
         }
@@ -165,7 +165,7 @@ pub(super) fn read(mut from: impl Read + Seek, mut said: impl FnMut(u64)) -> io:
         runs,
         ..
     } = reading;
-    // In the order of their lines still.
+    // The marks are still in the order of their lines.
     let picked = pick::lines(&marks, slowest);
     log.calls = Calls::new(&mut marks);
     drop(marks);
@@ -210,14 +210,14 @@ fn parse(bytes: &[u8]) -> Option<Line<'_>> {
     line.filter(|line| line.v == 1)
 }
 
-/// The first time that a log is read.
+/// The first pass over a log.
 #[derive(Default)]
 struct Reading {
     log: LogSums,
     marks: Vec<Mark>,
     slowest: pick::Slowest,
     runs: HashMap<String, usize>,
-    /// The run of the last line: mostly the next one's, too.
+    /// The run of the last line, which is mostly the next line's, too.
     run: usize,
     hash: RandomState,
 }
@@ -250,7 +250,7 @@ impl Reading {
         let of_run = &mut log.runs[run];
         of_run.attempts += 1;
         of_run.succeeded += usize::from(status == Status::Ok);
-        // Of more lines than that none can be told from others; no log has them.
+        // Beyond that number, lines can't be distinguished. No log has so many.
         let at_line = u32::try_from(number).unwrap_or(u32::MAX);
         match line.start {
             None => log.idle += 1,
@@ -291,11 +291,11 @@ impl Reading {
         self.run
     }
 
-    /// A hash of what is the same for all attempts at calls with one input.
+    /// A hash of the fields that are equal in all attempts at calls with one input.
     fn input(&self, line: &Line<'_>, number: usize) -> u64 {
         let mut hasher = self.hash.build_hasher();
         match (&line.input, &line.input_b64, line.seq) {
-            // A resumed run may number its calls anew, so these tell which call it is.
+            // A resumed run may number its calls anew, so these fields identify the call.
             (None, None, Some(seq)) => (0, line.run.as_deref(), seq).hash(&mut hasher),
             (None, None, None) => (1, number).hash(&mut hasher),
             (text, encoded, _) => {
@@ -307,7 +307,7 @@ impl Reading {
 }
 
 impl Line<'_> {
-    /// How long it ran, in milliseconds.
+    /// How long the attempt ran, in milliseconds.
     fn took(&self) -> f64 {
         self.ms.unwrap_or(0.0).max(0.0)
     }

@@ -1,4 +1,4 @@
-//! What the page says in words and numbers, also where no script runs.
+//! The page's words and numbers, which are there even without a script.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -15,7 +15,7 @@ const FAILED: usize = 200;
 const RUNS: usize = 100;
 const REASONS: usize = 10;
 
-/// What it came to: a sentence, and the numbers to it.
+/// The outcome of the log: a sentence, and its numbers.
 pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> io::Result<()> {
     let mut templates: Vec<&str> = timeline.runs.iter().map(|run| &*run.template).collect();
     templates.retain(|template| !template.is_empty());
@@ -58,7 +58,7 @@ pub(super) fn header(out: &mut dyn Write, title: &str, timeline: &Timeline) -> i
     writeln!(out, "</dl>\n</header>")
 }
 
-/// What it came to, in a sentence.
+/// The outcome of the log in a sentence.
 fn verdict(calls: &Calls) -> String {
     let (failed, unfinished) = (calls.failed.len(), calls.unfinished);
     let total = plural(calls.total, "call");
@@ -74,7 +74,7 @@ fn verdict(calls: &Calls) -> String {
     }
 }
 
-/// The numbers to it: what, how many, and a note.
+/// The numbers: a label, the number, and a note.
 fn tiles(timeline: &Timeline) -> [(&'static str, String, String); 6] {
     let calls = &timeline.calls;
     let attempts = timeline.count();
@@ -136,7 +136,7 @@ fn plural(number: usize, what: &str) -> String {
     )
 }
 
-/// Attempts by how they ended; without a script this is also the legend.
+/// The attempts by how they ended. This is also the legend of the charts.
 pub(super) fn outcomes(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
     writeln!(
         out,
@@ -193,7 +193,7 @@ fn failed(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
     writeln!(out, "</section>")
 }
 
-/// Which reasons came more than once, and how often, among the failed calls that the page has.
+/// The reasons that occurred more than once among the failed calls of the page, with their counts.
 fn reasons(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
     let failed = timeline.calls.failed.iter();
     let attempts = failed.filter_map(|line| Some(&timeline.attempts[timeline.at_line(*line)?]));
@@ -229,7 +229,7 @@ fn reasons(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
 
 fn slowest(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
     let mut order: Vec<usize> = timeline.bars.iter().map(|bar| bar.attempt).collect();
-    // Stable, so that the earlier of two equals comes first.
+    // The sort is stable, so the earlier of two equal counts comes first.
     order.sort_by(|a, b| {
         timeline.attempts[*b]
             .ms
@@ -255,7 +255,7 @@ fn table(
         "<div class=\"scroll\"><table><thead><tr>{HEADS}</tr></thead><tbody>"
     )?;
     for index in indices {
-        // The script makes of it a way to the bar.
+        // The script turns this into a link to the bar.
         let place = places
             .get(&index)
             .map(|place| format!(" data-bar=\"{place}\""));
@@ -278,7 +278,7 @@ fn row(out: &mut dyn Write, attempt: &Attempt, place: &str) -> io::Result<()> {
         "" => String::new(),
         reason => format!("<small>{}</small>", html(reason)),
     };
-    // A browser opens it by click and by keyboard, without a script.
+    // A browser opens this element by click and by keyboard, without a script.
     let words = match attempt.words.as_str() {
         "" => String::new(),
         words => format!(

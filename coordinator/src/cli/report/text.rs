@@ -1,4 +1,4 @@
-//! Text that others wrote, made safe to show; and numbers made readable.
+//! Makes text of others safe to show, and numbers readable.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub(super) fn shorten(text: &str, limit: usize) -> String {
     }
 }
 
-/// As the content of an element or of a quoted attribute.
+/// Escapes text for the content of an element or of a quoted attribute.
 pub(super) fn html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -32,7 +32,7 @@ pub(super) fn html(text: &str) -> String {
     escaped
 }
 
-/// As a JSON string that no `<script>` ends in, and that is a string of older JavaScript too.
+/// Escapes text as a JSON string that can't end a `<script>`, and that older JavaScript can read, too.
 pub(super) fn json(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     if !quoted.contains(['<', '\u{2028}', '\u{2029}']) {
@@ -44,7 +44,7 @@ pub(super) fn json(text: &str) -> String {
         .replace('\u{2029}', "\\u2029")
 }
 
-/// Text of any bytes.
+/// Decodes text from any bytes.
 pub(super) fn lossy(bytes: &[u8]) -> String {
     match String::from_utf8_lossy(bytes) {
         Cow::Borrowed(text) => text.to_owned(),
@@ -52,7 +52,7 @@ pub(super) fn lossy(bytes: &[u8]) -> String {
     }
 }
 
-/// 1,234,567.
+/// A number with separators: `1,234,567`.
 pub(super) fn count(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -74,7 +74,7 @@ pub(super) fn duration(ms: f64) -> String {
     if seconds < 1.0 {
         return format!("{:.*} ms", decimals(ms), ms);
     }
-    // What rounds to a minute is one.
+    // A time that rounds to a minute is shown as one.
     if seconds < 59.95 {
         return format!("{:.*} s", decimals(seconds), seconds);
     }
@@ -103,7 +103,7 @@ fn decimals(value: f64) -> usize {
 pub(super) fn date(unix: f64) -> String {
     let seconds = unix.floor() as i64;
     let (days, second) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
-    // Counted from March of the year 0, so that leap days come last; in eras of 400 years.
+    // Days are counted from March of the year 0, so that leap days come last, in eras of 400 years.
     let from_zero = days.saturating_add(719_468);
     let (era, day) = (from_zero.div_euclid(146_097), from_zero.rem_euclid(146_097));
     let year_of_era = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(date(951_782_400.5), "2000-02-29 00:00:00");
         assert_eq!(date(1_732_435_200.9), "2024-11-24 08:00:00");
         assert_eq!(date(-1.0), "1969-12-31 23:59:59");
-        // Nonsense in the log is nonsense on the page, and no panic.
+        // Nonsense in the log may be nonsense on the page, but it must not panic.
         date(f64::MAX);
         date(f64::MIN);
     }

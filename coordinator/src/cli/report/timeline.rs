@@ -1,4 +1,4 @@
-//! The attempts of a log, laid out in time: its runs one after another, without the hours between.
+//! Lays out the attempts of a log in time: one run behind another, without the hours between them.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,11 +13,11 @@ use crate::cli::status::Status;
 pub(super) struct Run {
     pub(super) id: String,
     pub(super) template: String,
-    /// When its first attempt began, in seconds since 1970; none if no attempt ran.
+    /// When its first attempt began, in seconds since 1970. `None` if no attempt ran.
     pub(super) start: Option<f64>,
-    /// From the first attempt's begin to the last one's end.
+    /// The time from the first attempt's beginning to the last one's end.
     pub(super) ms: f64,
-    /// Where it begins in the timeline, in microseconds.
+    /// The place in the timeline at which it begins, in microseconds.
     pub(super) from: i64,
     pub(super) attempts: usize,
     pub(super) succeeded: usize,
@@ -27,38 +27,38 @@ pub(super) struct Run {
 /// An attempt's place in the timeline, in microseconds.
 #[derive(Debug)]
 pub(super) struct Bar {
-    /// An index into the attempts.
+    /// The index of the attempt.
     pub(super) attempt: usize,
     pub(super) start: i64,
     pub(super) length: i64,
-    /// An index into the workers.
+    /// The index of the worker.
     pub(super) row: usize,
 }
 
-/// Everything that the page and the trace show.
+/// All that the page and the trace show.
 #[derive(Debug)]
 pub(super) struct Timeline {
-    /// Those that are shown one by one, as the log has them.
+    /// The attempts that are shown one by one, in the order of the log.
     pub(super) attempts: Vec<Attempt>,
     pub(super) picked: Picked,
-    /// In the order of their beginning.
+    /// The runs in the order of their beginning.
     pub(super) runs: Vec<Run>,
-    /// The attempts that ran, by their start.
+    /// The attempts that ran, sorted by their start.
     pub(super) bars: Vec<Bar>,
-    /// The numbers of the workers, one a row.
+    /// The numbers of the workers, one for each row.
     pub(super) workers: Vec<u32>,
     pub(super) calls: Calls,
-    /// How many attempts there are, by how they ended; how many were tried again, and how many never ran.
+    /// The number of attempts by how they ended, of those followed by a retry, and of those that never ran.
     pub(super) statuses: [usize; Status::ALL.len()],
     pub(super) again: usize,
     pub(super) idle: usize,
-    /// How long those took that ran, in milliseconds, in order.
+    /// How long each attempt took that ran, in milliseconds, sorted.
     pub(super) times: Vec<f32>,
-    /// Where the last run ends, in microseconds.
+    /// The end of the last run, in microseconds.
     pub(super) end: i64,
-    /// What the runs took, without the time between them.
+    /// The time of all runs, without the time between them.
     pub(super) wall_ms: f64,
-    /// What the attempts took.
+    /// The time of all attempts.
     pub(super) busy_ms: f64,
 }
 
@@ -100,12 +100,12 @@ impl Timeline {
         }
     }
 
-    /// How many attempts there are.
+    /// The number of attempts.
     pub(super) fn count(&self) -> usize {
         self.statuses.iter().sum()
     }
 
-    /// What of them is shown one by one, if that is not all.
+    /// A sentence about which attempts are shown one by one, if not all are.
     pub(super) fn shows(&self) -> Option<String> {
         (self.picked.step > 1).then(|| {
             format!(
@@ -118,21 +118,21 @@ impl Timeline {
         })
     }
 
-    /// How much of the workers' time was used, from 0 to 1.
+    /// The share of the workers' time that was used, from 0 to 1.
     pub(super) fn use_of_workers(&self) -> Option<f64> {
         let there = |run: &Run| run.ms * run.workers as f64;
         let there: f64 = self.runs.iter().map(there).sum();
         (there > 0.0).then(|| (self.busy_ms / there).min(1.0))
     }
 
-    /// The attempt of a line, if it is one of those that are shown.
+    /// The attempt of a line, if it is shown.
     pub(super) fn at_line(&self, line: u32) -> Option<usize> {
         self.attempts
             .binary_search_by_key(&line, |attempt| attempt.line)
             .ok()
     }
 
-    /// For each attempt, its bar's index.
+    /// The index of each attempt's bar.
     pub(super) fn places(&self) -> HashMap<usize, usize> {
         let places = self.bars.iter().enumerate();
         places.map(|(place, bar)| (bar.attempt, place)).collect()
@@ -153,7 +153,7 @@ fn measure(run: RunSums) -> Run {
     }
 }
 
-/// Puts the runs in order and one after another, and tells the attempts.
+/// Sorts the runs by their beginning and places one behind another. Returns the end of the last.
 fn lay_out(runs: &mut Vec<Run>, attempts: &mut [Attempt]) -> i64 {
     let mut order: Vec<(usize, Run)> = runs.drain(..).enumerate().collect();
     let begin = |run: &Run| run.start.unwrap_or(f64::INFINITY);
@@ -166,7 +166,7 @@ fn lay_out(runs: &mut Vec<Run>, attempts: &mut [Attempt]) -> i64 {
         attempt.run = places[attempt.run];
     }
     runs.extend(order.into_iter().map(|(_, run)| run));
-    // Wide enough to be seen, whatever the runs took; but many breaks together still a small part.
+    // A break is wide enough to be seen, however long the runs took. Many breaks together still take a small part.
     let all: f64 = runs.iter().map(|run| run.ms).sum();
     let part = f64::min(0.02, 0.15 / runs.len().max(1) as f64);
     let gap = micros(all * part).max(1);
@@ -199,9 +199,9 @@ fn bars(runs: &[Run], workers: &[u32], attempts: &[Attempt]) -> Vec<Bar> {
     bars
 }
 
-/// Whole microseconds; what is out of range becomes the end of it.
+/// Converts to whole microseconds. Values out of range become the end of the range.
 fn micros(ms: f64) -> i64 {
-    // Sums of times stay in the range in which a float is exact.
+    // Sums of times must stay in the range in which a float is exact.
     (ms * 1e3).round().clamp(-1e15, 1e15) as i64
 }
 

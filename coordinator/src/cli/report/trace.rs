@@ -50,7 +50,7 @@ fn run_names(timeline: &Timeline) -> impl Iterator<Item = Value> {
     })
 }
 
-/// Once for each run and worker: a worker of one run may be missing in another.
+/// Writes the names of each run's workers. A worker of one run may be missing in another.
 fn worker_names(timeline: &Timeline) -> impl Iterator<Item = Value> {
     let named = timeline.attempts.iter();
     let named: BTreeSet<(usize, u32)> =
@@ -90,7 +90,7 @@ fn event(timeline: &Timeline, attempt: &Attempt, bar: Option<&Bar>) -> Value {
             event["ts"] = json!(bar.start);
             event["dur"] = json!(bar.length);
         }
-        // It never ran: a mark where its run begins.
+        // The attempt never ran, so it becomes a mark where its run begins.
         None => {
             event["ph"] = json!("i");
             event["s"] = json!("t");
