@@ -67,7 +67,7 @@ impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Death::Exit(code) => write!(f, "exited with code {code}"),
-            Death::Signal(number) => match worker::private::signal_name(*number) {
+            Death::Signal(number) => match protocol::signal_name(*number) {
                 Some(name) => write!(f, "was killed by signal {number} ({name})"),
                 None => write!(f, "was killed by signal {number}"),
             },

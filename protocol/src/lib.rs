@@ -150,6 +150,7 @@
 //! answered the batch.
 
 pub mod memory;
+mod signal;
 pub mod value;
 pub mod wire;
 
@@ -157,4 +158,5 @@ pub use memory::{black_box, board, lane};
 pub use value::{ValueError, decode, encode, parcel};
 pub use wire::{descriptors, frame, handshake, link, message, spin};
 
+pub use signal::signal_name;
 pub use wire::link::{Link, LinkError};

@@ -95,10 +95,9 @@ pub(super) fn read(
     }
     let size = file.metadata().map_or(0, |found| found.len());
     let mut lines = Lines::new(BufReader::with_capacity(BLOCK, file));
-    let (mut number, mut torn) = (0_u64, None::<(u64, u64)>);
+    let mut number = 0_u64;
+    let mut torn = Torn::default();
     let mut patience = ReadingTime::new(path, size);
-    // Until the first whole line: whether each block could be the beginning of a line of a log.
-    let mut is_log = true;
     loop {
         // The clock is read once for many lines: reading it costs as much as a short line.
         if number.is_multiple_of(1024) {
@@ -108,12 +107,9 @@ pub(super) fn read(
             break;
         };
         number += 1;
-        let text = match line {
-            RawLine::Whole(text) => text,
-            RawLine::TooLong => {
-                torn.get_or_insert((0, number)).0 += 1;
-                continue;
-            }
+        let RawLine::Whole(text) = line else {
+            torn.add(number);
+            continue;
         };
         match serde_json::from_slice::<Entry<'_>>(text) {
             Ok(entry) if resumes && entry.template != template => {
@@ -122,39 +118,67 @@ pub(super) fn read(
             // A run that does not resume only needs to know that the file is a log.
             Ok(_) if !resumes => return Ok(Succeeded::default()),
             Ok(entry) => runs.add(entry),
-            // After a loss of power, unwritten parts of the file are zeros.
-            Err(_)
-                if text
-                    .iter()
-                    .all(|byte| matches!(byte, 0 | b'\n' | b'\r' | b' ')) => {}
-            // The line was being written when the machine or the run ended.
-            Err(_) => {
-                let begun = text.trim_ascii_end();
-                is_log &= begun.starts_with(BEGINNING) || BEGINNING.starts_with(begun);
-                torn.get_or_insert((0, number)).0 += 1;
-            }
+            Err(_) if is_unwritten(text) => {}
+            Err(_) => torn.add_begun(number, text),
         }
     }
-    is_log |= !runs.run.is_empty();
-    match torn {
-        Some(_) if !is_log => Err(Trouble::Usage(format!(
+    if torn.is_foreign && runs.run.is_empty() {
+        return Err(Trouble::Usage(format!(
             "{} is something else than a log, and is left as it is: name another file",
             path.display()
-        ))),
-        Some((count, first)) if resumes => {
-            say_what_is_left_out(path, count, first);
-            Ok(runs.finish())
-        }
-        _ => Ok(runs.finish()),
+        )));
     }
+    if resumes {
+        torn.report(path);
+    }
+    Ok(runs.finish())
 }
 
-fn say_what_is_left_out(path: &Path, count: u64, first: u64) {
-    let lines = if count == 1 { "line is" } else { "lines are" };
-    complain(&format!(
-        "{count} {lines} left out of {}, from line {first} on: torn, too long, or not of a log",
-        path.display()
-    ));
+/// Whether a line was never written: after a loss of power, unwritten parts of a file are zeros.
+fn is_unwritten(text: &[u8]) -> bool {
+    text.iter()
+        .all(|byte| matches!(byte, 0 | b'\n' | b'\r' | b' '))
+}
+
+/// The lines that are no whole lines of a log.
+#[derive(Debug, Default)]
+struct Torn {
+    count: u64,
+    /// The number of the first such line.
+    first: u64,
+    /// Whether one of them can't even be the beginning of a line of a log.
+    is_foreign: bool,
+}
+
+impl Torn {
+    fn add(&mut self, number: u64) {
+        if self.count == 0 {
+            self.first = number;
+        }
+        self.count += 1;
+    }
+
+    /// Adds a line that was being written when the machine or the run ended, or that is not of a log.
+    fn add_begun(&mut self, number: u64, text: &[u8]) {
+        let begun = text.trim_ascii_end();
+        self.is_foreign |= !(begun.starts_with(BEGINNING) || BEGINNING.starts_with(begun));
+        self.add(number);
+    }
+
+    /// Says on stderr which lines were left out, if any were.
+    fn report(&self, path: &Path) {
+        let lines = match self.count {
+            0 => return,
+            1 => "line is",
+            _ => "lines are",
+        };
+        complain(&format!(
+            "{} {lines} left out of {}, from line {} on: torn, too long, or not of a log",
+            self.count,
+            path.display(),
+            self.first
+        ));
+    }
 }
 
 fn another_command(path: &Path, theirs: &str, ours: &str) -> Trouble {

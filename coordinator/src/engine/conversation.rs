@@ -54,20 +54,8 @@ impl Seat {
         batch: Batch<Arc<Job>, EncodedInputs>,
     ) -> Result<Idle, ()> {
         self.limit_memory(batch.memory);
-        self.worker.serial = self.worker.serial.wrapping_add(1);
         let began = Instant::now();
-        let of = (batch.first, batch.attempt);
-        let Admitted {
-            link,
-            socket,
-            given,
-            serial,
-            shares,
-            ..
-        } = &mut self.worker;
-        let sent = talk::give(socket, given, &batch.parts, *shares)
-            .and_then(|()| talk::send(link, *serial, &batch.job, of, &batch.parts, *shares));
-        match sent {
+        match self.send(&batch) {
             Ok(()) => {}
             Err(LinkError::TooLarge(what)) => {
                 return self.too_large(shared, running, &batch, &what);
@@ -83,19 +71,10 @@ impl Seat {
         // up. So they stay on the board that long.
         let inputs = batch.parts.into_iter().map(|part| part.inputs);
         let _on_board: Vec<EncodedInputs> = inputs.filter(EncodedInputs::is_on_board).collect();
-        let mut call_began = Instant::now();
         shared.state().jobs.sent(&running, shared.now());
-        loop {
-            match self.hear(shared, &running, first) {
-                // While a worker is being killed its call stays open, whatever the worker still says.
-                Ok(Heard::All) => break,
-                Ok(Heard::News) => call_began = Instant::now(),
-                Ok(Heard::Nothing) => {}
-                Err(error) => {
-                    self.lose(shared, running, &error, call_began);
-                    return Err(());
-                }
-            }
+        if let Err((error, call_began)) = self.hear_all(shared, &running, first) {
+            self.lose(shared, running, &error, call_began);
+            return Err(());
         }
         self.worn_out = self.wears_out(&shared.config);
         let now = shared.now();
@@ -105,6 +84,42 @@ impl Seat {
                 // The pool was terminated after the batch was answered, and the worker is being killed.
                 self.lose(shared, running, &LinkError::Closed, Instant::now());
             })
+    }
+
+    /// Sends a batch, and before it the descriptors of shared values that the worker does not have yet.
+    fn send(&mut self, batch: &Batch<Arc<Job>, EncodedInputs>) -> Result<(), LinkError> {
+        self.worker.serial = self.worker.serial.wrapping_add(1);
+        let of = (batch.first, batch.attempt);
+        let Admitted {
+            link,
+            socket,
+            given,
+            serial,
+            shares,
+            ..
+        } = &mut self.worker;
+        talk::give(socket, given, &batch.parts, *shares)?;
+        talk::send(link, *serial, &batch.job, of, &batch.parts, *shares)
+    }
+
+    /// Takes the worker's replies until it has answered the whole batch. An error comes with the time at which the
+    /// running call began, as far as the replies tell.
+    fn hear_all(
+        &mut self,
+        shared: &PoolShared,
+        running: &Running,
+        first: u64,
+    ) -> Result<(), (LinkError, Instant)> {
+        let mut call_began = Instant::now();
+        loop {
+            match self.hear(shared, running, first) {
+                // While a worker is being killed its call stays open, whatever the worker still says.
+                Ok(Heard::All) => return Ok(()),
+                Ok(Heard::News) => call_began = Instant::now(),
+                Ok(Heard::Nothing) => {}
+                Err(error) => return Err((error, call_began)),
+            }
+        }
     }
 
     /// The batch can't be sent: it is a single call whose input is larger than a frame.

@@ -279,32 +279,7 @@ impl Builder {
             true => OnceLock::from(worker::private::image::build()),
             false => OnceLock::new(),
         };
-        // What is mapped and rarely used is worth its addresses only where there are enough of them.
-        let addresses = os::address_space_left();
-        let is_tight = addresses.is_some();
-        let box_size = match is_tight {
-            true => black_box::LEAST_SIZE + SHORT_LANE,
-            false => black_box::SIZE,
-        };
-        if let Some(left) = addresses {
-            let most = left.saturating_sub(RESERVE) / (STACK + THREAD + box_size);
-            if slots > most {
-                return Err(PoolError::Setting(format!(
-                    "{slots} workers need more memory than this process may map: use {} or fewer, or raise the limit \
-                     (ulimit -v)",
-                    most.max(1)
-                )));
-            }
-            os::use_few_arenas();
-        }
-        // Of a worker that was started by hand nobody knows when it is dead, and has stopped reading.
-        let has_board = self.manual.is_none() && !is_tight;
-        let board = has_board.then(|| PoolBoard::new(slots));
-        let board = board.and_then(|board| {
-            board
-                .inspect_err(|error| log::debug!("there is no board for large inputs: {error}"))
-                .ok()
-        });
+        let shared = SharedMemory::for_slots(slots, self.manual.is_some())?;
         let launcher = Launcher {
             program,
             surroundings: Surroundings::now(),
@@ -312,8 +287,8 @@ impl Builder {
             output: self.output,
             manual: self.manual,
             janitor: Janitor::default(),
-            box_size,
-            board,
+            box_size: shared.box_size,
+            board: shared.board,
         };
         let config = Config {
             launcher,
@@ -325,5 +300,44 @@ impl Builder {
             single: self.single,
         };
         Pool::start(config, self.restart_limit)
+    }
+}
+
+/// The memory that a pool shares with its workers.
+struct SharedMemory {
+    /// The size of each worker's black box, in bytes.
+    box_size: usize,
+    board: Option<PoolBoard>,
+}
+
+impl SharedMemory {
+    /// Plans the memory for a pool with this many workers. Much of it is rarely used, so where addresses are scarce
+    /// (`ulimit -v`), the boxes get a short lane, and there is no board.
+    fn for_slots(slots: usize, by_hand: bool) -> Result<Self, PoolError> {
+        let Some(left) = os::address_space_left() else {
+            // Nobody knows when a worker that was started by hand is dead, and has stopped reading the board.
+            let board = (!by_hand).then(|| PoolBoard::new(slots)).transpose();
+            return Ok(SharedMemory {
+                box_size: black_box::SIZE,
+                board: board.unwrap_or_else(|error| {
+                    log::debug!("there is no board for large inputs: {error}");
+                    None
+                }),
+            });
+        };
+        let box_size = black_box::LEAST_SIZE + SHORT_LANE;
+        let most = left.saturating_sub(RESERVE) / (STACK + THREAD + box_size);
+        if slots > most {
+            return Err(PoolError::Setting(format!(
+                "{slots} workers need more memory than this process may map: use {} or fewer, or raise the limit \
+                 (ulimit -v)",
+                most.max(1)
+            )));
+        }
+        os::use_few_arenas();
+        Ok(SharedMemory {
+            box_size,
+            board: None,
+        })
     }
 }

@@ -94,7 +94,35 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
-    /// Prepares the black box for so many calls. One that does not see it can't say when it begins its only one.
+    fn new(
+        socket: SharedSocket,
+        hello: Hello,
+        black_box: BlackBox,
+        pid: u32,
+        process: Option<Arc<WorkerProcess>>,
+        files: Option<OutputFiles>,
+    ) -> Self {
+        let black_box = Arc::new(black_box);
+        let mut link = Link::new(Spinning::new(socket.clone()));
+        if hello.shares {
+            link.share(&black_box, Side::Coordinator);
+        }
+        Admitted {
+            link,
+            socket,
+            pid,
+            process,
+            files,
+            tasks: hello.tasks,
+            black_box,
+            shares: hello.shares,
+            given: Given::default(),
+            serial: getrandom::u32().unwrap_or(0),
+        }
+    }
+
+    /// Prepares the black box for a batch of this many calls. A plain worker does not see the box, so its only call counts
+    /// as begun.
     pub(crate) fn open(&self, calls: u32) {
         match self.shares {
             true => self.black_box.open(calls),
@@ -209,23 +237,7 @@ impl Launcher {
                 Ok((socket, hello, black_box)) => {
                     let pid = peer_pid.unwrap_or(hello.pid);
                     log::debug!("slot {slot}: process {pid} is ready");
-                    let black_box = Arc::new(black_box);
-                    let mut link = Link::new(Spinning::new(socket.clone()));
-                    if hello.shares {
-                        link.share(&black_box, Side::Coordinator);
-                    }
-                    return Ok(Admitted {
-                        link,
-                        socket,
-                        pid,
-                        process,
-                        files,
-                        tasks: hello.tasks,
-                        black_box,
-                        shares: hello.shares,
-                        given: Given::default(),
-                        serial: getrandom::u32().unwrap_or(0),
-                    });
+                    return Ok(Admitted::new(socket, hello, black_box, pid, process, files));
                 }
                 // The pool has ended meanwhile: that is why.
                 Err(_) if os::wait_readable(&[stop.as_fd()], Some(Duration::ZERO))[0] => continue,

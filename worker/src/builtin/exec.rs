@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Bytes;
 use crate::command::{Group, Hold, Pump, Streams, Waited};
-use crate::os::{self, Image, Spawn, place_of};
+use crate::os::{Image, Spawn, place_of};
 use crate::{current, task};
 
 const NO_TERMINAL: &str = "was stopped because it wanted the terminal, and killed: commands run in the background, \
@@ -74,7 +74,7 @@ impl fmt::Display for Ending {
             Ending::Signal(number) => number,
         };
         write!(formatter, "was killed by signal {number}")?;
-        match os::signal_name(*number) {
+        match protocol::signal_name(*number) {
             Some(name) => write!(formatter, " ({name})"),
             None => Ok(()),
         }

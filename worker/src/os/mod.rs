@@ -18,7 +18,6 @@ mod peer;
 #[cfg(unix)]
 mod shared;
 #[cfg(unix)]
-mod signal;
 #[cfg(unix)]
 pub mod spawn;
 #[cfg(all(unix, feature = "builtin"))]
@@ -36,7 +35,6 @@ pub(crate) use peer::{check_peer, check_place};
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
 #[cfg(unix)]
-pub use signal::signal_name;
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use spawn::{Image, Spawn};
 #[cfg(all(unix, feature = "builtin"))]
