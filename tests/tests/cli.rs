@@ -288,7 +288,12 @@ fn mistakes_get_one_clear_line() {
 }
 
 #[test]
-fn help_fits_on_one_screen() {
+fn help_fits_on_one_screen_and_its_short_form_on_half_of_one() {
+    for command in ["map", "exec", "pipe"] {
+        let output = coordinator(&[command, "-h"]).output();
+        assert!(stdout(&output).lines().count() <= 12, "{}", stdout(&output));
+        assert!(stdout(&output).contains(&format!("coordinator {command} --help")));
+    }
     for arguments in [
         &["--help"][..],
         &["map", "--help"],

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -239,15 +239,58 @@ fn progress_is_shown_to_people_and_colours_can_be_refused() {
 }
 
 #[test]
-fn completions_and_the_manual_come_from_the_same_definition() {
-    for shell in ["bash", "zsh", "fish"] {
+fn the_manual_has_everything_once() {
+    let output = coordinator(&["man"]).output();
+    let manual = stdout(&output);
+    let sections = [
+        "OPTIONS OF RUNS",
+        "EXEC",
+        "PIPE",
+        "PLACEHOLDERS",
+        "ENVIRONMENT",
+        "EXIT STATUS",
+        "SIGNALS",
+        "EXAMPLES",
+    ];
+    for part in sections {
+        assert!(manual.contains(&format!(".SH {part}\n")), "{part}");
+    }
+    for option in ["min\\-free\\-memory", "numbered", "inputs", "trace"] {
+        let heading = format!("\\fB\\-\\-{option}\\fR");
+        let lines = manual
+            .lines()
+            .filter(|line| line.starts_with("\\fB") && line.contains(&heading));
+        assert_eq!(lines.count(), 1, "{option}");
+    }
+}
+
+#[test]
+fn a_shell_completes_options_tasks_and_commands() {
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
         let output = coordinator(&["completions", shell]).output();
-        assert!(stdout(&output).contains("min-free-memory"), "{shell}");
+        assert!(stdout(&output).contains("coordinator"), "{shell}");
     }
-    let manual = coordinator(&["man"]).output();
-    for part in [".SH EXEC", ".SH PIPE", "min\\-free\\-memory", ".SH SIGNALS"] {
-        assert!(stdout(&manual).contains(part), "{part}");
-    }
+    // As bash does when somebody presses the tab key.
+    let script = r#"
+        PATH=$1:$PATH
+        shift
+        eval "$(coordinator completions bash)"
+        COMP_WORDS=(coordinator "$@")
+        COMP_CWORD=$#
+        _clap_complete_coordinator coordinator "${COMP_WORDS[COMP_CWORD]}" ""
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let directory = tests::coordinator().parent().unwrap();
+    let complete = |words: &[&str]| {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", script, "bash"]).arg(directory).args(words);
+        let output = bash.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(complete(&["exec", "--min-f"]), "--min-free-memory\n");
+    assert_eq!(complete(&["map", "sq"]), "square\n");
+    assert!(complete(&["exec", "--", "bas"]).contains("bash\n"));
+    assert!(complete(&["exec", "-j2", "--", "cat", "/etc/host"]).contains("/etc/hosts\n"));
     complains(
         &coordinator(&["completions", "nosuch"]).output(),
         2,

@@ -4,10 +4,13 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use clap_complete::engine::ArgValueCompleter;
 use coordinator::Builder;
 
+use super::completion::{self, CommandWords};
 use super::units::{self, JobCount, MaxFail, Recycle};
 use super::{help, mistakes};
 
@@ -22,13 +25,13 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a task on each input, in warm workers
-    #[command(override_usage = help::MAP_USAGE, override_help = help::map(), after_long_help = help::MAP_EXAMPLES)]
+    #[command(long_about = help::MAP_ABOUT, override_usage = help::MAP_USAGE, override_help = help::map())]
     Map(MapArgs),
     /// Run a command on each input, a process each
-    #[command(override_usage = help::EXEC_USAGE, override_help = help::exec(), after_long_help = help::EXEC_EXAMPLES)]
+    #[command(long_about = help::EXEC_ABOUT, override_usage = help::EXEC_USAGE, override_help = help::exec())]
     Exec(Exec),
     /// Ask a warm process about each input, line by line
-    #[command(override_usage = help::PIPE_USAGE, override_help = help::pipe(), after_long_help = help::PIPE_EXAMPLES)]
+    #[command(long_about = help::PIPE_ABOUT, override_usage = help::PIPE_USAGE, override_help = help::pipe())]
     Pipe(Pipe),
     /// List the tasks that the workers can run
     #[command(after_help = help::TASKS_EXAMPLES)]
@@ -51,7 +54,7 @@ pub(super) enum Command {
     Man,
 }
 
-/// Draw what a log tells: a web page with a timeline, or a trace for Perfetto.
+/// The options of `report`.
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
     /// The log that --log wrote; it may hold several runs
@@ -65,15 +68,11 @@ pub(super) struct ReportArgs {
     pub(super) trace: bool,
 }
 
-/// Run a task on each input, in warm workers.
-///
-/// Each input is JSON of the task's input type, or else a plain string; several parameters are an
-/// array. Results are printed one a line, in input order: strings raw, all else as JSON. What the
-/// tasks print comes before their result.
+/// The options of `map`.
 #[derive(Debug, Args)]
 pub(super) struct MapArgs {
     /// The task; see: coordinator tasks
-    #[arg(value_name = "TASK")]
+    #[arg(value_name = "TASK", add = ArgValueCompleter::new(completion::tasks))]
     pub(super) task: String,
     #[command(flatten)]
     pub(super) options: Options,
@@ -85,12 +84,7 @@ pub(super) struct MapArgs {
     pub(super) manual: bool,
 }
 
-/// Run a command on each input, a process each, without a shell.
-///
-/// In the command's words, {} is the input, {.} the input without its extension, {/} its last part,
-/// {//} its directory, {/.} its last part without extension, and {#} its number, counted from 1; a
-/// command without any of them gets the input as its last word. What the commands write comes out
-/// in input order.
+/// The options of `exec`.
 #[derive(Debug, Args)]
 pub(super) struct Exec {
     #[command(flatten)]
@@ -107,14 +101,11 @@ pub(super) struct Exec {
     )]
     pub(super) script: Option<OsString>,
     /// The command and its words
-    #[arg(value_name = "COMMAND", last = true)]
+    #[arg(value_name = "COMMAND", last = true, add = ArgValueCompleter::new(CommandWords))]
     pub(super) command: Vec<OsString>,
 }
 
-/// Ask a warm process about each input: it reads a line and answers with a line.
-///
-/// Each worker keeps one such process. It has to flush its output after each answer. If it dies, the
-/// input it was working on is charged, and another takes its place.
+/// The options of `pipe`.
 #[derive(Debug, Args)]
 pub(super) struct Pipe {
     #[command(flatten)]
@@ -123,7 +114,7 @@ pub(super) struct Pipe {
     #[arg(long)]
     pub(super) numbered: bool,
     /// The command and its words
-    #[arg(value_name = "COMMAND", last = true)]
+    #[arg(value_name = "COMMAND", last = true, add = ArgValueCompleter::new(CommandWords))]
     pub(super) command: Vec<OsString>,
 }
 
@@ -264,6 +255,13 @@ pub(super) fn definition() -> clap::Command {
     Cli::command()
 }
 
+/// The options of all kinds of runs alone, as clap has them.
+pub(super) fn run_options() -> clap::Command {
+    Options::augment_args(clap::Command::new("run"))
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+}
+
 /// The meaning of a command line.
 #[derive(Debug)]
 pub(super) enum Parsed {
@@ -291,9 +289,20 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
                 _ => Ok(Parsed::Run(command.map(Box::new), inputs)),
             }
         }
-        Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),
+        Err(error) if !error.use_stderr() => Ok(Parsed::Print(match short_help(&error, &words) {
+            Some(short) => short,
+            None => error.to_string(),
+        })),
         Err(error) => Err(mistakes::explain(&error, &words, &definition())),
     }
+}
+
+/// The short help of a run, if the words ask for help by `-h` and not by `--help`.
+fn short_help(error: &clap::Error, words: &[OsString]) -> Option<String> {
+    let mut options = words.iter().take_while(|word| *word != "--");
+    let is_short = error.kind() == ErrorKind::DisplayHelp && !options.any(|word| word == "--help");
+    let command = words.get(1)?.to_str()?;
+    is_short.then(|| help::short(command))?
 }
 
 /// Takes the inputs out of the command line: the words after `:::`, up to a `--` in front of a command.

@@ -30,6 +30,24 @@ const OPTIONS: &str = "
       --min-free-memory SIZE                  --resume, --dry-run
 ";
 
+pub(super) const MAP_ABOUT: &str = "\
+Run a task on each input, in warm workers.
+
+Each input is JSON of the task's input type, or else a plain string; several parameters are an array. Results are \
+printed one a line, in input order: strings raw, all else as JSON. What a task prints comes before its result.";
+
+pub(super) const EXEC_ABOUT: &str = "\
+Run a command on each input, a process each, without a shell.
+
+The commands' output comes in input order, as if they had run one after another. Each command has a process group of its \
+own, and nothing to read. What is left of the group is killed when the command ends.";
+
+pub(super) const PIPE_ABOUT: &str = "\
+Ask a warm process about each input: it reads a line and answers with a line.
+
+Each worker keeps one such process, which has to flush its output after each answer. If it dies, the input that it was \
+working on is charged, and another process takes its place.";
+
 pub(super) const MAP_EXAMPLES: &str = "Examples:
   coordinator map square -j4 ::: 1 2 3
   find . -name '*.rs' -print0 | sort -z | coordinator map sha256 -0";
@@ -58,31 +76,79 @@ pub(super) const MAN_EXAMPLES: &str = "Examples:
   coordinator man | man -l -
   coordinator man > ~/.local/share/man/man1/coordinator.1";
 
+/// The heads of the three kinds of runs: what each does, and its usage.
+const HEADS: [(&str, &str, &str); 3] = [
+    (
+        "map",
+        "Run a task on each input, in warm workers. Inputs are JSON, or else strings.",
+        MAP_USAGE,
+    ),
+    (
+        "exec",
+        "Run a command on each input, without a shell. Output comes in input order.",
+        EXEC_USAGE,
+    ),
+    (
+        "pipe",
+        "Ask a warm process about each input: it reads a line and answers with a line.",
+        PIPE_USAGE,
+    ),
+];
+
+fn head(command: &str) -> String {
+    let of = HEADS.iter().filter(|(name, ..)| *name == command);
+    of.map(|(_, does, usage)| format!("{does}\n\nUsage: {usage}\n"))
+        .collect()
+}
+
+/// What `-h` says of a run. `None` for the other commands, whose help is short anyway.
+pub(super) fn short(command: &str) -> Option<String> {
+    let own = match command {
+        "map" => "      --worker PATH      the workers' executable, if not `worker`",
+        "exec" => "  -c, --script SCRIPT    a script for `sh -c`; the input is \"$1\"",
+        "pipe" => "      --numbered         lines and answers begin with a number and a tab",
+        _ => return None,
+    };
+    Some(format!(
+        "{}
+  -j, --jobs N           so many workers at once
+  -t, --timeout TIME     how long a call may run: 30s, 5m
+  -r, --retries N        how often a call that failed is tried again
+  -a, --input FILE       inputs from a file, one a line (also: stdin, or after `:::`)
+      --log FILE         write down each attempt; with --resume, do only the rest
+{own}
+
+All options: coordinator {command} --help. The manual: coordinator man | man -l -
+",
+        head(command)
+    ))
+}
+
 pub(super) fn map() -> String {
     let own = "      --worker PATH      executable           --manual        start no workers\n";
     format!(
-        "Run a task on each input, in warm workers. Inputs are JSON, or else strings.\n\n\
-         Usage: {MAP_USAGE}\n{OPTIONS}{own}\n\
-         Inputs come after `:::`, from --input, or from stdin, one a line.\n\n{MAP_EXAMPLES}\n"
+        "{}{OPTIONS}{own}\n\
+         Inputs come after `:::`, from --input, or from stdin, one a line.\n\n{MAP_EXAMPLES}\n",
+        head("map")
     )
 }
 
 pub(super) fn exec() -> String {
     let own = "  -n, --inputs N         for a command    -c, --script SCRIPT sh -c, with \"$@\"\n";
     format!(
-        "Run a command on each input, without a shell. Output comes in input order.\n\n\
-         Usage: {EXEC_USAGE}\n{OPTIONS}{own}\n\
+        "{}{OPTIONS}{own}\n\
          {{}} is the input, {{.}} without extension, {{/}} its last part, {{//}} its directory,\n\
-         {{/.}} both, {{#}} its number; with none of them it is the last word.\n\n{EXEC_EXAMPLES}\n"
+         {{/.}} both, {{#}} its number; with none of them it is the last word.\n\n{EXEC_EXAMPLES}\n",
+        head("exec")
     )
 }
 
 pub(super) fn pipe() -> String {
     let own = "      --numbered         lines and answers begin with a number and a tab\n";
     format!(
-        "Ask a warm process about each input: it reads a line and answers with a line.\n\n\
-         Usage: {PIPE_USAGE}\n{OPTIONS}{own}\n\
+        "{}{OPTIONS}{own}\n\
          Each worker keeps one such process; one that dies is charged and replaced.\n\
-         It has to flush after each answer (python3 -u).\n\n{PIPE_EXAMPLES}\n"
+         It has to flush after each answer (python3 -u).\n\n{PIPE_EXAMPLES}\n",
+        head("pipe")
     )
 }

@@ -9,6 +9,7 @@
 //! handles Ctrl-C, and all text of others goes through `terminal`.
 
 mod args;
+mod completion;
 mod demo;
 mod feed;
 mod help;
@@ -78,6 +79,9 @@ impl From<PoolError> for Trouble {
 
 /// Runs the command line and returns its exit code.
 pub(crate) fn main() -> ExitCode {
+    if completion::answer() {
+        return ExitCode::SUCCESS;
+    }
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .format(log_line)
         .init();
@@ -148,11 +152,7 @@ fn dispatch(command: Option<Command>, inputs: Option<Vec<OsString>>) -> Result<E
         ),
         Some(Command::Tasks { worker }) => tasks::run(worker.as_deref()),
         Some(Command::Report(args)) => report::run(&args),
-        Some(Command::Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut args::definition(), "coordinator", &mut script);
-            print(&String::from_utf8_lossy(&script))
-        }
+        Some(Command::Completions { shell }) => completion::print_script(shell),
         Some(Command::Man) => {
             let mut page = Vec::new();
             manual::render(&mut page).map_err(|error| cannot_write(&error))?;
