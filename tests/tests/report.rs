@@ -1,9 +1,6 @@
 //! `coordinator report`: pages and traces, from logs written by hand and by a run.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
 use tempfile::TempDir;
 use tests::run::{complains, coordinator, prints, stderr, stdout};
 
@@ -140,57 +137,6 @@ fn the_help_fits_a_terminal() {
     let output = coordinator(&["report", "--help"]).output();
     assert!(stdout(&output).lines().count() <= 24, "{}", stdout(&output));
     assert!(stdout(&output).contains("Examples:"), "{}", stdout(&output));
-}
-
-#[test]
-fn a_browser_draws_the_page() {
-    let Some(browser) = browser() else {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "CI has no Chromium, so nobody has looked at the page"
-        );
-        println!("skipped: there is no Chromium here");
-        return;
-    };
-    let (directory, path) = log(LOG);
-    let page = directory.path().join("page.html");
-    let output = coordinator(&["report", &path, "-o", page.to_str().unwrap()]).output();
-    prints(&output, 0, "");
-    let dumped = Command::new(&browser)
-        // Its sandbox does not start as root, or in most containers; the page is our own.
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
-        .arg(format!(
-            "--user-data-dir={}",
-            directory.path().join("profile").display()
-        ))
-        .arg(format!("file://{}", page.display()))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let document = stdout(&dumped);
-    if document.is_empty() {
-        assert!(std::env::var_os("CI").is_none(), "{}", stderr(&dumped));
-        println!(
-            "skipped: {} does not work here: {}",
-            browser.display(),
-            stderr(&dumped)
-        );
-        return;
-    }
-    // Three of the four attempts ran.
-    assert!(document.contains("data-drawn=\"3\""), "{document}");
-    assert!(document.contains("id=\"trouble\" hidden"), "{document}");
-    assert!(!document.contains("<title>bad"), "{document}");
-}
-
-fn browser() -> Option<PathBuf> {
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let path = std::env::var_os("PATH")?;
-    let directories: Vec<_> = std::env::split_paths(&path).collect();
-    let all = directories
-        .iter()
-        .flat_map(|directory| names.map(|name| directory.join(name)));
-    all.into_iter().find(|file| Path::is_file(file))
 }
 
 /// Above 100,000 attempts the charts have a sample; what is counted is exact all the same.

@@ -66,6 +66,9 @@ pub(super) struct ReportArgs {
     /// Write a trace for ui.perfetto.dev instead of a page
     #[arg(long)]
     pub(super) trace: bool,
+    /// Serve the page on this machine, and redraw it as the log grows
+    #[arg(long, conflicts_with_all = ["trace", "output"])]
+    pub(super) live: bool,
 }
 
 /// The options of `map`.

@@ -66,7 +66,7 @@ pub(super) const TASKS_EXAMPLES: &str = "Examples:
 
 pub(super) const REPORT_EXAMPLES: &str = "Examples:
   coordinator report run.log -o run.html
-  coordinator report --trace run.log > run.trace.json";
+  coordinator report --live run.log";
 
 pub(super) const COMPLETIONS_EXAMPLES: &str = "Examples:
   eval \"$(coordinator completions bash)\"

@@ -44,9 +44,12 @@ impl Status {
         }
     }
 
-    /// The words for a person.
+    /// The words for a person. "Failed" is what all calls are that did not succeed, so one of the ways has another word.
     pub(in crate::cli) fn label(self) -> String {
-        self.word().replace('_', " ")
+        match self {
+            Status::Failed => "error".to_owned(),
+            _ => self.word().replace('_', " "),
+        }
     }
 
     pub(in crate::cli) fn of(word: Option<&str>) -> Self {

@@ -1,6 +1,6 @@
 // The timeline: a row for each worker, a bar for each attempt.
 const gutter = 48, right = 6;
-const strip = data.runs.length > 1 ? 22 : 0;
+const strip = runs.length > 1 ? 22 : 0;
 // No canvas may be higher than some 32,000 pixels of the screen.
 const rowHeight = Math.max(rows.length > 1500 ? 2 : 5, Math.min(26, Math.floor(520 / rows.length)));
 // Around a bar, and around one that succeeded.
@@ -31,21 +31,32 @@ function drawBars() {
   const columns = Math.ceil(plot * ratio) + 1;
   const heaviest = new Int32Array(columns), cover = new Float32Array(columns);
   rows.forEach((row, r) => drawRow(g, row, strip + r * rowHeight, ratio, heaviest, cover));
+  drawMark(g);
   g.restore();
+}
+
+// Around the bar that a table has led to.
+function drawMark(g) {
+  if (marked < 0) return;
+  const a = toX(starts[marked]), b = Math.max(toX(ends[marked]), a + 2);
+  const y = strip + data.row[marked] * rowHeight;
+  g.strokeStyle = ink.accent;
+  g.lineWidth = 3;
+  g.strokeRect(a - 2, y + 0.5, b - a + 4, rowHeight - 1);
 }
 
 // Between two runs, and their names above.
 function drawBreaks(g, height) {
   if (!strip) return;
   g.textAlign = "left";
-  data.runs.forEach((run, r) => {
+  runs.forEach((run, r) => {
     const from = Math.max(toX(run.from), gutter), to = Math.min(toX(run.from + run.length), gutter + plot);
     if (to > from + 46) {
       const name = `run ${r + 1}`, full = `${name} · ${run.date} UTC`;
       g.fillStyle = ink.soft;
       g.fillText(g.measureText(full).width < to - from - 10 ? full : name, from + 4, strip / 2);
     }
-    const next = data.runs[r + 1];
+    const next = runs[r + 1];
     if (!next) return;
     const a = Math.max(toX(run.from + run.length), gutter), b = Math.min(toX(next.from), gutter + plot);
     if (b <= a) return;
@@ -158,7 +169,7 @@ function drawAxis() {
   g.fillStyle = ink.soft;
   g.strokeStyle = ink.line;
   let free = gutter - 30;
-  data.runs.forEach((run) => {
+  runs.forEach((run) => {
     const first = Math.max(0, Math.ceil((view.from - run.from) / step));
     for (let n = first, left = 200; n * step <= run.length && left > 0; n++, left--) {
       const x = toX(run.from + n * step), text = tick(n * step, step), half = g.measureText(text).width / 2;
@@ -189,19 +200,19 @@ function find(x, y) {
 }
 
 function runOf(k) {
-  let r = data.runs.length - 1;
-  while (r > 0 && data.runs[r].from > starts[k]) r--;
+  let r = runs.length - 1;
+  while (r > 0 && runs[r].from > starts[k]) r--;
   return r;
 }
 
 function tellOf(event, k, others) {
-  const r = runOf(k), at = span(Math.max(0, starts[k] - data.runs[r].from));
+  const r = runOf(k), at = span(Math.max(0, starts[k] - runs[r].from));
   const call = data.seq[k] < 0 ? "" : `call ${data.seq[k]}, `;
   tell(event, data.inputs[data.input[k]] || "(no input)", [
     `${labels[status[k]]}${again[k] ? ", tried again" : ""} after ${span(ends[k] - starts[k])}`,
     data.reasons[data.reason[k]],
     `${call}attempt ${data.attempt[k]}, worker ${data.workers[data.row[k]] || "–"}`,
-    `started ${at} into ${data.runs.length > 1 ? `run ${r + 1}` : "the run"}`,
+    `started ${at} into ${runs.length > 1 ? `run ${r + 1}` : "the run"}`,
     others ? `and ${count(others)} more here: zoom in` : "",
   ]);
 }

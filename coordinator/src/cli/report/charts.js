@@ -1,4 +1,4 @@
-// Throughput and durations; then what the mouse and the keys do.
+// Throughput, how many ran at once, and durations; then what the mouse and the keys do.
 let bins = { width: 1, ok: [], bad: [], first: 0 };
 
 function drawRate() {
@@ -18,7 +18,8 @@ function drawRate() {
   bins = { step, ok, bad, first };
   let most = 0;
   for (let b = 0; b < size; b++) most = Math.max(most, ok[b] + bad[b]);
-  const perSecond = 1e6 / step, ceiling = Math.max(most * perSecond, 1e-9);
+  if (!most) return nothing(g, width, height, "No attempt ended here");
+  const perSecond = 1e6 / step, ceiling = most * perSecond;
   const unit = round(ceiling / 3);
   g.textAlign = "right";
   for (let v = 0; v <= ceiling * 1.001; v += unit) {
@@ -45,10 +46,83 @@ function drawRate() {
   g.restore();
 }
 
+// What a chart says where it has nothing to show.
+function nothing(g, width, height, words) {
+  g.fillStyle = ink.soft;
+  g.textAlign = "center";
+  g.fillText(words, (gutter + width - right) / 2, height / 2);
+}
+
+// How many attempts run at each moment at which that changes: times, and numbers from there on.
+let atOnce = { only: -2, times: [], numbers: [] };
+function countAtOnce() {
+  if (atOnce.only === only) return;
+  const changes = [];
+  for (const row of rows) row.forEach((k, at) => {
+    if (!shown(k)) return;
+    // A worker has one attempt at a time. Its times in the log may overlap by microseconds.
+    const until = at + 1 < row.length ? Math.min(ends[k], starts[row[at + 1]]) : ends[k];
+    changes.push([starts[k], counts[k]], [until, -counts[k]]);
+  });
+  // Where one ends and another begins at the same time, the end comes first.
+  changes.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  const times = [], numbers = [];
+  let now = 0;
+  for (const [time, by] of changes) {
+    now += by;
+    if (times.length && times[times.length - 1] === time) numbers[numbers.length - 1] = now;
+    else { times.push(time); numbers.push(now); }
+  }
+  atOnce = { only, times, numbers };
+}
+// The last change at or before a time; -1 if there is none.
+function changeAt(time) {
+  let low = 0, high = atOnce.times.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (atOnce.times[middle] <= time) low = middle + 1; else high = middle;
+  }
+  return low - 1;
+}
+
+function drawAtOnce() {
+  const { g, width, height } = paper("atonce", 90);
+  const top = 14, bottom = height - 6, tall = bottom - top;
+  countAtOnce();
+  const { times, numbers } = atOnce, most = numbers.reduce((a, b) => Math.max(a, b), 0);
+  if (!most) return nothing(g, width, height, "No attempt ran");
+  const unit = Math.max(1, round(most / 3));
+  g.textAlign = "right";
+  for (let v = 0; v <= most; v += unit) {
+    const y = bottom - v / most * tall;
+    g.fillStyle = ink.line;
+    g.fillRect(gutter, Math.round(y), plot, 1);
+    g.fillStyle = ink.soft;
+    if (v > 0) g.fillText(short(v), gutter - 8, y);
+  }
+  g.save();
+  g.beginPath();
+  g.rect(gutter, 0, plot, height);
+  g.clip();
+  breaksOnly(g, height);
+  g.fillStyle = colours[0];
+  g.globalAlpha = 0.7;
+  // The most in each pixel: a moment's peak must not disappear.
+  let change = changeAt(view.from);
+  for (let x = 0; x < plot; x++) {
+    let peak = change < 0 ? 0 : numbers[change];
+    const until = toTime(gutter + x + 1);
+    while (change + 1 < times.length && times[change + 1] <= until) peak = Math.max(peak, numbers[++change]);
+    const y = peak / most * tall;
+    g.fillRect(gutter + x, bottom - y, 1, y);
+  }
+  g.restore();
+}
+
 function breaksOnly(g, height) {
   g.fillStyle = ink.faint;
-  for (let r = 0; r + 1 < data.runs.length; r++) {
-    const a = toX(data.runs[r].from + data.runs[r].length), b = toX(data.runs[r + 1].from);
+  for (let r = 0; r + 1 < runs.length; r++) {
+    const a = toX(runs[r].from + runs[r].length), b = toX(runs[r + 1].from);
     g.fillRect(a, 0, b - a, height);
   }
 }
@@ -124,6 +198,7 @@ function draw() {
   drawBars();
   drawAxis();
   drawRate();
+  drawAtOnce();
   $("range").textContent = zoomed() ? `${span(view.to - view.from)} of ${span(end)}` : "";
   $("reset").disabled = $("out").disabled = !zoomed();
 }
@@ -131,6 +206,18 @@ function redraw() {
   readColours();
   draw();
   drawHistogram();
+}
+
+// Shows one outcome alone, or with -1 all.
+function press(number) {
+  only = number;
+  for (const item of $("legend").children) {
+    const pressed = only >= 0 && data.names[only] === item.dataset.status;
+    item.setAttribute("aria-pressed", pressed);
+    item.classList.toggle("dim", only >= 0 && !pressed);
+  }
+  redraw();
+  for (const table of tables) table.fill();
 }
 
 function listen() {
@@ -199,7 +286,7 @@ function listen() {
   $("in").onclick = keys["+"];
   $("out").onclick = keys["-"];
   $("reset").onclick = keys["0"];
-  if (strip && data.runs.length <= 8) data.runs.forEach((run, r) => {
+  if (strip && runs.length <= 8) runs.forEach((run, r) => {
     const button = document.createElement("button");
     button.textContent = `Run ${r + 1}`;
     button.onclick = () => zoomTo(run.from - run.length * 0.01, run.from + run.length * 1.01);
@@ -222,39 +309,25 @@ function listen() {
     tell(event, `${edge(p)} to ${edge(p + 1)}`,
       [...pillar].map((n, s) => n ? `${count(n)} ${labels[s]}` : ""));
   });
-  for (const id of ["rate", "histogram"]) $(id).addEventListener("pointerleave", () => tell());
+  $("atonce").addEventListener("pointermove", (event) => {
+    const time = toTime(event.clientX - $("atonce").getBoundingClientRect().left);
+    const change = changeAt(time);
+    if (change < 0 || time < view.from) return tell();
+    tell(event, `${count(Math.round(atOnce.numbers[change]))} at once`, []);
+  });
+  for (const id of ["rate", "atonce", "histogram"]) $(id).addEventListener("pointerleave", () => tell());
 
   // The legend shows one outcome alone, and all again.
-  const items = [...$("legend").children];
-  for (const item of items) {
+  for (const item of $("legend").children) {
     const number = data.names.indexOf(item.dataset.status);
     item.setAttribute("role", "button");
+    item.setAttribute("aria-pressed", "false");
     item.tabIndex = 0;
-    const press = () => {
-      only = only === number ? -1 : number;
-      for (const other of items) {
-        const pressed = only >= 0 && data.names[only] === other.dataset.status;
-        other.setAttribute("aria-pressed", pressed);
-        other.classList.toggle("dim", only >= 0 && !pressed);
-      }
-      redraw();
-    };
+    const turn = () => press(only === number ? -1 : number);
     item.title = "Show only these";
-    item.addEventListener("click", press);
+    item.addEventListener("click", turn);
     item.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); press(); }
-    });
-  }
-
-  // From a table's row to its bar.
-  for (const row of document.querySelectorAll("tr[data-bar]")) {
-    row.title = "Show in the timeline";
-    row.addEventListener("click", () => {
-      if (String(getSelection())) return;
-      const k = +row.dataset.bar, around = Math.max((ends[k] - starts[k]) * 2, 100);
-      canvas.scrollIntoView({ block: "center" });
-      canvas.parentElement.scrollTop = data.row[k] * rowHeight - canvas.parentElement.clientHeight / 2;
-      zoomTo(starts[k] - around, ends[k] + around);
+      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); turn(); }
     });
   }
   addEventListener("resize", redraw);
@@ -265,6 +338,10 @@ try {
   $("charts").hidden = false;
   redraw();
   listen();
+  makeTables();
+  openByHash();
+  addEventListener("hashchange", openByHash);
+  drawn = true;
   document.body.dataset.drawn = total;
 } catch (error) {
   const trouble = $("trouble");

@@ -1,14 +1,17 @@
 // The data, in columns; times are in microseconds from the timeline's beginning.
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
-const total = data.length.length;
+// Attempts with a bar come first; behind them stand failed ones that never ran.
+const total = data.length.length, attempts = data.status.length;
 const starts = new Float64Array(total), ends = new Float64Array(total);
-const status = new Uint8Array(total), again = new Uint8Array(total);
+const status = new Uint8Array(attempts), again = new Uint8Array(attempts);
 let soFar = 0;
 for (let k = 0; k < total; k++) {
   soFar += data.start[k];
   starts[k] = soFar;
   ends[k] = soFar + data.length[k];
+}
+for (let k = 0; k < attempts; k++) {
   const code = data.status.charCodeAt(k);
   again[k] = code < 97 ? 1 : 0;
   status[k] = code - (again[k] ? 65 : 97);
@@ -16,24 +19,31 @@ for (let k = 0; k < total; k++) {
 // For how many attempts each bar stands where they are counted.
 const counts = new Float64Array(total).fill(data.step || 1);
 if (data.besides) for (let k = 0; k < total; k++) if (data.besides[k] === "1") counts[k] = 0;
+// The runs that have a time. Those without come behind them.
+const runs = data.runs.filter((run) => run.start !== undefined);
 const rows = data.workers.map(() => []);
 for (let k = 0; k < total; k++) rows[data.row[k]].push(k);
 
 // What is shown where there is room for one thing only: an outcome that needs attention before one
 // that does not. By the numbers of the outcomes.
 const weight = [0, 6, 7, 8, 5, 9, 1, 4, 3];
-const labels = data.names.map((name) => name.replaceAll("_", " "));
+const labels = data.labels;
+
+// Whether the charts and tables are there.
+let drawn = false;
 
 let colours, ink;
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   const of = (name) => style.getPropertyValue("--" + name).trim();
   colours = data.names.map(of);
-  ink = { text: of("text"), soft: of("soft"), line: of("line"), faint: of("faint"), card: of("card") };
+  ink = { text: of("text"), soft: of("soft"), line: of("line"), faint: of("faint"), card: of("card"), accent: of("accent") };
 }
 
 // What the legend has been asked for; -1 is everything.
 let only = -1;
+// The attempt whose bar is marked; -1 is none.
+let marked = -1;
 const shown = (k) => only < 0 || status[k] === only;
 
 // What is seen of the timeline.

@@ -8,6 +8,7 @@ mod marks;
 mod page;
 mod pick;
 mod read;
+mod serve;
 mod tables;
 mod text;
 mod timeline;
@@ -23,7 +24,7 @@ use rustix::fs::OFlags;
 
 use super::args::ReportArgs;
 use super::lines::ReadingTime;
-use super::{Exit, Trouble, cannot_write, check_stdout, complain, terminal};
+use super::{Exit, Trouble, cannot_write, check_stdout, complain, print, terminal};
 use timeline::Timeline;
 
 /// Reads the log and writes the page or the trace.
@@ -44,6 +45,10 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Trouble> {
     }
     let name = args.log.file_name().unwrap_or(args.log.as_os_str());
     let title = terminal::visible(&name.to_string_lossy());
+    if args.live {
+        drop(log);
+        return serve(&args.log, title);
+    }
     let timeline = Timeline::new(log);
     if let (true, Some(shows)) = (args.trace, timeline.shows()) {
         complain(&format_args!("the trace has {shows}"));
@@ -52,7 +57,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Trouble> {
         if args.trace {
             trace::write(out, &timeline)
         } else {
-            page::write(out, &title, &timeline)
+            page::write(out, &title, &timeline, None)
         }
     };
     let Some(path) = destination(args) else {
@@ -78,6 +83,23 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Trouble> {
     if args.output.is_none() {
         complain(&format_args!("wrote {}", path.display()));
     }
+    Ok(Exit::AllOk)
+}
+
+/// Serves the page, and draws it anew as the log grows.
+fn serve(log: &Path, title: String) -> Result<Exit, Trouble> {
+    if !log.is_file() {
+        return Err(Trouble::Usage(format!(
+            "--live reads its log again and again, so {} has to be a file",
+            log.display()
+        )));
+    }
+    let nowhere = |error: io::Error| Trouble::Pool(format!("nobody can be served: {error}"));
+    let server = serve::Server::new(log, title).map_err(nowhere)?;
+    let address = server.address().map_err(nowhere)?;
+    print(&format!("{address}\n"))?;
+    complain(&"this page follows the log; Ctrl-C ends it");
+    server.run();
     Ok(Exit::AllOk)
 }
 

@@ -1,32 +1,65 @@
 //! The page: one file that contains its style, script and data.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use super::text::html;
 use super::timeline::Timeline;
 use super::{data, tables};
 
 const STYLE: &str = include_str!("page.css");
-const SCRIPT: [&str; 3] = [
+const SCRIPT: [&str; 4] = [
     include_str!("common.js"),
     include_str!("bars.js"),
+    include_str!("lists.js"),
     include_str!("charts.js"),
 ];
+
+/// Behind the others, in a page that asks for news.
+const LIVE: &str = include_str!("live.js");
 
 /// The beginning of each page, by which an older report is recognized.
 pub(super) const BEGINNING: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
     <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
     script-src 'unsafe-inline'; img-src data:\">";
 
+/// A page that asks its server whether the log has grown.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// What the server says as long as the log stays as it is.
+    pub(super) state: String,
+    /// How long the page waits before it asks again.
+    pub(super) pause: Duration,
+}
+
 /// Writes the page. All text from the log is escaped. In case an escape is missing, the page's policy also forbids it to
-/// load or send anything.
-pub(super) fn write(out: &mut dyn Write, title: &str, timeline: &Timeline) -> io::Result<()> {
+/// load or send anything; a live page may ask its own server.
+pub(super) fn write(
+    out: &mut dyn Write,
+    title: &str,
+    timeline: &Timeline,
+    live: Option<&Live>,
+) -> io::Result<()> {
+    let beginning = match live {
+        Some(_) => BEGINNING.replace("img-src data:", "img-src data:; connect-src 'self'"),
+        None => BEGINNING.to_owned(),
+    };
+    let (of_body, note) = match live {
+        Some(Live { state, pause }) => (
+            format!(
+                " data-state=\"{state}\" data-pause=\"{}\"",
+                pause.as_millis()
+            ),
+            "<p class=\"note\" id=\"live\" role=\"status\">live</p>\n",
+        ),
+        None => (String::new(), ""),
+    };
     writeln!(
         out,
-        "{BEGINNING}\n\
+        "{beginning}\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<link rel=\"icon\" href=\"data:,\">\n\
-         <title>{} – coordinator report</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>",
+         <title>{} – coordinator report</title>\n<style>\n{STYLE}</style>\n</head>\n<body{of_body}>\n<main>{note}",
         html(title)
     )?;
     tables::header(out, title, timeline)?;
@@ -43,7 +76,17 @@ pub(super) fn write(out: &mut dyn Write, title: &str, timeline: &Timeline) -> io
         for part in SCRIPT {
             writeln!(out, "{part}")?;
         }
+        if live.is_some() {
+            writeln!(out, "{LIVE}")?;
+        }
         writeln!(out, "}})();\n</script>")?;
+    } else if live.is_some() {
+        // Nothing is drawn yet, so the page only waits.
+        let rest = "const $ = (id) => document.getElementById(id), drawn = false;";
+        writeln!(
+            out,
+            "<script>\n\"use strict\";\n(() => {{\n{rest}\n{LIVE}}})();\n</script>"
+        )?;
     }
     writeln!(out, "</body>\n</html>")
 }
@@ -75,6 +118,8 @@ fn charts(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
          <canvas id=\"axis\" aria-hidden=\"true\"></canvas><div id=\"select\" hidden></div></div>\n\
          <h3>Attempts that ended, per second; those that did not succeed on top</h3>\n\
          <div class=\"stage\"><canvas id=\"rate\" role=\"img\" aria-label=\"Throughput over time\"></canvas></div>\n\
+         <h3>Attempts that ran at once</h3>\n\
+         <div class=\"stage\"><canvas id=\"atonce\" role=\"img\" aria-label=\"Attempts at once over time\"></canvas></div>\n\
          <p class=\"note\">Wheel or drag to zoom, double-click for all; arrow keys, + and − work too. \
          Striped: tried again.</p>{shows}{idle}</section>\n\
          <section><h2>Durations <small>of attempts, log scale</small></h2>\n\
@@ -94,7 +139,7 @@ mod tests {
     fn page(log: &str) -> String {
         let mut bytes = Vec::new();
         let timeline = Timeline::new(read(io::Cursor::new(log), |_| ()).unwrap());
-        write(&mut bytes, "a.jsonl", &timeline).unwrap();
+        write(&mut bytes, "a.jsonl", &timeline, None).unwrap();
         String::from_utf8(bytes).unwrap()
     }
 

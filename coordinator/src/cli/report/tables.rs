@@ -180,14 +180,21 @@ fn failed(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
         "<section><h2>Failed calls <small>by their last attempt</small></h2>"
     )?;
     reasons(out, timeline)?;
-    let shown = failed.iter().take(FAILED);
-    let shown = shown.filter_map(|line| timeline.at_line(*line));
-    table(out, timeline, shown)?;
+    table(out, timeline, "failed", timeline.failed().take(FAILED))?;
+    // The script shows them all and removes this line.
     if failed.len() > FAILED {
         let more = count(failed.len() - FAILED);
         writeln!(
             out,
-            "<p class=\"note\">and {more} more failed calls, which the log has</p>"
+            "<p class=\"note\" id=\"failed-more\">and {more} more failed calls, which the page shows with JavaScript</p>"
+        )?;
+    }
+    let picked = timeline.failed().count();
+    if failed.len() > picked {
+        let more = count(failed.len() - picked);
+        writeln!(
+            out,
+            "<p class=\"note\">{more} further failed calls are in the log alone</p>"
         )?;
     }
     writeln!(out, "</section>")
@@ -195,8 +202,7 @@ fn failed(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
 
 /// The reasons that occurred more than once among the failed calls of the page, with their counts.
 fn reasons(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
-    let failed = timeline.calls.failed.iter();
-    let attempts = failed.filter_map(|line| Some(&timeline.attempts[timeline.at_line(*line)?]));
+    let attempts = timeline.failed().map(|index| &timeline.attempts[index]);
     let mut counts: HashMap<(Status, &str), usize> = HashMap::new();
     for attempt in attempts {
         *counts
@@ -240,31 +246,28 @@ fn slowest(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> {
         return Ok(());
     }
     writeln!(out, "<section><h2>Slowest attempts</h2>")?;
-    table(out, timeline, order.into_iter())?;
+    table(out, timeline, "slowest", order.into_iter())?;
     writeln!(out, "</section>")
 }
 
 fn table(
     out: &mut dyn Write,
     timeline: &Timeline,
+    name: &str,
     indices: impl Iterator<Item = usize>,
 ) -> io::Result<()> {
-    let places = timeline.places();
+    // The script puts its own rows here, which sort, search and open.
     writeln!(
         out,
-        "<div class=\"scroll\"><table><thead><tr>{HEADS}</tr></thead><tbody>"
+        "<div class=\"scroll\"><table id=\"{name}\"><thead><tr>{HEADS}</tr></thead><tbody>"
     )?;
     for index in indices {
-        // The script turns this into a link to the bar.
-        let place = places
-            .get(&index)
-            .map(|place| format!(" data-bar=\"{place}\""));
-        row(out, &timeline.attempts[index], &place.unwrap_or_default())?;
+        row(out, &timeline.attempts[index])?;
     }
     writeln!(out, "</tbody></table></div>")
 }
 
-fn row(out: &mut dyn Write, attempt: &Attempt, place: &str) -> io::Result<()> {
+fn row(out: &mut dyn Write, attempt: &Attempt) -> io::Result<()> {
     let seq = attempt.seq.map_or("–".to_owned(), |seq| seq.to_string());
     let worker = match attempt.worker {
         0 => "–".to_owned(),
@@ -288,7 +291,7 @@ fn row(out: &mut dyn Write, attempt: &Attempt, place: &str) -> io::Result<()> {
     };
     writeln!(
         out,
-        "<tr{place}><td class=\"n\">{seq}</td><td class=\"input\"><code>{}</code></td>\
+        "<tr><td class=\"n\">{seq}</td><td class=\"input\"><code>{}</code></td>\
          <td><i style=\"background:var(--{})\"></i>{}{again}{reason}{words}</td><td class=\"n\">{}</td>\
          <td class=\"n\">{time}</td><td class=\"n\">{worker}</td></tr>",
         html(&attempt.input),

@@ -132,6 +132,12 @@ impl Timeline {
             .ok()
     }
 
+    /// The last attempts at failed calls, in the order of the log.
+    pub(super) fn failed(&self) -> impl Iterator<Item = usize> {
+        let lines = self.calls.failed.iter();
+        lines.filter_map(|line| self.at_line(*line))
+    }
+
     /// The index of each attempt's bar.
     pub(super) fn places(&self) -> HashMap<usize, usize> {
         let places = self.bars.iter().enumerate();
