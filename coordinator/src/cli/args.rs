@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use clap_complete::engine::ArgValueCompleter;
 use coordinator::Builder;
 
-use super::completion::{self, CommandWords};
+use super::candidates::{self, CommandWords};
 use super::units::{self, JobCount, MaxFail, Recycle};
 use super::{help, mistakes};
 
@@ -75,7 +75,7 @@ pub(super) struct ReportArgs {
 #[derive(Debug, Args)]
 pub(super) struct MapArgs {
     /// The task; see: coordinator tasks
-    #[arg(value_name = "TASK", add = ArgValueCompleter::new(completion::tasks))]
+    #[arg(value_name = "TASK", add = ArgValueCompleter::new(candidates::tasks))]
     pub(super) task: String,
     #[command(flatten)]
     pub(super) options: Options,

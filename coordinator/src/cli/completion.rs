@@ -1,18 +1,11 @@
-//! Completions in a shell. The script that `coordinator completions` prints asks this program at each press of the tab key,
-//! so the shell knows the tasks of the workers, and the commands of this machine.
+//! Completions in a shell. The script that `coordinator completions` prints asks this program at each press of the tab key.
 
-use std::collections::BTreeSet;
 use std::env;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use clap_complete::Shell;
-use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter};
 use clap_complete::env::{CompleteEnv, Shells};
 
-use super::{Trouble, args, builder, cannot_write, print};
-use crate::cli::Exit;
+use super::{Exit, Trouble, args, cannot_write, print};
 
 /// The environment variable by which a shell asks for completions: it names the shell.
 const VARIABLE: &str = "COORDINATOR_COMPLETE";
@@ -46,60 +39,4 @@ pub(super) fn print_script(shell: Shell) -> Result<Exit, Trouble> {
         )
         .map_err(|error| cannot_write(&error))?;
     print(&String::from_utf8_lossy(&script))
-}
-
-/// The tasks of the workers that the command line asks for.
-pub(super) fn tasks(begun: &OsStr) -> Vec<CompletionCandidate> {
-    let pool = builder(worker_option(env::args_os()).as_deref().map(Path::new)).workers(1);
-    // An error has no place on a line that is being typed.
-    let tasks = pool
-        .build()
-        .and_then(|pool| pool.tasks())
-        .unwrap_or_default();
-    let fits = |name: &str| name.as_bytes().starts_with(begun.as_bytes());
-    let fitting = tasks.iter().filter(|task| fits(&task.name));
-    let candidate =
-        |name: &str, help: &str| CompletionCandidate::new(name).help(Some(help.to_owned().into()));
-    fitting
-        .map(|task| candidate(&task.name, &task.signature))
-        .collect()
-}
-
-/// The value of `--worker` among these words.
-fn worker_option(mut words: impl Iterator<Item = OsString>) -> Option<OsString> {
-    while let Some(word) = words.next() {
-        if word == "--worker" {
-            return words.next();
-        }
-        if let Some(value) = word.as_bytes().strip_prefix(b"--worker=") {
-            return Some(OsStr::from_bytes(value).to_owned());
-        }
-    }
-    None
-}
-
-/// Completes the words of a command: a program first, and files behind it.
-pub(super) struct CommandWords;
-
-impl ValueCompleter for CommandWords {
-    fn complete(&self, begun: &OsStr) -> Vec<CompletionCandidate> {
-        if begun.as_bytes().contains(&b'/') {
-            return PathCompleter::any().complete(begun);
-        }
-        let path = env::var_os("PATH").unwrap_or_default();
-        let directories = env::split_paths(&path).filter_map(|directory| directory.read_dir().ok());
-        let names = directories
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.file_name()));
-        let fitting = names.filter(|name| name.as_bytes().starts_with(begun.as_bytes()));
-        let fitting: BTreeSet<OsString> = fitting.collect();
-        fitting.into_iter().map(CompletionCandidate::new).collect()
-    }
-
-    fn complete_at(&self, index: usize, begun: &OsStr) -> Vec<CompletionCandidate> {
-        match index {
-            0 => self.complete(begun),
-            _ => PathCompleter::any().complete(begun),
-        }
-    }
 }

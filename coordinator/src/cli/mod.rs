@@ -9,6 +9,7 @@
 //! handles Ctrl-C, and all text of others goes through `terminal`.
 
 mod args;
+mod candidates;
 mod completion;
 mod demo;
 mod feed;
