@@ -364,12 +364,11 @@ impl Line<'_> {
         if let Some(exit) = self.exit.filter(|exit| *exit != 0) {
             parts.push(format!("exit {exit}"));
         }
-        parts.extend(
-            self.error
-                .as_deref()
-                .filter(|error| !error.is_empty())
-                .map(str::to_owned),
-        );
+        // The error of a command names its exit code or signal itself.
+        if let Some(error) = self.error.as_deref().filter(|error| !error.is_empty()) {
+            parts.retain(|part| part.starts_with("status "));
+            parts.push(error.to_owned());
+        }
         // The last line usually says more than the exit code.
         let last = self
             .stderr
