@@ -1,4 +1,4 @@
-//! How things end that do not end well.
+//! The errors and their texts: why a call has no value, and why a pool can't be had.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -91,6 +91,7 @@ impl fmt::Display for Why {
                 message, location, ..
             } => write!(f, "panicked at {location}: {message}"),
             Why::Died(death) => write!(f, "its worker {death}"),
+            // For the calls of `exec` and `pipe` the command line has words of its own: `cli/outcome.rs`.
             Why::TimedOut(limit) => write!(f, "timed out after {limit:?}"),
             Why::OutOfMemory { limit } => {
                 write!(f, "needed more memory than its limit of {}", Size(*limit))

@@ -1,8 +1,8 @@
 //! What a coordinator and a worker say to each other.
 //!
 //! This page is the wire specification: with it, a worker can be written in any language. The
-//! modules hold the one implementation both sides of this project share. There are no threads and
-//! no processes here.
+//! modules hold the one implementation both sides of this project share: `wire` has the messages and frames, `memory` what
+//! both sides map, and `value` how values become bytes. There are no threads and no processes here.
 //!
 //! A worker need not do all of this. A [plain worker](#plain-workers) shares no memory with its coordinator, and takes
 //! a page of code: `examples/worker.py` in the repository is one, in Python.

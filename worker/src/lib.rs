@@ -17,10 +17,11 @@
 //! A program becomes able to run its tasks in processes of its own by calling [`init`] first thing
 //! in `main`. A program that is nothing but a worker is one line: `fn main() -> std::process::ExitCode { worker::main() }`.
 //!
-//! What each module is for: `task` says what a task is; `registry` finds one by its name;
+//! What each module is for: `entry` makes a process a worker; `task` says what a task is; `registry` finds one by its name;
 //! `run` runs one call and turns whatever happens into a verdict; `serve` is the conversation with
-//! the coordinator; `output` measures what calls print; `text` reads and shows
-//! what people type; `by_hand` is the command line of a worker.
+//! the coordinator; `output` measures what calls print; `current` is what a running call can ask; `shared` and `described` are
+//! kinds of values; `text` reads and shows what people type; `by_hand` is the command line of a worker. `builtin` has the tasks
+//! of the command line, `command` the processes that they run, and `os` the rest that is Linux.
 
 // Lets `#[task]` name this crate the same way inside and outside of it.
 extern crate self as worker;

@@ -15,7 +15,7 @@ pub(super) const EXEC_USAGE: &str =
     "coordinator exec [OPTIONS] -- COMMAND [ARG|{}]... [::: INPUT...]";
 pub(super) const PIPE_USAGE: &str = "coordinator pipe [OPTIONS] -- COMMAND [ARG]... [::: INPUT...]";
 
-/// The options of every run.
+/// The options of every run, in a few words each. The definition in `args` has the long ones, and a test compares the two.
 const OPTIONS: &str = "
   -j, --jobs N|N%|-N     so many workers  -a, --input FILE    `-` is stdin
   -t, --timeout TIME     limit of a call  -0, --null          end with NUL

@@ -3,7 +3,8 @@
 //! Only `main` uses this module, and it uses the library by its public names alone, as every other program does. So a
 //! program can do all that the command line can. Rules of scheduling, and of starting or ending workers, have no place here.
 //!
-//! `args` defines what can be typed, and `run` makes a pool and runs the calls. `work`, `template` and `feed` turn inputs
+//! `args` defines what can be typed; `help`, `manual`, `completion` and `candidates` explain it, and `mistakes` answers what is
+//! wrong. `run` makes a pool and runs the calls. `work`, `template` and `feed` turn inputs
 //! into calls. `printer` writes the output of calls (also `--tag`). `outcome` says how a call ended, as JSON and in words;
 //! `summary`, `progress` and `status` tell of all calls. `log` and `resume` remember a run, `report` draws it, `signals`
 //! handles Ctrl-C, and all text of others goes through `terminal`.

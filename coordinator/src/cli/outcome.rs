@@ -157,6 +157,7 @@ impl Outcome {
 fn reason(error: &CallError) -> String {
     let why = match error.why() {
         Why::Failed(why) => why.clone(),
+        // Instead of the library's words, which speak of calls: `error.rs`.
         Why::TimedOut(limit) => format!("was stopped, because it ran longer than {limit:?}"),
         why => why.to_string(),
     };

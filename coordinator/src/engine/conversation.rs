@@ -319,7 +319,8 @@ impl Seat {
         });
     }
 
-    /// The worker died in the middle of a batch, or sent something that makes no sense.
+    /// The worker died in the middle of a batch, or sent something that makes no sense. This finds out how far it has come;
+    /// `Scheduler::died` decides what follows for its calls.
     fn lose(&mut self, shared: &PoolShared, running: Running, error: &LinkError, began: Instant) {
         let note = self.see_it_dead(error);
         // From here on the black box says which calls began and ended. A worker that was started by hand may still

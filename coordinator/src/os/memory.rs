@@ -1,5 +1,8 @@
 //! How much memory processes have, and how much they may have.
-#![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "a setting of C's allocator"))]
+#![cfg_attr(
+    target_env = "gnu",
+    expect(unsafe_code, reason = "a setting of C's allocator")
+)]
 
 use std::fs;
 use std::io;

@@ -16,7 +16,7 @@ use crate::engine::config::Config;
 use crate::engine::running::RunningCall;
 use crate::engine::shared::PoolShared;
 use crate::engine::stray::Stray;
-use crate::engine::{slot, supervisor};
+use crate::engine::{slot_thread, supervisor};
 use crate::error::{CallError, PoolError};
 use crate::os::processors;
 use crate::scheduler::{RestartLimit, Scheduler, SlotId};
@@ -109,7 +109,7 @@ impl Pool {
         };
         for number in 0..slots {
             let theirs = Arc::clone(&shared);
-            let body = Box::new(move || slot::run(&theirs, SlotId(number)));
+            let body = Box::new(move || slot_thread::run(&theirs, SlotId(number)));
             match spawn(format!("slot {}", number + 1), body) {
                 Ok(thread) => pool.threads().push(thread),
                 Err(error) => {

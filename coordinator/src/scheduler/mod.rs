@@ -18,8 +18,10 @@
 //!      └──────────────┴── died ◀───────────────┘
 //! ```
 //!
-//! `map` holds the calls of one map, `slot` the state of one slot. What concerns both is here and in
-//! `callers`, `reports` and `dooms`, by who comes with it: callers, slots, or time; `watch` says who is woken up.
+//! `map` holds the calls of one map, and cuts batches of them; `slot` holds the state of one slot. Events of both stand in
+//! `callers` (maps are opened, filled, cancelled), `reports` (what slots tell, deaths included) and `dooms` (calls that the pool
+//! ends: time, memory, cancelling). `pace` says how many calls go together, `throttle` how many slots run one map, and `watch`
+//! which slots are woken. `life.md`, below, is a worker's life as a table.
 
 #![doc = include_str!("life.md")]
 

@@ -1,8 +1,11 @@
 //! How many calls to send to a worker together.
 //!
-//! Together, because each message costs as much as thousands of short calls; and not too many, because
-//! whoever waits for the first must not wait for the last, and because near the end each slot is to
-//! have something to do. There is nothing to set: what the calls cost is measured.
+//! Calls go together, because each message costs as much as thousands of short calls. They must not be too many: a caller
+//! that waits for the first must not have to wait for the last, and near the end each slot should
+//! have something to do. There is nothing to set: the cost of the calls is measured.
+//!
+//! A batch has other limits, too: `Map::next_batch` applies them (retries go alone), `Seat::most` knows when a worker is
+//! replaced, and `MOST_CALLS` and `MOST_BYTES` are the caps.
 
 use std::time::Duration;
 

@@ -250,8 +250,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         busy.started
     }
 
-    /// The worker died, having started so many calls. The one that was running is charged, if there was
-    /// one; those behind it are not.
+    /// The worker died after it had started this many calls. The call that was running is charged, if there was
+    /// one; those behind it are not. The engine's `Seat::lose` has found out how far the worker had come.
     pub(crate) fn died(
         &mut self,
         running: Running,

@@ -1,4 +1,4 @@
-//! Finds the worker's executable, starts it, and lets it in.
+//! Starts a worker and lets it in. `program` has found its executable.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

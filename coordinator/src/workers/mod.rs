@@ -1,5 +1,8 @@
-//! How a worker comes to be: which program it is, how it is started, where it is met, and how it is let in; and the
-//! words in which it is spoken to.
+//! How a worker comes to be, and the words in which it is spoken to.
+//!
+//! `program` finds the executable, `launch` starts it and lets it in, or `by_hand` says how a person starts it. `meeting` is the
+//! place where it connects, `visitors` are those who come there, `socket` and `talk` carry the conversation, and `board` holds
+//! large inputs.
 //!
 //! The engine uses it. It knows nothing of slots' threads or of the pool's state: what is to become of a worker is decided
 //! above.

@@ -1,7 +1,8 @@
 //! The messages, in the order in which a conversation uses them.
 //!
 //! On the wire an enum variant is the number of its position: add new variants at the end, and raise
-//! [`VERSION`](crate::wire::handshake::VERSION) with every change of meaning.
+//! [`VERSION`](crate::wire::handshake::VERSION) with every change of meaning. A new message also needs words in the
+//! specification, which is this crate's first page, and `examples/worker.py` has to know it or to ignore it.
 
 use serde::{Deserialize, Serialize};
 

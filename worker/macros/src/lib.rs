@@ -1,4 +1,7 @@
 //! The `#[task]` attribute. Use it as `worker::task`; the `worker` crate documents it.
+//!
+//! `signature` refuses functions that can't be tasks, `options` reads the parentheses of the attribute, and `print` writes types
+//! as text. The rules in prose stand at `worker::Task`, and `worker/tests/ui` has a test for each.
 
 mod options;
 mod print;

@@ -2,6 +2,8 @@
 //!
 //! Calls that stand side by side and share their fate are kept together, as a stretch: a million short
 //! calls are a few hundred stretches, and what is done with them costs as much as that.
+//!
+//! `running` cuts batches and follows them, `results` takes what has ended, and `spec` is what the caller asked for.
 
 mod results;
 mod running;
