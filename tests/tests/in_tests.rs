@@ -85,6 +85,29 @@ fn one_dependency_is_enough() {
             }
         }
     "#;
+    // A test is a crate of its own, and has a task of the same name.
+    let test = r#"
+        pool::enable_in_tests!();
+
+        #[pool::task(crate = "pool")]
+        fn half(x: i64) -> i64 { x / 2 + 1000 }
+
+        #[test]
+        fn two_crates_have_a_half() {
+            let pool = pool::Pool::new(1).unwrap();
+            assert_eq!(pool.call(half, 8).unwrap(), 1004);
+            assert_eq!(pool.call(user::half, 8).unwrap(), 4);
+            let check = |task| pool.with().check_text(task, [b"8".to_vec()]);
+            check("user::half").unwrap();
+            check("both::half").unwrap();
+            let which = check("half").unwrap_err().to_string();
+            assert!(which.contains("name one, both::half or user::half"), "{which}");
+            let names: Vec<_> = pool.tasks().unwrap().iter().map(|task| task.name.clone()).collect();
+            assert_eq!(names, ["both::half", "user::half"]);
+        }
+    "#;
+    fs::create_dir(home.path().join("tests")).unwrap();
+    fs::write(home.path().join("tests/both.rs"), test).unwrap();
     fs::create_dir(home.path().join("src")).unwrap();
     fs::write(home.path().join("Cargo.toml"), manifest).unwrap();
     fs::write(home.path().join("src/lib.rs"), library).unwrap();
@@ -97,5 +120,5 @@ fn one_dependency_is_enough() {
         .unwrap();
     let said = String::from_utf8_lossy(&tested.stdout) + String::from_utf8_lossy(&tested.stderr);
     assert!(tested.status.success(), "{said}");
-    assert_eq!(said.matches("1 passed").count(), 2, "{said}");
+    assert_eq!(said.matches("1 passed").count(), 3, "{said}");
 }

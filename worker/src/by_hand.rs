@@ -74,10 +74,7 @@ fn print(text: &str) -> ExitCode {
 
 fn tasks() -> ExitCode {
     match registry::all() {
-        Ok(all) => {
-            let infos: Vec<_> = all.values().map(registry::Entry::info).collect();
-            print(&text::list(&infos))
-        }
+        Ok(all) => print(&text::list(&all.infos())),
         Err(why) => {
             complain(&why);
             ExitCode::FAILURE

@@ -162,10 +162,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
     // Whoever has the token may join the coordinator as a worker, and programs that tasks start must not.
     os::unset(TOKEN_VARIABLE);
     os::name_process();
-    let tasks = registry::all()?
-        .values()
-        .map(registry::Entry::info)
-        .collect();
+    let tasks = registry::all()?.infos();
     let hello = Hello {
         token,
         pid: std::process::id(),

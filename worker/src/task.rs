@@ -22,8 +22,8 @@ use serde::{Serialize, de::DeserializeOwned};
 ///   types with some of serde's attributes travel in [`Described`](crate::Described).
 /// * A task is a free function. A method in an `impl` can't be a task, but a task can call it. In its own body a task's
 ///   name is the function; to map itself, a task writes `pool.map(name {}, inputs)`.
-/// * The name is the function's, or another by `#[task(name = "images.resize")]`. A program can't
-///   have two tasks of one name.
+/// * The name is the function's, or another by `#[task(name = "images.resize")]`. A crate can't
+///   have two tasks of one name. Two crates can: on the command line the crate then stands before it, `images::resize`.
 /// * Where the task is in scope no variable can have its name: `let square = square(7)` does not
 ///   compile, because a unit struct's name is a pattern.
 #[diagnostic::on_unimplemented(
@@ -38,8 +38,11 @@ pub trait Task: Copy + Send + Sync + 'static {
     /// The value that a successful call returns.
     type Output: Serialize + DeserializeOwned + 'static;
 
-    /// The name by which the coordinator asks for it.
+    /// The name by which the coordinator asks for it. If a program has tasks of this name in several crates, the coordinator
+    /// puts the crate before it: `images::resize`.
     const NAME: &'static str;
+    /// The crate that defines the task.
+    const CRATE: &'static str = "";
     /// The signature as it stands in the source: `fn square(x: i64) -> i64`.
     const SIGNATURE: &'static str;
     /// The types alone, as in `(i64) -> i64`. Coordinator and worker compare them, because two builds with different types
@@ -54,6 +57,17 @@ pub trait Task: Copy + Send + Sync + 'static {
     ///
     /// The function's own error, as text.
     fn run(input: Self::Input) -> Result<Self::Output, String>;
+}
+
+/// The crate of a module's path.
+#[must_use]
+pub const fn crate_of(module: &'static str) -> &'static str {
+    let bytes = module.as_bytes();
+    let mut end = 0;
+    while end < bytes.len() && bytes[end] != b':' {
+        end += 1;
+    }
+    module.split_at(end).0
 }
 
 /// A return type that can be an error: some `Result`, under whatever alias.

@@ -133,10 +133,29 @@ fn check_in_worker(
 
 /// Whether the workers have such a task.
 fn check_task(task: &str, tasks: &[TaskInfo]) -> Result<(), Trouble> {
-    if tasks.iter().any(|known| known.name == task) {
+    // A task may also be named with its crate. The worker knows whether it is that one.
+    let names: Vec<_> = tasks.iter().map(|task| task.name.as_str()).collect();
+    let is_end_of = |end: &str, name: &str| {
+        name.strip_suffix(end)
+            .is_some_and(|krate| krate.ends_with("::"))
+    };
+    if names
+        .iter()
+        .any(|known| *known == task || is_end_of(known, task))
+    {
         return Ok(());
     }
-    let names: Vec<_> = tasks.iter().map(|task| task.name.as_str()).collect();
+    let several: Vec<_> = names
+        .iter()
+        .copied()
+        .filter(|known| is_end_of(task, known))
+        .collect();
+    if !several.is_empty() {
+        return Err(Trouble::Usage(format!(
+            "there are several tasks named `{task}`: name one, {}",
+            several.join(" or ")
+        )));
+    }
     Err(Trouble::Usage(match mistakes::meant(task, &names) {
         Some(meant) => format!("there is no task `{task}`: did you mean `{meant}`?"),
         None => format!("there is no task `{task}`; there is {}", names.join(", ")),

@@ -137,7 +137,7 @@ impl Builder {
         take_kept(|each| kept.push(each));
         self.initializer = Some(outcome.map(|()| {
             let job = Job {
-                task: T::NAME.to_owned(),
+                task: worker::private::name_of::<T>(),
                 types: Some(T::TYPES.to_owned()),
                 encoding: Encoding::Postcard,
             };

@@ -47,7 +47,7 @@ impl<T: Task> Codec for Typed<T> {
     #[allow(private_interfaces)]
     fn job(&self) -> Job {
         Job {
-            task: T::NAME.to_owned(),
+            task: worker::private::name_of::<T>(),
             types: Some(T::TYPES.to_owned()),
             encoding: Encoding::Postcard,
         }

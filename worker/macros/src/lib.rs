@@ -141,6 +141,7 @@ fn implementation(
             type Input = #input;
             type Output = #output;
             const NAME: &'static str = #name;
+            const CRATE: &'static str = #krate::private::crate_of(::core::module_path!());
             const SIGNATURE: &'static str = #text;
             const TYPES: &'static str = #types_text;
             const DOC: &'static str = #doc;
