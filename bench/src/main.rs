@@ -4,6 +4,7 @@
 //! measurement runs in a fresh process of this program (`run`), so that neither memory nor warmth
 //! of one shows in the next. `report` boils the figures down, `table` and `picture` show them.
 
+mod bars;
 mod catalogue;
 mod options;
 mod picture;
@@ -65,6 +66,11 @@ fn measure(options: &Options) -> Result<ExitCode, Problem> {
     }
     if let Some(file) = &options.svg {
         std::fs::write(file, picture::picture(&report))?;
+    }
+    if let Some(file) = &options.bars {
+        let bars = bars::bars(&report)
+            .ok_or("the five bars need --only each,payload-map,map,exec,cpu, or all measures")?;
+        std::fs::write(file, bars)?;
     }
     // A target that was missed is a finding; a pool that does not work is an error.
     Ok(ExitCode::from(u8::from(report.ours_failed())))

@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// Writes a picture of the comparisons
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+    /// Writes the five bars of the README; needs each,payload-map,map,exec,cpu
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bars: Option<PathBuf>,
     /// Writes all figures
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

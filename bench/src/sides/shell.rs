@@ -29,7 +29,12 @@ fn coordinator() -> Result<PathBuf, Problem> {
         .arg(root.join("Cargo.toml"))
         .status();
     match built {
-        Ok(status) if status.success() => Ok(root.join("target/release/coordinator")),
+        Ok(status) if status.success() => {
+            // Cargo takes a relative directory from where it was started.
+            let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+            let target = target.unwrap_or_else(|| root.join("target"));
+            Ok(target.join("release/coordinator"))
+        }
         _ => Err(Missing("the command line (cargo build --release)".to_owned()).into()),
     }
 }
