@@ -53,6 +53,13 @@ pub enum Death {
 
 impl Death {
     /// As Python has it: the exit code, or the signal's number below zero. `None` if nobody knows.
+    ///
+    /// ```
+    /// use coordinator::Death;
+    /// assert_eq!(Death::Exit(3).code(), Some(3));
+    /// assert_eq!(Death::Signal(9).code(), Some(-9));
+    /// assert_eq!(Death::Unknown.code(), None);
+    /// ```
     #[must_use]
     pub fn code(self) -> Option<i32> {
         match self {
@@ -144,48 +151,141 @@ pub(crate) struct Details {
 
 impl CallError {
     /// Why it ended so.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// use coordinator::Why;
+    /// if let Err(error) = pool.call(square, 7) {
+    ///     match error.why() {
+    ///         Why::TimedOut(limit) => println!("no answer within {limit:?}"),
+    ///         Why::Died(death) => println!("its worker {death}"),
+    ///         why => println!("{why}"),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn why(&self) -> &Why {
         &self.details.why
     }
 
     /// The task's name.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// if let Err(error) = pool.call(square, 7) {
+    ///     assert_eq!(error.task(), "square");
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn task(&self) -> &str {
         &self.details.task
     }
 
     /// The call's index in its map, from 0.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// if let Err(error) = pool.call(square, 7) {
+    ///     println!("call {} of the map", error.index());
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn index(&self) -> u64 {
         self.details.index
     }
 
     /// How often the call was tried; 0 if it never ran.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// if let Err(error) = pool.call(square, 7) {
+    ///     println!("tried {} times", error.attempts());
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.details.attempts
     }
 
     /// The process id of the worker that ran it last; `None` if it never ran.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// if let Err(error) = pool.call(square, 7) {
+    ///     println!("in process {:?}", error.worker());
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn worker(&self) -> Option<u32> {
         self.details.worker
     }
 
     /// How long the last attempt ran.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// if let Err(error) = pool.call(square, 7) {
+    ///     println!("after {:?}", error.elapsed());
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.details.elapsed
     }
 
     /// The last lines, at most 4 KiB, of what the last attempt wrote to stderr.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// if let Err(error) = pool.call(square, 7) {
+    ///     eprint!("{}", error.stderr());
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn stderr(&self) -> &str {
         &self.details.stderr
     }
 
     /// What else there is to know: why it was cancelled, for example.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// if let Err(error) = pool.call(square, 7) {
+    ///     println!("{}", error.note().unwrap_or("no more is known"));
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn note(&self) -> Option<&str> {
         self.details.note.as_deref()

@@ -50,6 +50,10 @@ pub struct Described<T>(pub T);
 
 impl<T> Described<T> {
     /// The value.
+    ///
+    /// ```
+    /// assert_eq!(worker::Described(7).into_inner(), 7);
+    /// ```
     #[must_use]
     pub fn into_inner(self) -> T {
         self.0

@@ -109,6 +109,11 @@ pub extern "C" fn before_main() {
 }
 
 /// Whether [`init`] has been called: whether this program can be its own worker.
+///
+/// ```
+/// worker::init();
+/// assert!(worker::is_initialized());
+/// ```
 #[must_use]
 pub fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::Relaxed)

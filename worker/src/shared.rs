@@ -160,6 +160,11 @@ impl Drop for Region {
 impl<T: Serialize + DeserializeOwned> Shared<T> {
     /// Encodes a value into memory that workers can map. If the value can't be encoded, or the system has no memory for it,
     /// calls with it as input end as undecodable, and their errors say why.
+    ///
+    /// ```
+    /// let shared = worker::Shared::new(vec![1, 2, 3]);
+    /// assert_eq!(shared[1], 2);
+    /// ```
     pub fn new(value: T) -> Self {
         let region = write(&value).map_err(|error| error.to_string());
         if let Ok(Kept(region)) = &region {

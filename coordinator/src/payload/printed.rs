@@ -219,6 +219,19 @@ impl Drop for HeldRange {
 
 impl Captured {
     /// How much it is, in bytes.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let (inputs, reports) = pool.with().open(square);
+    /// # drop(inputs);
+    /// for report in reports {
+    ///     println!("call {} has printed {} bytes", report.index, report.stdout.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn len(&self) -> u64 {
         self.range
@@ -227,6 +240,19 @@ impl Captured {
     }
 
     /// Whether the call has written nothing.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let (inputs, reports) = pool.with().open(square);
+    /// # drop(inputs);
+    /// for report in reports {
+    ///     assert!(report.stderr.is_empty());
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.range.is_none()
@@ -238,6 +264,21 @@ impl Captured {
     ///
     /// What the system says when it can't read the file, or [`io::ErrorKind::OutOfMemory`]: a task may write more than
     /// there is memory for.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Output, Pool, task};
+    /// # #[task] fn greet(name: String) { println!("Hello, {name}!") }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::builder().output(Output::Capture).build()?;
+    /// let (inputs, reports) = pool.with().open(greet);
+    /// if let Some(inputs) = inputs {
+    ///     inputs.send("you".to_owned())?;
+    /// }
+    /// for report in reports {
+    ///     assert_eq!(report.stdout.read()?, b"Hello, you!\n");
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn read(&self) -> io::Result<Vec<u8>> {
         self.read_first(u64::MAX)
     }
@@ -247,6 +288,19 @@ impl Captured {
     /// # Errors
     ///
     /// As [`read`](Self::read).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let (inputs, reports) = pool.with().open(square);
+    /// # drop(inputs);
+    /// for report in reports {
+    ///     println!("{}", String::from_utf8_lossy(&report.stdout.read_first(80)?));
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn read_first(&self, limit: u64) -> io::Result<Vec<u8>> {
         let count = self.len().min(limit);
         let mut bytes = Vec::new();
@@ -260,6 +314,19 @@ impl Captured {
     /// # Errors
     ///
     /// What the system says when it can't read the file, and what `writer` says.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let (inputs, reports) = pool.with().open(square);
+    /// # drop(inputs);
+    /// for report in reports {
+    ///     report.stdout.copy_to(&mut std::io::stdout())?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn copy_to(&self, writer: &mut dyn Write) -> io::Result<()> {
         self.copy_from(0, writer)
     }
@@ -269,6 +336,19 @@ impl Captured {
     /// # Errors
     ///
     /// As [`copy_to`](Self::copy_to).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let (inputs, reports) = pool.with().open(square);
+    /// # drop(inputs);
+    /// for report in reports {
+    ///     report.stdout.copy_from(80, &mut std::io::stdout())?; // what 80 bytes were shown of already
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn copy_from(&self, skip: u64, writer: &mut dyn Write) -> io::Result<()> {
         self.copy(skip, u64::MAX, writer)
     }

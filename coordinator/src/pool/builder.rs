@@ -97,11 +97,26 @@ impl Pool {
     /// # Errors
     ///
     /// There is no worker executable, or it could not be started; `workers` is 0.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::new(4)?;
+    /// assert_eq!(pool.map(square, 1..=4)?, [1, 4, 9, 16]);
+    /// # Ok(()) }
+    /// ```
     pub fn new(workers: usize) -> Result<Pool, PoolError> {
         Pool::builder().workers(workers).build()
     }
 
     /// A pool with other settings than the usual.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// let pool = Pool::builder().workers(4).retries(1).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -109,6 +124,12 @@ impl Pool {
 
 impl Builder {
     /// How many workers. Default: [`available_workers`].
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// let pool = Pool::builder().workers(8).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -116,18 +137,44 @@ impl Builder {
 
     /// The worker's executable. Without it the pool takes what `COORDINATOR_WORKER` names, this same
     /// executable if it called `coordinator::init()`, or `worker` beside it.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// let pool = Pool::builder().worker("./my-worker").build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn worker(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = Some(program.into());
         self
     }
 
     /// What becomes of what the tasks print. Default: [`Output::Forward`].
+    ///
+    /// ```no_run
+    /// # use coordinator::{Output, Pool};
+    /// let pool = Pool::builder().output(Output::Capture).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn output(mut self, output: Output) -> Self {
         self.output = output;
         self
     }
 
     /// Runs a task in each worker before its first call. If it fails, the pool ends, saying why.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// #[task]
+    /// fn load(model: String) -> Result<(), std::io::Error> {
+    ///     let bytes = std::fs::read(model)?; // … and keep them in a static
+    ///     # drop(bytes);
+    ///     Ok(())
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::builder().initializer(load, "model.bin".to_owned()).build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn initializer<T: Task>(mut self, _task: T, input: T::Input) -> Self {
         let codec = Typed::<T>::new();
         let mut encoded = Vec::new();
@@ -151,6 +198,12 @@ impl Builder {
     }
 
     /// Replaces each worker after this many calls: for tasks that leak.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// let pool = Pool::builder().recycle_after(1000).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn recycle_after(mut self, calls: u64) -> Self {
         self.recycle_after = Some(calls);
         self
@@ -158,6 +211,12 @@ impl Builder {
 
     /// Replaces a worker that has more than this many bytes of memory after a call: for tasks that leak
     /// a little, now and then. Counted as for [`memory_limit`](Self::memory_limit).
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// let pool = Pool::builder().recycle_above(500 << 20).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn recycle_above(mut self, bytes: u64) -> Self {
         self.recycle_above = Some(bytes);
         self
@@ -167,12 +226,26 @@ impl Builder {
     /// the [`grace`](Self::grace) SIGKILL, with all that it has started; the call ends as
     /// [`Why::TimedOut`](crate::Why::TimedOut). Default: no limit. Time for which the pool is
     /// [paused](Pool::pause), or this whole program stopped, does not count.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// use std::time::Duration;
+    /// let pool = Pool::builder().timeout(Duration::from_secs(30)).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.limits.timeout = Some(limit);
         self
     }
 
     /// How long a worker that is being stopped has between SIGTERM and SIGKILL. Default: 1 s.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// use std::time::Duration;
+    /// let pool = Pool::builder().timeout(Duration::from_secs(30)).grace(Duration::from_secs(5)).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn grace(mut self, grace: Duration) -> Self {
         self.limits.grace = grace;
         self
@@ -180,6 +253,12 @@ impl Builder {
 
     /// How often a call that did not succeed is tried again. Default: never, because a call may
     /// have had effects.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// let pool = Pool::builder().retries(2).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn retries(mut self, retries: u32) -> Self {
         self.limits.retries = retries;
         self
@@ -187,6 +266,13 @@ impl Builder {
 
     /// How long to wait before a call is tried again, at first; doubled each time, and stretched by
     /// up to a half. Default: no time.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// use std::time::Duration;
+    /// let pool = Pool::builder().retries(2).backoff(Duration::from_millis(100)).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn backoff(mut self, backoff: Duration) -> Self {
         self.limits.backoff = backoff;
         self
@@ -199,6 +285,12 @@ impl Builder {
     /// use: files they read and memory they share do not. A single allocation of more than twice
     /// the limit fails at once; if the worker aborts for it, that counts as out of memory, too, as far as
     /// its stderr is captured to tell. Workers started by hand are not limited.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// let pool = Pool::builder().memory_limit(500 << 20).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.limits.memory = Some(bytes);
         self
@@ -209,12 +301,28 @@ impl Builder {
     /// As long as any worker lives, the pool goes on with those that do, and tries again, less and less often. It gives
     /// up when none is left, so many starts have failed in a row, and have done so for a second (or a tenth of `per`, if
     /// that is less). If the first worker can't be started at all, it gives up at once.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// use std::time::Duration;
+    /// let pool = Pool::builder().restart_limit(10, Duration::from_secs(60)).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn restart_limit(mut self, count: u32, per: Duration) -> Self {
         self.restart_limit = RestartLimit { count, per };
         self
     }
 
     /// Starts no workers, but tells `how` to start each one by hand, and waits for it.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// let pool = Pool::builder().workers(1).by_hand(|how| {
+    ///     let (program, connect) = (how.program.display(), how.connect.display());
+    ///     eprintln!("COORDINATOR_TOKEN={} gdb --args {program} --connect {connect}", how.token);
+    /// }).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn by_hand(mut self, how: impl Fn(&ByHand) + Send + Sync + 'static) -> Self {
         self.manual = Some(Arc::new(how));
         self
@@ -232,6 +340,12 @@ impl Builder {
     ///
     /// There is no worker executable, no worker could be started, its initializer failed, or a
     /// setting makes no sense.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn build(self) -> Result<Pool, PoolError> {
         let pool = self.build_now()?;
         pool.wait_for_worker()?;
@@ -267,6 +381,14 @@ impl Builder {
     /// # Errors
     ///
     /// There is no worker executable, or a setting makes no sense.
+    ///
+    /// ```no_run
+    /// # use coordinator::Pool;
+    /// let pool = Pool::builder().build_now()?;
+    /// // … here a signal handler may learn of the pool, and end it while its workers start
+    /// pool.tasks()?; // waits for the first worker
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
     pub fn build_now(self) -> Result<Pool, PoolError> {
         let slots = self.workers.unwrap_or_else(available_workers);
         self.check(slots)?;

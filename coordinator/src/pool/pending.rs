@@ -80,6 +80,16 @@ impl<O> Pending<O> {
     /// # Panics
     ///
     /// If the result was taken already, by [`wait_timeout`](Self::wait_timeout) or as a future.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let pending = pool.submit(square, 7);
+    /// assert_eq!(pending.wait()?, 49);
+    /// # Ok(()) }
+    /// ```
     pub fn wait(mut self) -> Result<O, CallError> {
         let result = self
             .reports()
@@ -91,11 +101,37 @@ impl<O> Pending<O> {
 
     /// Waits for the call to end, for at most `limit`; `None` if it has not. After `Some` there is
     /// nothing left to wait for.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// use std::time::Duration;
+    /// let mut pending = pool.submit(square, 7);
+    /// match pending.wait_timeout(Duration::from_secs(1)) {
+    ///     Some(result) => assert_eq!(result?, 49),
+    ///     None => pending.cancel(),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<O, CallError>> {
         self.reports().wait(Some(limit))
     }
 
     /// Whether the call has ended.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let pending = pool.submit(square, 7);
+    /// while !pending.is_done() {
+    ///     std::thread::yield_now(); // or something of use
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.reports
@@ -105,6 +141,17 @@ impl<O> Pending<O> {
 
     /// Cancels the call: it ends as cancelled if it has not ended already. If it is running, its
     /// worker is killed and replaced.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let pending = pool.submit(square, 7);
+    /// pending.cancel();
+    /// println!("{:?}", pending.wait()); // as cancelled, unless it had ended
+    /// # Ok(()) }
+    /// ```
     pub fn cancel(&self) {
         if let Some(reports) = &self.reports {
             reports.cancel();

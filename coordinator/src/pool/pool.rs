@@ -334,6 +334,18 @@ impl Pool {
 
     /// Takes no further calls. Those that were submitted are finished; a stream reads no further
     /// inputs.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let pending = pool.submit(square, 7);
+    /// pool.close();
+    /// assert_eq!(pending.wait()?, 49);
+    /// assert!(pool.call(square, 8).is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn close(&self) {
         if self.shared.is_copied() {
             return;
@@ -428,6 +440,17 @@ impl Pool {
 
     /// Stops the workers that run calls (SIGSTOP), and starts nothing, until
     /// [`resume`](Self::resume). The time does not count for deadlines.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// pool.pause();
+    /// // … the machine has something better to do
+    /// pool.resume();
+    /// # Ok(()) }
+    /// ```
     pub fn pause(&self) {
         if self.shared.is_copied() {
             return;
@@ -437,6 +460,8 @@ impl Pool {
     }
 
     /// Goes on after a [`pause`](Self::pause).
+    ///
+    /// See [`pause`](Self::pause) for an example.
     pub fn resume(&self) {
         if self.shared.is_copied() {
             return;
@@ -450,6 +475,17 @@ impl Pool {
     ///
     /// It may be called, and the pool be dropped, by a waker. If the host's stdout takes nothing, it waits a
     /// second for it; what calls printed that nobody waits for is then written when stdout takes it.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let pending = pool.submit(square, 7);
+    /// pool.terminate();
+    /// println!("{:?}", pending.wait());
+    /// # Ok(()) }
+    /// ```
     pub fn terminate(&self) {
         if self.shared.is_copied() {
             return;
@@ -463,6 +499,16 @@ impl Pool {
     }
 
     /// What the pool has done and is doing.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// pool.map(square, 0..100)?;
+    /// assert_eq!(pool.stats().succeeded, 100);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
         if self.shared.is_copied() {
@@ -485,6 +531,17 @@ impl Pool {
     /// microseconds for each, and disturbs none of them: it may be asked many times a second.
     ///
     /// Each call's output is held in its file until it is dropped, with all that is printed behind it.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for call in pool.running() {
+    ///     println!("slot {} has been running call {} for {:?}", call.slot, call.index, call.elapsed);
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn running(&self) -> Vec<RunningCall> {
         if self.shared.is_copied() {
@@ -504,6 +561,17 @@ impl Pool {
     /// there is none, because it is forwarded as it comes.
     ///
     /// The last 1,024 are kept.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for stray in pool.take_strays() {
+    ///     print!("{}", String::from_utf8_lossy(&stray.stderr.read()?));
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn take_strays(&self) -> Vec<Stray> {
         if self.shared.is_copied() {
@@ -513,6 +581,17 @@ impl Pool {
     }
 
     /// The workers that live now.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for worker in pool.workers() {
+    ///     println!("process {} has run {} calls", worker.pid, worker.calls);
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn workers(&self) -> Vec<Worker> {
         if self.shared.is_copied() {
@@ -543,6 +622,17 @@ impl Pool {
     /// # Errors
     ///
     /// No worker could be started, or the pool is [another process's](PoolError::Copied).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for task in pool.tasks()?.iter() {
+    ///     println!("{}", task.signature);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn tasks(&self) -> Result<Arc<[TaskInfo]>, PoolError> {
         let shared = &self.shared;
         if shared.is_copied() {

@@ -44,6 +44,15 @@ impl<T: Task> fmt::Debug for Process<T> {
 
 impl<T: Task> Process<T> {
     /// A process that will run the task on this input.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut child = Process::new(square, 7).start()?;
+    /// assert_eq!(child.join()?, 49);
+    /// # Ok(()) }
+    /// ```
     pub fn new(task: T, input: T::Input) -> Self {
         Process {
             task,
@@ -55,18 +64,44 @@ impl<T: Task> Process<T> {
     }
 
     /// The executable to run; see [`Builder::worker`](crate::Builder::worker).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let child = Process::new(square, 7).worker("./my-worker").start()?;
+    /// # Ok(()) }
+    /// ```
     pub fn worker(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = Some(program.into());
         self
     }
 
     /// What becomes of what it prints. It is forwarded when the child is joined.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use coordinator::Output;
+    /// let child = Process::new(square, 7).output(Output::Capture).start()?;
+    /// # Ok(()) }
+    /// ```
     pub fn output(mut self, output: Output) -> Self {
         self.output = output;
         self
     }
 
     /// How long the function may run before the process is killed.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// let child = Process::new(square, 7).timeout(Duration::from_secs(5)).start()?;
+    /// # Ok(()) }
+    /// ```
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
@@ -77,6 +112,14 @@ impl<T: Task> Process<T> {
     /// # Errors
     ///
     /// The process could not be started.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let child = Process::new(square, 7).start()?;
+    /// # Ok(()) }
+    /// ```
     pub fn start(self) -> Result<Child<T::Output>, PoolError> {
         let mut builder = Pool::builder()
             .workers(1)
@@ -124,12 +167,31 @@ impl<O> fmt::Debug for Child<O> {
 
 impl<O> Child<O> {
     /// Its process id.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut child = coordinator::Process::new(square, 7).start()?;
+    /// println!("process {}", child.id());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
     }
 
     /// Whether the process is still there.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut child = coordinator::Process::new(square, 7).start()?;
+    /// child.join()?;
+    /// assert!(!child.is_alive());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_alive(&self) -> bool {
         if self.pool.shared().is_copied() {
@@ -142,6 +204,16 @@ impl<O> Child<O> {
     /// The exit code of the process, or the number of the signal that killed it below zero, as
     /// Python has it; `None` while it is alive, and if [nobody knows](crate::Death::Unknown). A function that fails or panics ends its process
     /// with 1.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut child = coordinator::Process::new(square, 7).start()?;
+    /// child.join()?;
+    /// assert_eq!(child.exit_code(), Some(0));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
         if self.pool.shared().is_copied() {
@@ -163,6 +235,15 @@ impl<O> Child<O> {
     /// # Panics
     ///
     /// If an earlier `join` or `join_timeout` has returned the result already.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut child = coordinator::Process::new(square, 7).start()?;
+    /// assert_eq!(child.join()?, 49);
+    /// # Ok(()) }
+    /// ```
     pub fn join(&mut self) -> Result<O, CallError> {
         self.pool.wait_for_end(None);
         self.take()
@@ -174,6 +255,19 @@ impl<O> Child<O> {
     /// # Panics
     ///
     /// If an earlier `join` or `join_timeout` has returned the result already.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut child = coordinator::Process::new(square, 7).start()?;
+    /// use std::time::Duration;
+    /// match child.join_timeout(Duration::from_secs(1)) {
+    ///     Some(result) => assert_eq!(result?, 49),
+    ///     None => child.kill(),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn join_timeout(&mut self, limit: Duration) -> Option<Result<O, CallError>> {
         if !self.pool.wait_for_end(Some(limit)) {
             return None;
@@ -192,11 +286,31 @@ impl<O> Child<O> {
     }
 
     /// Sends SIGTERM to the process and all that it has started.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut child = coordinator::Process::new(square, 7).start()?;
+    /// child.terminate();
+    /// # Ok(()) }
+    /// ```
     pub fn terminate(&self) {
         self.signal(crate::os::GroupSignal::Term);
     }
 
     /// Sends SIGKILL to the process and all that it has started.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Process, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut child = coordinator::Process::new(square, 7).start()?;
+    /// child.kill();
+    /// assert!(child.join().is_err());
+    /// assert_eq!(child.exit_code(), Some(-9));
+    /// # Ok(()) }
+    /// ```
     pub fn kill(&self) {
         self.signal(crate::os::GroupSignal::Kill);
     }

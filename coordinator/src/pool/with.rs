@@ -44,24 +44,67 @@ impl<'p> With<'p> {
     }
 
     /// As [`Builder::timeout`](crate::Builder::timeout), for these calls.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// use std::time::Duration;
+    /// let with = pool.with().timeout(Duration::from_secs(5));
+    /// with.map(square, 1..=9)?;
+    /// # Ok(()) }
+    /// ```
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.limits.timeout = Some(limit);
         self
     }
 
     /// As [`Builder::grace`](crate::Builder::grace), for these calls.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// use std::time::Duration;
+    /// let with = pool.with().timeout(Duration::from_secs(5)).grace(Duration::ZERO);
+    /// with.map(square, 1..=9)?;
+    /// # Ok(()) }
+    /// ```
     pub fn grace(mut self, grace: Duration) -> Self {
         self.limits.grace = grace;
         self
     }
 
     /// As [`Builder::retries`](crate::Builder::retries), for these calls.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let with = pool.with().retries(3);
+    /// with.map(square, 1..=9)?;
+    /// # Ok(()) }
+    /// ```
     pub fn retries(mut self, retries: u32) -> Self {
         self.limits.retries = retries;
         self
     }
 
     /// As [`Builder::backoff`](crate::Builder::backoff), for these calls.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// use std::time::Duration;
+    /// let with = pool.with().retries(3).backoff(Duration::from_millis(50));
+    /// with.map(square, 1..=9)?;
+    /// # Ok(()) }
+    /// ```
     pub fn backoff(mut self, backoff: Duration) -> Self {
         self.limits.backoff = backoff;
         self
@@ -69,12 +112,33 @@ impl<'p> With<'p> {
 
     /// As [`Builder::memory_limit`](crate::Builder::memory_limit), for these calls. No call can run in 0
     /// bytes; each then ends as out of memory.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let with = pool.with().memory_limit(100 << 20);
+    /// with.map(square, 1..=9)?;
+    /// # Ok(()) }
+    /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.limits.memory = Some(bytes);
         self
     }
 
     /// In which order [`open`](Self::open) and [`open_text`](Self::open_text) hand out reports.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// use coordinator::Order;
+    /// let with = pool.with().order(Order::Completion);
+    /// let (inputs, reports) = with.open(square);
+    /// # Ok(()) }
+    /// ```
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
@@ -87,6 +151,16 @@ impl<'p> With<'p> {
     /// reported is kept or forwarded as for any report.
     ///
     /// Reports come in the order of completion then, whatever [`order`](Self::order) says.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let with = pool.with().retries(1).every_attempt();
+    /// let (inputs, reports) = with.open(square);
+    /// # Ok(()) }
+    /// ```
     pub fn every_attempt(mut self) -> Self {
         self.every_attempt = true;
         self
@@ -101,6 +175,16 @@ impl<'p> With<'p> {
     /// 0 is taken for 1. An output that can't be decoded is found out only when its report is taken, and
     /// does not count. The calls of such a map travel one by one, so that none starts behind the last
     /// failure; where they are very short, that takes longer than it would without.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let with = pool.with().max_failures(10, false);
+    /// let (inputs, reports) = with.open(square);
+    /// # Ok(()) }
+    /// ```
     pub fn max_failures(mut self, failures: u64, now: bool) -> Self {
         self.failures = Failures::Most {
             calls: failures,
@@ -114,6 +198,15 @@ impl<'p> With<'p> {
     /// # Errors
     ///
     /// As [`Pool::map`](crate::Pool::map).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// assert_eq!(pool.with().retries(1).map(square, 1..=3)?, [1, 4, 9]);
+    /// # Ok(()) }
+    /// ```
     pub fn map<T: Task>(
         self,
         _task: T,
@@ -127,6 +220,17 @@ impl<'p> With<'p> {
     }
 
     /// As [`Pool::map_each`](crate::Pool::map_each).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for result in pool.with().retries(1).map_each(square, 1..=3) {
+    ///     println!("{result:?}");
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn map_each<T: Task>(
         self,
         _task: T,
@@ -157,6 +261,15 @@ impl<'p> With<'p> {
     }
 
     /// As [`Pool::stream`](crate::Pool::stream).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let sum: i64 = pool.with().retries(1).stream(square, 1..).take(10).filter_map(Result::ok).sum();
+    /// # Ok(()) }
+    /// ```
     pub fn stream<T: Task, I: IntoIterator<Item = T::Input>>(
         self,
         _task: T,
@@ -167,6 +280,17 @@ impl<'p> With<'p> {
     }
 
     /// As [`Pool::stream_threaded`](crate::Pool::stream_threaded).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for result in pool.with().retries(1).stream_threaded(square, 1..=9) {
+    ///     println!("{}", result?);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn stream_threaded<T, I>(self, _task: T, inputs: I) -> ThreadedStream<T>
     where
         T: Task,
@@ -176,6 +300,17 @@ impl<'p> With<'p> {
     }
 
     /// As [`Pool::stream_unordered`](crate::Pool::stream_unordered).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for (index, result) in pool.with().retries(1).stream_unordered(square, 1..=9) {
+    ///     println!("{index}: {}", result?);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn stream_unordered<T: Task, I: IntoIterator<Item = T::Input>>(
         self,
         _task: T,
@@ -193,6 +328,15 @@ impl<'p> With<'p> {
     /// # Errors
     ///
     /// As [`Pool::call`](crate::Pool::call).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// assert_eq!(pool.with().retries(1).call(square, 7)?, 49);
+    /// # Ok(()) }
+    /// ```
     pub fn call<T: Task>(self, _task: T, input: T::Input) -> Result<T::Output, CallError> {
         let (inputs, reports) = self.start(Typed::<T>::new(), |spec| spec);
         if let Some(inputs) = inputs {
@@ -202,6 +346,16 @@ impl<'p> With<'p> {
     }
 
     /// As [`Pool::submit`](crate::Pool::submit).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let pending = pool.with().retries(1).submit(square, 7);
+    /// assert_eq!(pending.wait()?, 49);
+    /// # Ok(()) }
+    /// ```
     pub fn submit<T: Task>(self, _task: T, input: T::Input) -> Pending<T::Output> {
         let (inputs, reports) = self.start(Typed::<T>::new(), |spec| spec);
         if let Some(inputs) = inputs {
@@ -237,6 +391,21 @@ impl<'p> With<'p> {
     }
 
     /// As [`open`](Self::open), for a task that this program knows only by name.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let (inputs, reports) = pool.with().open_text("square");
+    /// if let Some(inputs) = inputs {
+    ///     inputs.send(b"7".to_vec())?;
+    /// }
+    /// for report in reports {
+    ///     assert_eq!(report.result?, b"49");
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn open_text(self, task: &str) -> (Option<Inputs<Text>>, Reports<Text>) {
         self.start(Text::of(task), |spec| self.in_both_directions(spec))
     }
@@ -248,6 +417,15 @@ impl<'p> With<'p> {
     ///
     /// The first by index that is [`Undecodable`](crate::Why::Undecodable), or about which nothing could be
     /// learnt.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// assert!(pool.with().check_text("square", [b"seven".to_vec()]).is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn check_text(
         self,
         task: &str,

@@ -24,6 +24,19 @@ impl<C: Codec> Inputs<C> {
     ///
     /// # Errors
     /// The call would never run, because nobody takes the results any more, or the pool has ended.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let (inputs, reports) = pool.with().open(square);
+    /// if let Some(inputs) = inputs {
+    ///     inputs.send(7)?;
+    /// }
+    /// assert_eq!(reports.count(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn send(&self, input: C::Input) -> Result<(), Refused> {
         let Under {
             shared,
@@ -55,6 +68,19 @@ impl<C: Codec> Inputs<C> {
     /// # Errors
     ///
     /// As for [`send`](Self::send). The first of them may run all the same.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let (inputs, reports) = pool.with().open(square);
+    /// if let Some(inputs) = inputs {
+    ///     inputs.send_all((0..100).collect())?;
+    /// }
+    /// assert_eq!(reports.count(), 100);
+    /// # Ok(()) }
+    /// ```
     pub fn send_all(&self, inputs: Vec<C::Input>) -> Result<(), Refused> {
         let Under { shared, id, .. } = &*self.under;
         let mut chunk = Chunk::default();

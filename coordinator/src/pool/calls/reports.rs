@@ -165,6 +165,22 @@ impl<C: Codec> Reports<C> {
     ///
     /// # Errors
     /// No report came within the limit, but more will come.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// use std::time::Duration;
+    /// let (inputs, mut reports) = pool.with().open(square);
+    /// if let Some(inputs) = inputs {
+    ///     inputs.send(7)?;
+    /// }
+    /// while let Ok(Some(report)) = reports.next_timeout(Duration::from_secs(1)) {
+    ///     println!("{}: {:?}", report.index, report.result);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn next_timeout(&mut self, limit: Duration) -> Result<Option<Report<C::Output>>, NotYet> {
         match self.wait(Some(limit)) {
             Waited::Report(report) => Ok(Some(report)),
@@ -268,6 +284,19 @@ impl<C: Codec> Reports<C> {
 
     /// Whether the next report is there, or it is clear that none will come: whether `next` would
     /// return at once.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let (inputs, mut reports) = pool.with().open(square);
+    /// # drop(inputs);
+    /// if reports.is_ready() {
+    ///     let report = reports.next(); // does not wait
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match &self.state {
