@@ -7,6 +7,7 @@ mod available;
 mod builder;
 mod calls;
 mod codec;
+mod observe;
 mod pending;
 #[expect(clippy::module_inception, reason = "it is the pool of all this")]
 mod pool;
@@ -20,7 +21,8 @@ pub use calls::{
     Inputs, NotYet, Refused, Report, Reports, Stream, StreamUnordered, ThreadedStream,
 };
 pub use codec::{Text, Typed};
+pub use observe::{Stats, Worker};
 pub use pending::Pending;
-pub use pool::{Pool, Stats, Worker};
+pub use pool::Pool;
 pub use process::{Child, Process};
 pub use with::With;

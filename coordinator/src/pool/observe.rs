@@ -1,0 +1,201 @@
+//! What a pool tells of itself: its counts, its workers, what they run, and what they can run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::message::TaskInfo;
+
+use super::pool::Pool;
+use crate::engine::running::RunningCall;
+use crate::engine::stray::Stray;
+use crate::error::PoolError;
+use crate::scheduler::SlotId;
+
+/// What a pool has done and is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Workers that got ready, replacements included.
+    pub workers_started: u64,
+    /// Workers that died without having been asked to.
+    pub workers_died: u64,
+    /// Attempts that returned a value.
+    pub succeeded: u64,
+    /// Attempts that did not.
+    pub failed: u64,
+    /// Workers that run a call now. One whose report can be taken does not count any more.
+    pub running: usize,
+    /// Calls that wait for a worker, or for their next attempt. Together with `running`, these are all
+    /// calls that were made and have not ended: whoever wants to make one only while there are fewer
+    /// than so many looks at the sum.
+    pub waiting: usize,
+}
+
+/// A worker of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Worker {
+    /// The slot it fills, counted from 1.
+    pub slot: usize,
+    /// Its process id.
+    pub pid: u32,
+    /// How many calls it has answered for.
+    pub calls: u64,
+    /// The task and the index of the call it is running, and for how long.
+    pub running: Option<(String, u64, Duration)>,
+}
+
+impl Pool {
+    /// What the pool has done and is doing.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// pool.map(square, 0..100)?;
+    /// assert_eq!(pool.stats().succeeded, 100);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        if self.shared().is_copied() {
+            return Stats::default();
+        }
+        let state = self.shared().state();
+        let (running, waiting) = state.jobs.load();
+        let counts = state.counts;
+        Stats {
+            workers_started: counts.started,
+            workers_died: counts.died,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            running,
+            waiting,
+        }
+    }
+
+    /// What each worker that is busy is running now, in the order of the slots. It takes some
+    /// microseconds for each, and disturbs none of them: it may be asked many times a second.
+    ///
+    /// Each call's output is held in its file until it is dropped, with all that is printed behind it.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for call in pool.running() {
+    ///     println!("slot {} has been running call {} for {:?}", call.slot, call.index, call.elapsed);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningCall> {
+        if self.shared().is_copied() {
+            return Vec::new();
+        }
+        self.shared().act(|state| {
+            let now = self.shared().now();
+            let slots = (0..state.posts.len()).map(SlotId);
+            slots
+                .filter_map(|slot| state.running_on(slot, now))
+                .collect()
+        })
+    }
+
+    /// Takes what workers have printed outside of calls since the last time: before their first, as an
+    /// [initializer](crate::Builder::initializer) does, or after their last. With [`Output::Forward`](crate::Output::Forward)
+    /// there is none, because it is forwarded as it comes.
+    ///
+    /// The last 1,024 are kept.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for stray in pool.take_strays() {
+    ///     print!("{}", String::from_utf8_lossy(&stray.stderr.read()?));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn take_strays(&self) -> Vec<Stray> {
+        if self.shared().is_copied() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.shared().state().strays).into()
+    }
+
+    /// The workers that live now.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for worker in pool.workers() {
+    ///     println!("process {} has run {} calls", worker.pid, worker.calls);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn workers(&self) -> Vec<Worker> {
+        if self.shared().is_copied() {
+            return Vec::new();
+        }
+        let now = self.shared().now();
+        let mut state = self.shared().state();
+        let (jobs, sight) = state.jobs_and_sight();
+        let posts = sight.posts.iter().enumerate();
+        posts
+            .filter_map(|(slot, post)| {
+                let running = jobs.running_on(SlotId(slot), &sight).map(|call| {
+                    let elapsed = now.saturating_sub(call.since);
+                    (call.job.task.clone(), call.index, elapsed)
+                });
+                Some(Worker {
+                    slot: slot + 1,
+                    pid: post.pid?,
+                    calls: post.calls,
+                    running,
+                })
+            })
+            .collect()
+    }
+
+    /// The tasks that the workers can run. Waits for the first worker.
+    ///
+    /// # Errors
+    ///
+    /// No worker could be started, or the pool is [another process's](PoolError::Copied).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// for task in pool.tasks()?.iter() {
+    ///     println!("{}", task.signature);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn tasks(&self) -> Result<Arc<[TaskInfo]>, PoolError> {
+        let shared = self.shared();
+        if shared.is_copied() {
+            return Err(PoolError::Copied);
+        }
+        shared.wait_until(None, |state| {
+            state.tasks.is_some() || state.failure.is_some() || !state.jobs.wants_worker()
+        });
+        let state = shared.state();
+        match (&state.tasks, &state.failure) {
+            (Some(tasks), _) => Ok(Arc::clone(tasks)),
+            (None, Some(failure)) => Err(failure.clone()),
+            (None, None) => Err(PoolError::System(
+                "the pool ended before it had a worker".to_owned(),
+            )),
+        }
+    }
+}
