@@ -103,6 +103,14 @@ fn what_finds_no_room_stays_in_the_buffer() {
     let other = bytes(1 << 20, 3);
     let third = write(&board, &other, 1 << 20).0.unwrap();
     assert!(*third == *other && *second.unwrap() == *large);
+    drop(third);
+    // Also a region that is not the first: it is that one which is free then, and no other.
+    let first = write(&board, &large, 1 << 20).0.unwrap();
+    let second = write(&board, &other, 1 << 20).0.unwrap();
+    drop(second);
+    let fourth = write(&board, &other, 1 << 20).0.unwrap();
+    assert!(*first == *large && *fourth == *other);
+    assert!(write(&board, &large, 1 << 20).0.is_none());
     // On a board of no region nothing is written.
     let none = Board::map(&self::file(REGION - 1)).unwrap();
     assert!(write(&none, &large, 1 << 20).0.is_none());

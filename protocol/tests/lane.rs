@@ -448,3 +448,32 @@ fn who_scribbles_where_payloads_are_counted_harms_no_link() {
         assert!(got == bytes);
     }
 }
+
+/// What has begun in the lane and finds no room for its end stands in the buffer, all of it.
+#[test]
+fn an_output_that_outgrows_the_lane_is_whole() {
+    let mut pair = pair();
+    pair.coordinator.send(&message(0), &[b"input"]).unwrap();
+    let (_, _, mut answer) = pair.worker.receive_to_answer::<Reply>(Caps::FULL).unwrap();
+    let output: Vec<u8> = (0..lane::SIZE + 100_000)
+        .map(|at| (at * 7 + at / 251) as u8)
+        .collect();
+    let mut buffer = b"before".to_vec();
+    let mut sheet = answer.sheet(&mut buffer);
+    for piece in output.chunks(1 << 20) {
+        sheet.write(piece);
+    }
+    assert!(sheet.placed().is_none());
+    assert!(buffer[..6] == *b"before" && buffer[6..] == output);
+}
+
+/// By whatever way it came, the buffer of a payload goes on to the next frame.
+#[test]
+fn a_payload_gives_its_buffer_back() {
+    let owned = Owned::new(vec![1, 2, 3]);
+    assert_eq!(owned.payload(), [1, 2, 3]);
+    assert_eq!(owned.into_buffer(), [1, 2, 3]);
+    let mut buffer = vec![7];
+    lane::Sheet::new(&mut buffer, None).buffer().push(8);
+    assert_eq!(buffer, [7, 8]);
+}

@@ -138,3 +138,24 @@ fn a_type_that_is_to_be_described_is_named_without_its_modules() {
     let value = Sparse { first: Some(1) };
     protocol::encode(&value, &mut Vec::new()).unwrap();
 }
+
+/// A value that is written as the text that it displays.
+struct Displayed(u32);
+
+impl Serialize for Displayed {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("number {}", self.0))
+    }
+}
+
+#[test]
+fn a_value_may_be_the_text_that_it_displays() {
+    let mut bytes = Vec::new();
+    protocol::encode(&Displayed(7), &mut bytes).unwrap();
+    assert_eq!(protocol::decode::<String>(&bytes).unwrap(), "number 7");
+    bytes.push(0);
+    assert_eq!(
+        protocol::decode::<String>(&bytes).unwrap_err(),
+        "1 bytes too many"
+    );
+}

@@ -164,6 +164,31 @@ mod tests {
             std::fs::File::from(reader).read_exact(&mut byte).unwrap();
             assert_eq!(byte, [number as u8]);
         }
+        // The other ways of reading, and writing.
+        let mut parts = [[0; 2], [0; 2]];
+        let [one, two] = &mut parts;
+        send(&here, &[IoSlice::new(b"1234")], &[]).unwrap();
+        let mut buffers = [IoSliceMut::new(one), IoSliceMut::new(two)];
+        assert_eq!(there.read_vectored(&mut buffers).unwrap(), 4);
+        assert_eq!(parts, [*b"12", *b"34"]);
+        let nothing = there.read_at_once(&mut read).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        let (end, _) = io::pipe().unwrap();
+        send(&here, &[IoSlice::new(b"56")], &[end.as_fd()]).unwrap();
+        assert_eq!(there.read_at_once(&mut read).unwrap(), 2);
+        let came = taken.take();
+        let flags = rustix::io::fcntl_getfd(&came[0]).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        there.write_all(b"78").unwrap();
+        assert_eq!(
+            there
+                .write_vectored(&[IoSlice::new(b"9"), IoSlice::new(b"0")])
+                .unwrap(),
+            2
+        );
+        let mut answer = [0; 4];
+        (&here).read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"7890");
         // More buffers than the system takes are sent in part.
         let many = vec![IoSlice::new(b"x"); 3 * MOST_BUFFERS];
         assert_eq!(send(&here, &many, &[]).unwrap(), MOST_BUFFERS);

@@ -177,14 +177,35 @@ fn the_call_of_a_worker_that_does_not_see_the_box_has_begun() {
 }
 
 #[test]
+fn a_call_learns_that_it_is_being_stopped_and_the_next_one_does_not() {
+    let shared = new();
+    shared.open(1);
+    assert!(!shared.is_doomed());
+    shared.doom();
+    assert!(shared.is_doomed());
+    shared.open(1);
+    assert!(!shared.is_doomed());
+}
+
+#[test]
 fn what_a_panic_said_is_kept_as_far_as_there_is_room() {
+    const MOST: usize = (PANIC_WORDS - 1) * 8;
     let shared = new();
     assert_eq!(shared.panic(), None);
-    shared.note_panic(b"src/lib.rs:1:2\0it said that");
-    assert_eq!(shared.panic().unwrap(), b"src/lib.rs:1:2\0it said that");
-    let long: Vec<u8> = (0..10_000_u32).map(|byte| byte as u8).collect();
-    shared.note_panic(&long);
-    assert_eq!(shared.panic().unwrap(), &long[..4096]);
+    let long: Vec<u8> = (0..MOST + 9).map(|at| at as u8).collect();
+    for len in [1, 7, 8, 9, MOST - 1, MOST, MOST + 9] {
+        shared.note_panic(&long[..len]);
+        assert_eq!(shared.panic().unwrap(), long[..len.min(MOST)], "{len}");
+    }
+    // The word of a worker that lies is not believed beyond the room, and the lane behind it is not touched.
+    shared.word(PANIC).store(u64::MAX, Ordering::Release);
+    assert!(shared.panic().is_none_or(|said| said.len() <= MOST));
+    assert!(
+        shared
+            .lane()
+            .iter()
+            .all(|word| word.load(Ordering::Relaxed) == 0)
+    );
     shared.note_panic(b"");
     assert_eq!(shared.panic(), None);
 }
