@@ -49,6 +49,8 @@ pub enum Death {
     /// Nobody knows: something else in this program has waited for it, or has SIGCHLD ignored, and the system is
     /// older than Linux 6.15.
     Unknown,
+    /// It was lost with its machine, which died, was cut off, or ended all that it ran.
+    Machine,
 }
 
 impl Death {
@@ -65,7 +67,7 @@ impl Death {
         match self {
             Death::Exit(code) => Some(code),
             Death::Signal(number) => Some(-number),
-            Death::Unknown => None,
+            Death::Unknown | Death::Machine => None,
         }
     }
 }
@@ -78,6 +80,7 @@ impl fmt::Display for Death {
                 Some(name) => write!(f, "was killed by signal {number} ({name})"),
                 None => write!(f, "was killed by signal {number}"),
             },
+            Death::Machine => f.write_str("was lost with its machine"),
             Death::Unknown => f.write_str(
                 "ended, and nobody knows how (something else in this program has waited for it)",
             ),

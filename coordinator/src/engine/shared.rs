@@ -144,6 +144,8 @@ impl PoolShared {
             everyone,
             signals,
             rearm,
+            // No agent joins, so nobody is to be told anything.
+            agents: _,
         } = state.jobs.take_effects();
         let mut wakers = Vec::new();
         for map in wake {

@@ -471,6 +471,7 @@ impl<'p> With<'p> {
                 failures: Failures::Any,
                 lazy: false,
                 every_attempt: false,
+                at_most_once: false,
             })
         })
     }

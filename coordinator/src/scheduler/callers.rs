@@ -154,6 +154,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// Ends everything: calls that wait are cancelled, and those that run are killed.
     pub(crate) fn terminate(&mut self, now: Time, note: &str, sight: &impl Sight) {
         self.stop(now, note);
+        self.recall_of(None, 0, true);
         for slot in self.busy_slots() {
             self.doom(slot, Doom::Cancelled, now, sight, Must::Die);
         }
@@ -212,6 +213,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             });
             self.effects.wake.insert(map);
         }
+        self.recall_of(None, 0, false);
         self.effects.everyone = true;
     }
 }

@@ -131,6 +131,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
 
     /// Cancels what runs of a map, from an index on.
     pub(super) fn doom_map(&mut self, map: MapId, from: u64, now: Time, sight: &impl Sight) {
+        self.recall_of(Some(map), from, true);
         for slot in self.busy_slots() {
             let concerned = self.slots[slot.0]
                 .busy()
@@ -147,6 +148,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         if kill {
             return self.doom_map(map, from, now, sight);
         }
+        self.recall_of(Some(map), from, false);
         for slot in self.slots_of(map) {
             // A doomed call ends as was decided, whether it had begun or not.
             self.lower(slot, 0, now, sight);

@@ -20,13 +20,15 @@
 //!
 //! `map` holds the calls of one map, and cuts batches of them; `slot` holds the state of one slot. Events of both stand in
 //! `callers` (maps are opened, filled, cancelled), `reports` (what slots tell, deaths included) and `dooms` (calls that the pool
-//! ends: time, memory, cancelling). `pace` says how many calls go together, `throttle` how many slots run one map, and `watch`
+//! ends: time, memory, cancelling). `leases` serves agents, which are a second kind of taker beside the slots. `pace` says how many calls go together, `throttle` how many slots run one map, and `watch`
 //! which slots are woken. `life.md`, below, is a worker's life as a table.
 
 #![doc = include_str!("life.md")]
 
 mod callers;
 mod dooms;
+#[cfg_attr(not(test), expect(dead_code, reason = "no agent joins"))]
+mod leases;
 mod map;
 mod pace;
 mod reports;
@@ -44,6 +46,8 @@ pub(crate) use map::{Ended, Failures, Limits, MapSpec, Take, Window};
 pub(crate) use slot::{Current, Idle, Loss, Running, Seen, Sight, Stage};
 
 use crate::error::Why;
+pub(crate) use leases::AgentEffects;
+use leases::Leases;
 use map::{Map, Settled};
 use slot::{Busy, Doom, Doomed, End, Slot};
 use watch::Watch;
@@ -58,6 +62,21 @@ pub(crate) struct MapId(u64);
 /// A slot, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SlotId(pub(crate) usize);
+
+/// An agent of this pool, for as long as it is joined. The number is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct AgentId(pub(crate) u64);
+
+/// A lease. The number is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LeaseId(pub(crate) u64);
+
+/// Who runs a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taker {
+    Slot(SlotId),
+    Lease(LeaseId),
+}
 
 /// The most calls in a batch.
 pub(crate) const MOST_CALLS: u32 = protocol::black_box::CALLS as u32;
@@ -119,6 +138,8 @@ pub(crate) struct Effects {
     pub(crate) signals: Vec<(SlotId, Stage)>,
     /// The earliest deadline may have changed.
     pub(crate) rearm: bool,
+    /// What agents are to be told.
+    pub(crate) agents: AgentEffects,
 }
 
 /// What must be true of a worker that is to be killed for what it runs.
@@ -177,6 +198,7 @@ pub(crate) struct Scheduler<J, I, T> {
     coming: usize,
     /// The slot that looks again, of those that have nothing to do.
     watch: Option<Watch>,
+    leases: Leases,
     effects: Effects,
 }
 
@@ -197,6 +219,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             processors,
             coming: 0,
             watch: None,
+            leases: Leases::default(),
             effects: Effects::default(),
         }
     }
@@ -208,7 +231,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
 
     // ---- Counting --------------------------------------------------------------------------
 
-    /// How many slots run a call, and how many calls wait for one: together, those that have not ended.
+    /// How many slots, those of agents included, run a call, and how many calls wait for one: together, those that have not
+    /// ended.
     pub(crate) fn load(&self) -> (usize, usize) {
         let busy = self.slots.iter().filter_map(Slot::busy);
         // A slot whose calls have all ended is not idle before its worker has said so.
@@ -216,7 +240,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         let left: Vec<usize> = left.filter(|left| *left > 0).collect();
         let waiting: usize = self.maps.values().map(Map::waiting).sum();
         let behind = left.iter().map(|left| left - 1).sum::<usize>();
-        (left.len(), waiting + behind)
+        let (running, held) = self.leases.load();
+        (left.len() + running, waiting + behind + held)
     }
 
     /// The call a slot is running.

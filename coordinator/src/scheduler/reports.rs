@@ -46,13 +46,14 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         let looks = self.ready.is_empty() && (is_due || idle.is_fresh);
         let took_back = looks && self.take_back(now, sight);
         let Some(map) = self.next_map(!idle.is_fresh && !took_back) else {
+            self.recall_some(now);
             return self.wait(slot, now);
         };
         self.turn += 1;
         let (turn, slots) = (self.turn, self.slots.len());
         let batch = self.with_map(map, |map| {
             map.turn = turn;
-            let batch = map.next_batch(most.clamp(1, MOST_CALLS), slots);
+            let batch = map.next_batch(most.clamp(1, MOST_CALLS), slots, slot);
             map.served(batch.count, now);
             batch
         });

@@ -36,6 +36,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         let Some(map) = self.maps.get(&id) else {
             return;
         };
+        self.effects.agents.offer |= map.has_ready() && self.leases.has_agents();
         match map.worth_waking() {
             0 if map.has_ready() => self.want_watch(),
             worth => self.call(worth),

@@ -3,8 +3,9 @@
 //! Calls that stand side by side and share their fate are kept together, as a stretch: a million short
 //! calls are a few hundred stretches, and what is done with them costs as much as that.
 //!
-//! `running` cuts batches and follows them, `results` takes what has ended, and `spec` is what the caller asked for.
+//! `running` cuts batches and follows them, `leased` does so for agents, `results` takes what has ended, and `spec` is what the caller asked for.
 
+mod leased;
 mod results;
 mod running;
 mod spec;
@@ -17,7 +18,7 @@ pub(crate) use spec::{Failures, Limits, MapSpec, Window};
 
 use super::pace::Pace;
 use super::throttle::Throttle;
-use super::{Bundle, STUCK, Time};
+use super::{Bundle, STUCK, Taker, Time};
 use crate::error::Why;
 
 /// A call that has ended, or an attempt that has, and is followed by another one.
@@ -72,6 +73,7 @@ enum Fate<I, T> {
         inputs: I,
         at: u32,
         attempts: u32,
+        by: Taker,
     },
     Ended {
         ended: Ended<T>,
@@ -138,6 +140,10 @@ pub(super) struct Map<J, I, T> {
     ready_calls: usize,
     /// Slots that have a batch of it.
     slots: u32,
+    /// What leases of it count like: as many slots as they can occupy.
+    leased: u32,
+    /// How often calls that have not ended were lost with an agent.
+    losses: BTreeMap<u64, u32>,
     running: usize,
     /// Calls that have not ended.
     unfinished: usize,
@@ -179,6 +185,8 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             ready: BTreeSet::new(),
             ready_calls: 0,
             slots: 0,
+            leased: 0,
+            losses: BTreeMap::new(),
             running: 0,
             unfinished: 0,
             failed: 0,
@@ -203,7 +211,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
 
     /// How urgently it wants to be served, least first; `None` if it has nothing to run.
     pub(super) fn rank(&self) -> Option<(u32, u64)> {
-        (!self.ready.is_empty()).then_some((self.slots, self.turn))
+        (!self.ready.is_empty()).then_some((self.slots + self.leased, self.turn))
     }
 
     pub(super) fn has_ready(&self) -> bool {
@@ -422,10 +430,12 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
                 inputs,
                 at,
                 attempts,
+                by,
             } => Fate::Running {
                 inputs: inputs.clone(),
                 at: at + offset,
                 attempts: *attempts,
+                by: *by,
             },
             // Completed attempts are taken as they are.
             Fate::Ended { .. } => return,

@@ -7,11 +7,16 @@ use super::{
     UNBEGUN, Unbegun, delay, may_retry,
 };
 use crate::error::Why;
-use crate::scheduler::{Batch, Bundle, Part, Time};
+use crate::scheduler::{Batch, Bundle, Part, SlotId, Taker, Time};
 
 impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
     /// The next calls to run, at most so many. There is one: [`rank`](Self::rank) said so.
-    pub(in crate::scheduler) fn next_batch(&mut self, most: u32, slots: usize) -> Batch<J, I> {
+    pub(in crate::scheduler) fn next_batch(
+        &mut self,
+        most: u32,
+        slots: usize,
+        slot: SlotId,
+    ) -> Batch<J, I> {
         let first = self.ready.first().copied().unwrap_or(self.end);
         let mut batch = Batch {
             job: self.spec.job.clone(),
@@ -29,10 +34,17 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         let sharing = slots.min(self.slot_limit());
         let most = most.min(self.most_together(first));
         let size = self.pace.size(self.ready_calls, sharing).min(most).max(1);
-        let mut room = MOST_BYTES;
+        self.fill(&mut batch, size, MOST_BYTES, Taker::Slot(slot));
+        self.slots += 1;
+        batch
+    }
+
+    /// Fills a batch with calls that are ready, from its first on: at most `size`, with inputs of at most `room` bytes
+    /// unless a single call has more.
+    pub(super) fn fill(&mut self, batch: &mut Batch<J, I>, size: u32, mut room: usize, by: Taker) {
         while batch.count < size {
-            let at = first + u64::from(batch.count);
-            let Some(part) = self.run_some(at, size - batch.count, &mut room, &mut batch) else {
+            let at = batch.first + u64::from(batch.count);
+            let Some(part) = self.run_some(at, size - batch.count, &mut room, batch, by) else {
                 break;
             };
             batch.count += part.count;
@@ -41,9 +53,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
                 break; // a call that failed before fails alone
             }
         }
-        self.slots += 1;
         self.running += batch.count as usize;
-        batch
     }
 
     /// Lets some of the ready stretch that begins at `at` run, if there is one that fits to the batch.
@@ -53,6 +63,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         most: u32,
         room: &mut usize,
         batch: &mut Batch<J, I>,
+        by: Taker,
     ) -> Option<Part<I>> {
         if !self.ready.contains(&at) {
             return None;
@@ -89,6 +100,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             inputs: inputs.clone(),
             at: place,
             attempts,
+            by,
         };
         self.insert(at, count, fate);
         Some(Part {
@@ -125,7 +137,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
     }
 
     /// How many calls from `first` on may go together.
-    fn most_together(&self, first: u64) -> u32 {
+    pub(super) fn most_together(&self, first: u64) -> u32 {
         if let Some(suspicion) = self.suspicion(first) {
             return suspicion.most;
         }
@@ -150,6 +162,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
                     inputs,
                     at: place,
                     attempts,
+                    ..
                 } => {
                     self.running -= stretch.count as usize;
                     let fate = Fate::Waiting {
@@ -222,8 +235,10 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
                 inputs,
                 at: place,
                 attempts,
+                ..
             } => {
                 let bytes = inputs.bytes(place, stretch.count);
+                self.forget_losses(at, stretch.count);
                 self.bytes -= bytes;
                 self.running -= stretch.count as usize;
                 self.unfinished -= stretch.count as usize;

@@ -74,4 +74,6 @@ pub(crate) struct MapSpec<J> {
     pub(crate) lazy: bool,
     /// Attempts that are not the call's last are handed out, too: only for [`Order::Completion`].
     pub(crate) every_attempt: bool,
+    /// A call that may have begun on a machine that was lost is charged, so that it does not run twice.
+    pub(crate) at_most_once: bool,
 }

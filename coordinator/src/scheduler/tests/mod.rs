@@ -4,6 +4,7 @@
 mod batches;
 mod counts;
 mod deeds;
+mod leases;
 mod liars;
 mod life;
 mod world;
@@ -145,6 +146,7 @@ fn spec() -> MapSpec<u32> {
         failures: Failures::Any,
         lazy: false,
         every_attempt: false,
+        at_most_once: false,
     }
 }
 
