@@ -149,6 +149,7 @@
 //! that number less 524,288 on the board, and the second number is 0. The payload does not change until the worker has
 //! answered the batch.
 
+pub mod agent;
 pub mod memory;
 mod signal;
 pub mod value;
