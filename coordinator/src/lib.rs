@@ -21,6 +21,9 @@
 //! [`Pool`] runs calls in a fixed number of worker processes, [`Process`] runs one function in a
 //! process of its own. What each module is for stands in `ARCHITECTURE.md`.
 
+#[cfg(any(test, feature = "agents"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "nobody speaks to a broker"))]
+mod agents;
 mod engine;
 mod error;
 mod os;

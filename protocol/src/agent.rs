@@ -36,6 +36,8 @@ pub enum Up {
 pub struct Join {
     /// Its life, a number that only grows. A new one says that nothing of an earlier one runs.
     pub epoch: u64,
+    /// The agent's own clock when it sent this, in nanoseconds. The answer repeats it.
+    pub clock: u64,
     /// How many calls it runs at once.
     pub slots: u32,
 }

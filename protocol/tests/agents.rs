@@ -54,7 +54,11 @@ fn up() -> impl Strategy<Value = Up> {
         prop::collection::vec(named, 0..5),
     );
     prop_oneof![
-        any::<(u64, u32)>().prop_map(|(epoch, slots)| Up::Join(Join { epoch, slots })),
+        any::<(u64, u64, u32)>().prop_map(|(epoch, clock, slots)| Up::Join(Join {
+            epoch,
+            clock,
+            slots
+        })),
         beat.prop_map(|(epoch, clock, leases, running)| Up::Beat(Beat {
             epoch,
             clock,
@@ -147,7 +151,15 @@ proptest! {
 
 #[test]
 fn another_version_and_what_is_too_large_are_named() {
-    let mut bytes = agent::encode(&Up::Join(Join { epoch: 1, slots: 2 }), b"").unwrap();
+    let mut bytes = agent::encode(
+        &Up::Join(Join {
+            epoch: 1,
+            clock: 3,
+            slots: 2,
+        }),
+        b"",
+    )
+    .unwrap();
     bytes[0] = 9;
     assert_eq!(agent::decode::<Up>(&bytes), Err(Unreadable::Version(9)));
     let why = agent::encode(&Down::Unknown { epoch: 1 }, &vec![0; agent::MOST]).unwrap_err();

@@ -25,6 +25,8 @@ pub(crate) struct AgentEffects {
     pub(crate) offer: bool,
     /// Calls that agents are to give back, or to end.
     pub(crate) recalls: Vec<Recall>,
+    /// Leases of which no call is open any more.
+    pub(crate) closed: Vec<(AgentId, LeaseId)>,
 }
 
 /// Calls that an agent is to give back if it has not begun them, or to end.
@@ -342,9 +344,11 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         if open.open > 0 {
             return;
         }
-        if let Some(ended) = self.leases.leases.remove(&lease)
-            && self.maps.contains_key(&ended.map)
-        {
+        let Some(ended) = self.leases.leases.remove(&lease) else {
+            return;
+        };
+        self.effects.agents.closed.push((ended.agent, lease));
+        if self.maps.contains_key(&ended.map) {
             self.with_map(ended.map, |map| map.lease_ended(ended.weight));
         }
     }

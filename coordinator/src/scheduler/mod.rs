@@ -48,6 +48,8 @@ pub(crate) use slot::{Current, Idle, Loss, Running, Seen, Sight, Stage};
 use crate::error::Why;
 pub(crate) use leases::AgentEffects;
 use leases::Leases;
+#[cfg(any(test, feature = "agents"))]
+pub(crate) use leases::Recall;
 use map::{Map, Settled};
 use slot::{Busy, Doom, Doomed, End, Slot};
 use watch::Watch;

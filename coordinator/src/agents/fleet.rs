@@ -1,0 +1,404 @@
+//! The coordinator's half: who is there, how far each has been heard, and when one is lost.
+//!
+//! An agent is lost when nothing was heard of it for its lease and a fifth, because its clock may run differently. The
+//! coordinator counts from when it answered, which is later than when the agent sent; so an agent has ended its calls before
+//! anybody else gets them.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use protocol::agent::{self, Beat, Down, Heard, Join, Lease, Report, Up, What};
+
+use super::Broken;
+use crate::scheduler::{AgentId, LeaseId, Recall, Time};
+
+/// How many leases an agent has at once: one runs, one waits.
+const LEASES: usize = 2;
+/// How long a lease should take.
+const TARGET: Duration = Duration::from_millis(50);
+/// How much larger a lease may be than the one before.
+const GROWTH: u32 = 8;
+/// How many beats may leave out a lease before it is sent again.
+const MISSED: u32 = 2;
+
+/// How far a report may be ahead of those that were heard. One that is further comes again.
+const AHEAD: u64 = 1 << 16;
+
+/// What a coordinator has to do.
+#[derive(Debug, PartialEq)]
+pub(super) enum Deed {
+    /// Send this to an agent. Whoever sends a lease has its inputs.
+    Send { to: String, what: Down },
+    /// An agent will take calls.
+    Join { agent: AgentId, slots: u32 },
+    /// An agent holds nothing any more: it is lost, or has begun another life. These calls are known to have run.
+    Lost {
+        agent: AgentId,
+        named: BTreeSet<(LeaseId, u64)>,
+    },
+    /// An agent has room for a lease of at most so many calls.
+    Wants { agent: AgentId, most: u32 },
+    /// Calls have returned values, which stand in the payload.
+    Values { lease: LeaseId, report: Report },
+    /// A call has ended otherwise, or its value is the payload.
+    Ended { lease: LeaseId, report: Report },
+    /// Calls were given back.
+    Returned {
+        lease: LeaseId,
+        calls: Vec<Range<u64>>,
+    },
+}
+
+/// A lease that is out.
+#[derive(Debug)]
+struct Out {
+    message: Lease,
+    count: u32,
+    /// The agent is known to have it.
+    is_seen: bool,
+    /// How many beats have left it out.
+    missed: u32,
+    since: Time,
+    /// What is wanted back of it, until the agent has answered.
+    recall: Option<agent::Recall>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// When it was answered last.
+    Alive(Time),
+    Lost,
+}
+
+#[derive(Debug)]
+struct Known {
+    id: AgentId,
+    epoch: u64,
+    slots: u32,
+    state: State,
+    /// All reports up to this one were heard, and these beyond it.
+    heard: u64,
+    ahead: BTreeSet<u64>,
+    out: BTreeMap<LeaseId, Out>,
+    /// Calls that it has named as running.
+    named: BTreeSet<(LeaseId, u64)>,
+    /// What a call costs one of its slots; `None` if nobody knows.
+    cost: Option<Duration>,
+    /// The calls of its largest lease.
+    largest: u32,
+    /// When its last lease was over.
+    idle_since: Time,
+}
+
+/// The agents of a run.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    lease: Duration,
+    agents: BTreeMap<String, Known>,
+    names: BTreeMap<AgentId, String>,
+    next: u64,
+    pub(super) broken: Option<Broken>,
+}
+
+impl Fleet {
+    /// No agents yet, which may be out of sight for this long.
+    pub(super) fn new(lease: Duration) -> Self {
+        Fleet {
+            lease,
+            agents: BTreeMap::new(),
+            names: BTreeMap::new(),
+            next: 0,
+            broken: None,
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub(super) fn next_tick(&self) -> Option<Time> {
+        let alive = self.agents.values().filter_map(|known| match known.state {
+            State::Alive(answered) => Some(answered + self.patience()),
+            State::Lost => None,
+        });
+        alive.min()
+    }
+
+    /// How long an agent may be silent.
+    fn patience(&self) -> Duration {
+        match self.breaks(Broken::NoMargin) {
+            true => self.lease,
+            false => self.lease + self.lease / 5,
+        }
+    }
+
+    /// Time passes: agents that were silent for too long are lost.
+    pub(super) fn tick(&mut self, now: Time) -> Vec<Deed> {
+        let patience = self.patience();
+        let mut deeds = Vec::new();
+        for known in self.agents.values_mut() {
+            if matches!(known.state, State::Alive(answered) if answered + patience <= now) {
+                known.state = State::Lost;
+                deeds.push(known.lost());
+            }
+        }
+        deeds
+    }
+
+    /// An agent says something.
+    pub(super) fn hear(&mut self, from: &str, up: Up, now: Time) -> Vec<Deed> {
+        match up {
+            Up::Join(join) => self.join(from, &join, now),
+            Up::Beat(beat) => self.beat(from, &beat, now),
+            Up::Report(report) => self.report(from, report),
+        }
+    }
+
+    fn join(&mut self, from: &str, join: &Join, now: Time) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        let is_known = self
+            .agents
+            .get(from)
+            .is_some_and(|known| join.epoch <= known.epoch);
+        if is_known {
+            return match self.of_this_life(from, join.epoch) {
+                Ok(known) => {
+                    known.state = State::Alive(now);
+                    vec![known.heard(from, Some(join.clock))]
+                }
+                Err(refusal) => refusal,
+            };
+        }
+        if let Some(known) = self.agents.get_mut(from) {
+            // Nothing of its former life runs.
+            if known.state != State::Lost {
+                deeds.push(known.lost());
+            }
+            self.names.remove(&known.id);
+        }
+        let id = AgentId(self.next);
+        self.next += 1;
+        let known = Known {
+            id,
+            epoch: join.epoch,
+            slots: join.slots.max(1),
+            state: State::Alive(now),
+            heard: 0,
+            ahead: BTreeSet::new(),
+            out: BTreeMap::new(),
+            named: BTreeSet::new(),
+            cost: None,
+            largest: 0,
+            idle_since: now,
+        };
+        deeds.push(Deed::Join {
+            agent: id,
+            slots: known.slots,
+        });
+        deeds.push(known.heard(from, Some(join.clock)));
+        deeds.push(known.wants());
+        self.names.insert(id, from.to_owned());
+        self.agents.insert(from.to_owned(), known);
+        deeds
+    }
+
+    /// The agent of this name, if this is what it says in the life in which it is known. One that was taken for lost is told so,
+    /// and is not heard until it has begun another life.
+    fn of_this_life(&mut self, from: &str, epoch: u64) -> Result<&mut Known, Vec<Deed>> {
+        let is_silent = self.breaks(Broken::Silent);
+        let refusal = || match is_silent {
+            true => Vec::new(),
+            false => vec![unknown(from, epoch)],
+        };
+        let known = self.agents.get_mut(from).ok_or_else(refusal)?;
+        match epoch.cmp(&known.epoch) {
+            Ordering::Less => Err(Vec::new()),
+            Ordering::Greater => Err(refusal()),
+            Ordering::Equal if known.state == State::Lost => Err(refusal()),
+            Ordering::Equal => Ok(known),
+        }
+    }
+
+    fn beat(&mut self, from: &str, beat: &Beat, now: Time) -> Vec<Deed> {
+        let known = match self.of_this_life(from, beat.epoch) {
+            Ok(known) => known,
+            Err(deeds) => return deeds,
+        };
+        known.state = State::Alive(now);
+        let running = beat.running.iter().take(agent::MOST_NAMED);
+        let running = running.map(|named| (LeaseId(named.lease), named.index));
+        known.named = running
+            .filter(|(lease, _)| known.out.contains_key(lease))
+            .collect();
+        let has: BTreeSet<u64> = beat
+            .leases
+            .iter()
+            .copied()
+            .take(agent::MOST_NAMED)
+            .collect();
+        let mut deeds = vec![known.heard(from, Some(beat.clock))];
+        let to = || from.to_owned();
+        for (id, out) in &mut known.out {
+            out.is_seen |= has.contains(&id.0);
+            out.missed += u32::from(!out.is_seen);
+            if out.missed >= MISSED {
+                out.missed = 0;
+                let what = Down::Lease(out.message.clone());
+                deeds.push(Deed::Send { to: to(), what });
+            }
+            if let Some(recall) = out.recall {
+                let what = Down::Recall(recall);
+                deeds.push(Deed::Send { to: to(), what });
+            }
+        }
+        if known.out.len() < LEASES {
+            deeds.push(known.wants());
+        }
+        deeds
+    }
+
+    fn report(&mut self, from: &str, report: Report) -> Vec<Deed> {
+        let known = match self.of_this_life(from, report.epoch) {
+            Ok(known) => known,
+            Err(deeds) => return deeds,
+        };
+        let lease = LeaseId(report.lease);
+        let mut deeds = Vec::new();
+        // What it says of a lease that it does not hold is nothing, be it late or a lie.
+        if known.is_news(report.serial)
+            && let Some(out) = known.out.get_mut(&lease)
+        {
+            out.is_seen = true;
+            deeds.push(match &report.what {
+                What::Values { .. } => Deed::Values { lease, report },
+                What::Ended { .. } => Deed::Ended { lease, report },
+                What::Returned(calls) => {
+                    out.recall = out.recall.filter(|recall| recall.kill);
+                    let calls = calls.iter().map(|(from, to)| *from..*to).collect();
+                    Deed::Returned { lease, calls }
+                }
+            });
+        }
+        deeds.push(known.heard(from, None));
+        deeds
+    }
+
+    /// The scheduler has given an agent calls.
+    pub(super) fn leased(&mut self, agent: AgentId, mut message: Lease, now: Time) -> Option<Deed> {
+        let to = self.names.get(&agent)?.clone();
+        let known = self.agents.get_mut(&to)?;
+        message.epoch = known.epoch;
+        let count = u32::try_from(message.lens.count()).unwrap_or(u32::MAX);
+        known.largest = known.largest.max(count);
+        let out = Out {
+            message: message.clone(),
+            count,
+            is_seen: false,
+            missed: 0,
+            since: now,
+            recall: None,
+        };
+        known.out.insert(LeaseId(message.number), out);
+        let what = Down::Lease(message);
+        Some(Deed::Send { to, what })
+    }
+
+    /// The scheduler wants calls back.
+    pub(super) fn recall(&mut self, recall: Recall) -> Option<Deed> {
+        let to = self.names.get(&recall.agent)?.clone();
+        let known = self.agents.get_mut(&to)?;
+        let epoch = known.epoch;
+        let out = known.out.get_mut(&recall.lease)?;
+        let recall = agent::Recall {
+            epoch,
+            lease: recall.lease.0,
+            from: recall.from,
+            kill: recall.kill,
+        };
+        out.recall = Some(recall);
+        let what = Down::Recall(recall);
+        Some(Deed::Send { to, what })
+    }
+
+    /// A lease of an agent has no open calls any more.
+    pub(super) fn closed(&mut self, agent: AgentId, lease: LeaseId, now: Time) -> Option<Deed> {
+        let known = self.agents.get_mut(self.names.get(&agent)?)?;
+        let out = known.out.remove(&lease)?;
+        known.learn(&out, now);
+        (known.state != State::Lost).then(|| known.wants())
+    }
+
+    /// Calls are ready: the agents that have room for them.
+    pub(super) fn offer(&self) -> Vec<Deed> {
+        let have_room = |known: &&Known| known.state != State::Lost && known.out.len() < LEASES;
+        self.agents
+            .values()
+            .filter(have_room)
+            .map(Known::wants)
+            .collect()
+    }
+
+    fn breaks(&self, rule: Broken) -> bool {
+        self.broken == Some(rule)
+    }
+}
+
+impl Known {
+    fn heard(&self, name: &str, clock: Option<u64>) -> Deed {
+        let low = self.out.keys().next().map_or(0, |lowest| lowest.0);
+        Deed::Send {
+            to: name.to_owned(),
+            what: Down::Heard(Heard {
+                epoch: self.epoch,
+                clock,
+                serial: self.heard,
+                low,
+            }),
+        }
+    }
+
+    /// Whether a report was not heard before; from now on it was.
+    fn is_news(&mut self, serial: u64) -> bool {
+        let is_near = serial > self.heard && serial - self.heard <= AHEAD;
+        let is_news = is_near && self.ahead.insert(serial);
+        while self.ahead.remove(&(self.heard + 1)) {
+            self.heard += 1;
+        }
+        is_news
+    }
+
+    fn lost(&mut self) -> Deed {
+        self.out.clear();
+        Deed::Lost {
+            agent: self.id,
+            named: std::mem::take(&mut self.named),
+        }
+    }
+
+    fn wants(&self) -> Deed {
+        let by_cost = |cost: Duration| {
+            let each = TARGET.as_nanos() / cost.as_nanos().max(1);
+            u32::try_from(each.saturating_mul(self.slots.into())).unwrap_or(u32::MAX)
+        };
+        let most = self.cost.map_or(self.slots, by_cost);
+        let most = most.min(self.largest.max(self.slots).saturating_mul(GROWTH));
+        Deed::Wants {
+            agent: self.id,
+            most: most.max(self.slots),
+        }
+    }
+
+    /// A lease is over: what its calls cost one of the slots.
+    fn learn(&mut self, out: &Out, now: Time) {
+        let took = now.saturating_sub(out.since.max(self.idle_since));
+        let at_once = self.slots.min(out.count).max(1);
+        self.cost = Some(took * at_once / out.count.max(1));
+        self.idle_since = now;
+    }
+}
+
+fn unknown(name: &str, epoch: u64) -> Deed {
+    Deed::Send {
+        to: name.to_owned(),
+        what: Down::Unknown { epoch },
+    }
+}

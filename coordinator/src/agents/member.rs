@@ -1,0 +1,321 @@
+//! The agent's half: which calls it may run, and until when.
+//!
+//! An agent may run calls as long as its coordinator can't have taken it for lost. It counts from when it sent the last beat that
+//! was answered, and begins to end its calls early enough for all of them to be dead when the lease is over. When they are, it
+//! begins a new life, and says so: a new epoch is a statement that nothing of the old one runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use protocol::agent::{Beat, Down, Heard, Join, Lease, Named, Recall, Report, Up, What};
+
+use super::Broken;
+
+/// How often an agent says what it holds, and sends again what was not heard.
+pub(super) const BEAT: Duration = Duration::from_secs(1);
+/// How long nobody may answer at all, by the broker's word, before an agent ends its calls.
+pub(super) const UNANSWERED: Duration = Duration::from_secs(5);
+
+/// How long killing takes, when the grace is over: for all calls to be dead before the kernel's timer kills the agent, too.
+const KILLING: Duration = Duration::from_millis(200);
+
+/// A point in time of the agent's own clock, which counts suspended time, too.
+pub(super) type Time = Duration;
+
+/// What an agent has to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Deed {
+    /// Send this. The payload of a report is kept by whoever does.
+    Send(Up),
+    /// Run the calls of a lease.
+    Run(Lease),
+    /// Do not begin the calls of a lease from an index on; with `kill`, end those that run.
+    Recall { lease: u64, from: u64, kill: bool },
+    /// End all calls: SIGTERM, and SIGKILL after the grace. When all are dead, say [`Member::all_dead`].
+    EndAll,
+}
+
+/// What a member has of a lease.
+#[derive(Debug)]
+struct Held {
+    /// How many calls have neither been reported nor returned.
+    open: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// It asks to be let in.
+    Joining,
+    /// It may run calls until it has to end them.
+    Working {
+        /// When it sent the last beat that was answered.
+        sent: Time,
+    },
+    /// It ends its calls.
+    Ending {
+        /// As above. The kernel's timer stays armed until all calls are dead: an agent that was stopped may have begun to end
+        /// them too late for the grace.
+        sent: Time,
+    },
+}
+
+/// An agent of one run.
+#[derive(Debug)]
+pub(super) struct Member {
+    slots: u32,
+    lease: Duration,
+    grace: Duration,
+    epoch: u64,
+    phase: Phase,
+    held: BTreeMap<u64, Held>,
+    /// Leases that it has had, from the lowest open one on.
+    known: BTreeSet<u64>,
+    low: u64,
+    serial: u64,
+    /// Reports that were not heard yet.
+    outbox: BTreeMap<u64, Report>,
+    /// When it sends again.
+    beat_at: Time,
+    /// Since when the broker says that nobody answers.
+    unanswered: Option<Time>,
+    pub(super) broken: Option<Broken>,
+}
+
+impl Member {
+    /// An agent that begins this life now. `lease` is how long it may be out of sight, and `grace` how long it takes to end a call.
+    pub(super) fn new(slots: u32, epoch: u64, lease: Duration, grace: Duration, now: Time) -> Self {
+        Member {
+            slots,
+            lease,
+            grace,
+            epoch,
+            phase: Phase::Joining,
+            held: BTreeMap::new(),
+            known: BTreeSet::new(),
+            low: 0,
+            serial: 0,
+            outbox: BTreeMap::new(),
+            beat_at: now,
+            unanswered: None,
+            broken: None,
+        }
+    }
+
+    /// Whether it may begin calls.
+    pub(super) fn is_working(&self) -> bool {
+        matches!(self.phase, Phase::Working { .. })
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub(super) fn next_tick(&self) -> Time {
+        self.deadline()
+            .map_or(self.beat_at, |end| end.min(self.beat_at))
+    }
+
+    /// When the kernel has to kill this process, because all of its calls must be dead then and it may be stopped, or not be
+    /// scheduled. Its workers die with it.
+    pub(super) fn fuse(&self) -> Option<Time> {
+        match self.phase {
+            Phase::Working { sent } | Phase::Ending { sent } => Some(sent + self.lease),
+            Phase::Joining => None,
+        }
+    }
+
+    /// When it has to begin to end its calls.
+    fn deadline(&self) -> Option<Time> {
+        let Phase::Working { sent } = self.phase else {
+            return None;
+        };
+        let grace = match self.breaks(Broken::NoGrace) {
+            true => Duration::ZERO,
+            false => self.grace + KILLING,
+        };
+        let end = sent + self.lease.saturating_sub(grace);
+        let gone = self.unanswered.map(|since| since + UNANSWERED);
+        Some(gone.map_or(end, |gone| end.min(gone)))
+    }
+
+    fn has_to_end(&self, now: Time) -> bool {
+        self.deadline().is_some_and(|end| end <= now)
+    }
+
+    /// Time passes. `running` are the calls that have run for a while.
+    pub(super) fn tick(&mut self, now: Time, running: Vec<Named>) -> Vec<Deed> {
+        if self.has_to_end(now) {
+            return self.end(now);
+        }
+        if now < self.beat_at {
+            return Vec::new();
+        }
+        self.beat_at = now + BEAT;
+        match self.phase {
+            Phase::Joining => vec![self.join(now)],
+            Phase::Working { .. } => {
+                let mut deeds = vec![self.beat(now, running)];
+                let again = self.outbox.values().cloned();
+                deeds.extend(again.map(|report| Deed::Send(Up::Report(report))));
+                deeds
+            }
+            Phase::Ending { .. } => Vec::new(),
+        }
+    }
+
+    /// A call has run for so long that the coordinator should know that it has begun.
+    pub(super) fn beat(&self, now: Time, running: Vec<Named>) -> Deed {
+        Deed::Send(Up::Beat(Beat {
+            epoch: self.epoch,
+            clock: nanos(now),
+            leases: self.held.keys().copied().collect(),
+            running,
+        }))
+    }
+
+    fn join(&self, now: Time) -> Deed {
+        Deed::Send(Up::Join(Join {
+            epoch: self.epoch,
+            clock: nanos(now),
+            slots: self.slots,
+        }))
+    }
+
+    /// The broker says that nobody has taken a beat.
+    pub(super) fn nobody_answers(&mut self, now: Time) {
+        self.unanswered.get_or_insert(now);
+    }
+
+    /// The coordinator says something.
+    pub(super) fn hear(&mut self, down: Down, now: Time) -> Vec<Deed> {
+        // A message that a cut has held back may come when its time is over, and before the clock has said so.
+        if self.has_to_end(now) {
+            return self.end(now);
+        }
+        match down {
+            Down::Heard(heard) => {
+                self.heard(heard, now);
+                match self.has_to_end(now) {
+                    true => self.end(now),
+                    false => Vec::new(),
+                }
+            }
+            Down::Lease(lease) => self.lease(lease).into_iter().collect(),
+            Down::Recall(recall) => self.recall(recall).into_iter().collect(),
+            Down::Unknown { epoch } if epoch == self.epoch => match self.phase {
+                Phase::Working { .. } => self.end(now),
+                Phase::Joining => self.begin_anew(now),
+                Phase::Ending { .. } => Vec::new(),
+            },
+            Down::Unknown { .. } => Vec::new(),
+        }
+    }
+
+    fn heard(&mut self, heard: Heard, now: Time) {
+        if heard.epoch != self.epoch {
+            return;
+        }
+        self.unanswered = None;
+        let answered = heard.clock.map(Duration::from_nanos);
+        let answered = match self.breaks(Broken::CountsFromAnswer) {
+            true => answered.map(|_| now),
+            // A clock that the agent can't have had is nonsense.
+            false => answered.filter(|sent| *sent <= now),
+        };
+        if let Some(answered) = answered {
+            match &mut self.phase {
+                Phase::Joining => self.phase = Phase::Working { sent: answered },
+                // Answers may overtake each other.
+                Phase::Working { sent } => *sent = answered.max(*sent),
+                Phase::Ending { .. } => {}
+            }
+        }
+        self.outbox = self.outbox.split_off(&(heard.serial.saturating_add(1)));
+        self.low = self.low.max(heard.low);
+        self.known = self.known.split_off(&self.low);
+    }
+
+    /// Whether a lease may be run: it is of this life, and was not had before.
+    fn lease(&mut self, lease: Lease) -> Option<Deed> {
+        let is_ours = lease.epoch == self.epoch || self.breaks(Broken::AnyEpoch);
+        if !is_ours || !self.is_working() || lease.number < self.low {
+            return None;
+        }
+        let is_new = self.known.insert(lease.number) || self.breaks(Broken::Forgetful);
+        if !is_new {
+            return None;
+        }
+        let open = lease.lens.count();
+        self.held.insert(lease.number, Held { open });
+        Some(Deed::Run(lease))
+    }
+
+    fn recall(&self, recall: Recall) -> Option<Deed> {
+        let is_held = recall.epoch == self.epoch && self.held.contains_key(&recall.lease);
+        is_held.then_some(Deed::Recall {
+            lease: recall.lease,
+            from: recall.from,
+            kill: recall.kill,
+        })
+    }
+
+    /// Calls of a lease have ended, or come back unbegun: there are `calls` of them.
+    pub(super) fn ended(&mut self, lease: u64, calls: u64, what: What) -> Option<Deed> {
+        let held = self.held.get_mut(&lease)?;
+        held.open = held.open.saturating_sub(calls);
+        if held.open == 0 {
+            self.held.remove(&lease);
+        }
+        self.serial += 1;
+        let report = Report {
+            epoch: self.epoch,
+            serial: self.serial,
+            lease,
+            what,
+        };
+        self.outbox.insert(self.serial, report.clone());
+        // While it ends its calls it has nothing to say: the new life says all.
+        self.is_working().then_some(Deed::Send(Up::Report(report)))
+    }
+
+    /// Calls that were recalled had not begun.
+    pub(super) fn returned(&mut self, lease: u64, calls: Range<u64>) -> Option<Deed> {
+        let what = What::Returned(vec![(calls.start, calls.end)]);
+        self.ended(lease, calls.end - calls.start, what)
+    }
+
+    fn end(&mut self, now: Time) -> Vec<Deed> {
+        if let Phase::Working { sent } = self.phase {
+            self.phase = Phase::Ending { sent };
+        }
+        if self.breaks(Broken::EarlyEpoch) {
+            return [vec![Deed::EndAll], self.begin_anew(now)].concat();
+        }
+        vec![Deed::EndAll]
+    }
+
+    /// All calls are dead. It begins a new life.
+    pub(super) fn all_dead(&mut self, now: Time) -> Vec<Deed> {
+        match self.phase {
+            Phase::Ending { .. } => self.begin_anew(now),
+            Phase::Joining | Phase::Working { .. } => Vec::new(),
+        }
+    }
+
+    fn begin_anew(&mut self, now: Time) -> Vec<Deed> {
+        self.epoch += 1;
+        self.phase = Phase::Joining;
+        self.held.clear();
+        self.known.clear();
+        self.outbox.clear();
+        self.serial = 0;
+        self.unanswered = None;
+        vec![self.join(now)]
+    }
+
+    fn breaks(&self, rule: Broken) -> bool {
+        self.broken == Some(rule)
+    }
+}
+
+fn nanos(time: Time) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

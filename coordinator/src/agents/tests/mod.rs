@@ -1,0 +1,180 @@
+//! Coordinator and agents, played against each other in a network that does its worst: see `world`.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod network;
+mod world;
+
+use std::time::Duration;
+
+use protocol::agent::{Down, Heard, Join, Lease, Report, Up, What};
+use protocol::message::{Encoding, Runs};
+
+use super::Broken;
+use super::fleet::{self, Fleet};
+use super::member::{Deed, Member};
+use crate::scheduler::AgentId;
+use world::World;
+
+/// How many plays there are.
+fn plays() -> u64 {
+    std::env::var("PLAYS").map_or(1500, |plays| plays.parse().unwrap())
+}
+
+#[test]
+fn each_call_has_one_outcome_and_runs_in_one_place_at_a_time() {
+    let first = std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap());
+    for seed in first..first + plays() {
+        if let Err(why) = World::play(seed, None) {
+            panic!("seed {seed}: {why}");
+        }
+    }
+}
+
+/// The plays are worth something: each of the rules that keep a call from running twice is missed when it is left out.
+#[test]
+fn a_rule_that_is_left_out_is_found() {
+    let rules = [
+        Broken::EarlyEpoch,
+        Broken::Forgetful,
+        Broken::AnyEpoch,
+        Broken::NoGrace,
+        Broken::NoMargin,
+        Broken::CountsFromAnswer,
+        Broken::Silent,
+        Broken::NoLock,
+        Broken::NoFuse,
+    ];
+    for rule in rules {
+        let found = (1..=8 * plays()).find(|seed| World::play(*seed, Some(rule)).is_err());
+        println!("{rule:?}: found by seed {found:?}");
+        assert!(found.is_some(), "{rule:?} was not missed");
+    }
+}
+
+fn answered(member: &mut Member, deed: &Deed, now: Duration) -> Vec<Deed> {
+    let clock = match deed {
+        Deed::Send(Up::Join(join)) => join.clock,
+        Deed::Send(Up::Beat(beat)) => beat.clock,
+        other => panic!("{other:?}"),
+    };
+    let heard = Heard {
+        epoch: 1,
+        clock: Some(clock),
+        serial: 0,
+        low: 0,
+    };
+    member.hear(Down::Heard(heard), now)
+}
+
+/// The broker says at once that nobody takes a beat: the coordinator is gone, and the agent does not wait for its lease.
+#[test]
+fn an_agent_whose_coordinator_is_gone_ends_soon() {
+    let second = Duration::from_secs;
+    let mut member = Member::new(2, 1, second(3600), second(1), second(0));
+    let deeds = member.tick(second(0), Vec::new());
+    answered(&mut member, &deeds[0], second(0));
+    assert!(member.is_working());
+    for now in 1..=5 {
+        let deeds = member.tick(second(now), Vec::new());
+        assert!(matches!(deeds[..], [Deed::Send(Up::Beat(_))]), "{deeds:?}");
+        member.nobody_answers(second(now));
+    }
+    assert_eq!(member.next_tick(), second(6));
+    assert_eq!(member.tick(second(6), Vec::new()), [Deed::EndAll]);
+    assert!(!member.is_working());
+    // When all are dead it begins anew, and says so.
+    let deeds = member.all_dead(second(7));
+    let [Deed::Send(Up::Join(join))] = &deeds[..] else {
+        panic!("{deeds:?}");
+    };
+    assert_eq!(join.epoch, 2);
+}
+
+#[test]
+fn an_answer_ends_the_worry() {
+    let second = Duration::from_secs;
+    let mut member = Member::new(2, 1, second(3600), second(1), second(0));
+    let deeds = member.tick(second(0), Vec::new());
+    answered(&mut member, &deeds[0], second(0));
+    member.nobody_answers(second(1));
+    let deeds = member.tick(second(2), Vec::new());
+    answered(&mut member, &deeds[0], second(2));
+    assert!(matches!(
+        member.tick(second(6), Vec::new())[..],
+        [Deed::Send(Up::Beat(_))]
+    ));
+}
+
+/// What an agent says of a lease that another holds, or nobody, is nothing.
+#[test]
+fn an_agent_speaks_for_its_own_leases_only() {
+    let now = Duration::from_secs(1);
+    let mut fleet = Fleet::new(Duration::from_secs(5));
+    for name in ["honest", "liar"] {
+        let join = Join {
+            epoch: 1,
+            clock: 0,
+            slots: 1,
+        };
+        fleet.hear(name, Up::Join(join), now);
+    }
+    let mut lens = Runs::default();
+    lens.push(1);
+    let lease = Lease {
+        epoch: 0,
+        number: 3,
+        task: "square".to_owned(),
+        types: None,
+        encoding: Encoding::Postcard,
+        first: 0,
+        attempt: 1,
+        timeout: None,
+        memory: None,
+        lens: lens.clone(),
+    };
+    let sent = fleet.leased(AgentId(0), lease, now);
+    assert!(matches!(sent, Some(fleet::Deed::Send { to, .. }) if to == "honest"));
+    let report = |serial, lease| {
+        let what = What::Values {
+            first: 0,
+            lens: lens.clone(),
+            nanos: lens.clone(),
+        };
+        Up::Report(Report {
+            epoch: 1,
+            serial,
+            lease,
+            what,
+        })
+    };
+    let is_answer_only = |deeds: &[fleet::Deed]| {
+        matches!(
+            deeds,
+            [fleet::Deed::Send {
+                what: Down::Heard(_),
+                ..
+            }]
+        )
+    };
+    assert!(is_answer_only(&fleet.hear("liar", report(1, 3), now)));
+    assert!(is_answer_only(&fleet.hear(
+        "liar",
+        report(u64::MAX, 4),
+        now
+    )));
+    let unknown = fleet.hear("stranger", report(1, 3), now);
+    assert!(matches!(
+        &unknown[..],
+        [fleet::Deed::Send {
+            what: Down::Unknown { epoch: 1 },
+            ..
+        }]
+    ));
+    // The one who holds it is heard once.
+    let deeds = fleet.hear("honest", report(1, 3), now);
+    assert!(
+        matches!(deeds[..], [fleet::Deed::Values { .. }, _]),
+        "{deeds:?}"
+    );
+    assert!(is_answer_only(&fleet.hear("honest", report(1, 3), now)));
+}
