@@ -47,9 +47,9 @@ const FROM: f64 = -0.5;
 const STYLE: &str = "
   text { font: 13px ui-sans-serif, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #1f2328 }
   .head { font-size: 15px; font-weight: 600 } .number { font-weight: 600 } .quiet { fill: #59636e }
-  .bar { fill: #0969da } .back { fill: #ffffff }
+  .bar { fill: #0969da } .back { fill: #ffffff } .one { stroke: #1f2328; stroke-dasharray: 2 3 }
   @media (prefers-color-scheme: dark) {
-    text { fill: #f0f6fc } .quiet { fill: #9198a1 } .bar { fill: #4493f8 } .back { fill: #0d1117 }
+    text { fill: #f0f6fc } .quiet { fill: #9198a1 } .bar { fill: #4493f8 } .back { fill: #0d1117 } .one { stroke: #f0f6fc }
   }
 ";
 
@@ -61,7 +61,7 @@ pub(crate) fn bars(report: &Report) -> Option<String> {
          role=\"img\">\n<title>How many times as fast as others, on a logarithmic scale</title>\n<style>{STYLE}</style>\n\
          <rect class=\"back\" width=\"100%\" height=\"100%\"/>\n\
          <text class=\"head\" x=\"{LEFT}\" y=\"26\">How many times as fast as others <tspan class=\"quiet\">two processors, \
-         medians, logarithmic</tspan></text>\n"
+         medians, logarithmic; dotted: as fast</tspan></text>\n"
     );
     for (row, (measure, side, words)) in BARS.into_iter().enumerate() {
         let multiple = line(report, measure, side)?.ratio.as_ref()?.multiple;
@@ -81,6 +81,13 @@ pub(crate) fn bars(report: &Report) -> Option<String> {
             rounded(multiple),
         );
     }
+    let one = LEFT - FROM * DECADE;
+    let _ = writeln!(
+        svg,
+        "<line class=\"one\" x1=\"{one:.1}\" x2=\"{one:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"><title>as fast</title></line>",
+        TOP + 18.0,
+        height - 8.0
+    );
     svg.push_str("</svg>\n");
     Some(svg)
 }
