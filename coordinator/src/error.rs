@@ -49,7 +49,7 @@ pub enum Death {
     /// Nobody knows: something else in this program has waited for it, or has SIGCHLD ignored, and the system is
     /// older than Linux 6.15.
     Unknown,
-    /// It was lost with its machine, which died, was cut off, or ended all that it ran.
+    /// It was lost with its machine, which died, was cut off, or ended all that it ran. No worker of this machine ends so.
     Machine,
 }
 

@@ -18,8 +18,19 @@
 //! }
 //! ```
 //!
-//! [`Pool`] runs calls in a fixed number of worker processes, [`Process`] runs one function in a
-//! process of its own. What each module is for stands in `ARCHITECTURE.md`.
+//! # What there is
+//!
+//! - **A pool** of a fixed number of worker processes: [`Pool`], its settings [`Builder`], settings for some calls [`With`], a
+//!   call that is waited for later [`Pending`], results as they come [`Stream`], [`StreamUnordered`], [`ThreadedStream`].
+//! - **A process** of its own for one function: [`Process`], [`Child`].
+//! - **Tasks**: the attribute [`task`](macro@task), the trait [`Task`], [`init`] and [`main`] for programs, [`enable_in_tests`]
+//!   for tests; in a task, [`current`] and [`Current`]; [`Shared`] values, and [`Described`] for types that need names.
+//! - **Errors**: [`CallError`] and why, [`Why`] and [`Death`]; [`PoolError`].
+//! - **A map from both ends**, for inputs that arrive over time: [`Inputs`], [`Reports`], [`Report`], [`Order`], [`Refused`],
+//!   [`NotYet`].
+//! - **What tasks print**: [`Output`], [`Captured`], [`Stray`] and [`StraySource`].
+//! - **Looking on**: [`Stats`], [`Worker`], [`RunningCall`], [`TaskInfo`], [`available_workers`], [`is_initialized`].
+//! - **Tasks known only by name**, and workers started by hand: [`Text`], [`Typed`], [`ByHand`].
 
 #[cfg(any(test, feature = "agents"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "nobody speaks to a broker"))]

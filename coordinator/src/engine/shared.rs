@@ -18,7 +18,8 @@ use super::stray::{Stray, StraySource};
 use super::watcher::Watcher;
 use crate::error::PoolError;
 use crate::os::{self, Bell};
-use crate::payload::printed::{Forwarder, Output, Printed};
+use crate::payload::forward::Forwarder;
+use crate::payload::printed::{Output, Printed};
 use crate::payload::{By, Payload, Trace};
 use crate::scheduler::{Effects, Idle, MapId, SlotId, Stage, Time};
 

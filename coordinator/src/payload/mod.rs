@@ -3,6 +3,7 @@
 //! Everybody above may use it. It knows bytes and files, and nothing of workers, threads or the pool's state.
 
 pub(crate) mod buffers;
+pub(crate) mod forward;
 mod inputs;
 mod job;
 mod outputs;

@@ -79,7 +79,7 @@ impl OutputFiles {
             (&mut ranges.0, &printed.stdout),
             (&mut ranges.1, &printed.stderr),
         ] {
-            if let Some(held) = &captured.range {
+            if let Content::Here(held) = &captured.0 {
                 ranges.end = ranges.end.min(held.range.start);
             }
         }
@@ -175,9 +175,7 @@ impl OutputFile {
             file: Arc::clone(self),
             range,
         });
-        Captured {
-            range: held.map(Arc::new),
-        }
+        Captured(held.map_or(Content::Nothing, |held| Content::Here(Arc::new(held))))
     }
 
     fn release(&self, range: &Range<u64>) {
@@ -201,8 +199,16 @@ impl OutputFile {
 ///
 /// It stays in a file until it is dropped, however large it is.
 #[derive(Debug, Default, Clone)]
-pub struct Captured {
-    range: Option<Arc<HeldRange>>,
+pub struct Captured(Content);
+
+#[derive(Debug, Default, Clone)]
+enum Content {
+    #[default]
+    Nothing,
+    /// In the file of a worker here.
+    Here(Arc<HeldRange>),
+    /// A call on another machine has written it, and it is not much.
+    Elsewhere(Arc<[u8]>),
 }
 
 #[derive(Debug)]
@@ -234,9 +240,32 @@ impl Captured {
     /// ```
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.range
-            .as_ref()
-            .map_or(0, |held| held.range.end - held.range.start)
+        match &self.0 {
+            Content::Nothing => 0,
+            Content::Here(held) => held.range.end - held.range.start,
+            Content::Elsewhere(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// What a call on another machine has written. If it is much, it goes into a file without a name.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for such a file.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "only agents run calls elsewhere")
+    )]
+    pub(crate) fn elsewhere(bytes: Vec<u8>) -> io::Result<Self> {
+        if bytes.len() <= CHUNK {
+            return Ok(match bytes.is_empty() {
+                true => Self::default(),
+                false => Captured(Content::Elsewhere(bytes.into())),
+            });
+        }
+        let file = Arc::new(OutputFile::new()?);
+        (&file.file).write_all(&bytes)?;
+        Ok(file.captured(os::EMPTY_FILE..file.len()))
     }
 
     /// Whether the call has written nothing.
@@ -255,7 +284,7 @@ impl Captured {
     /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.range.is_none()
+        self.len() == 0
     }
 
     /// Reads all of it.
@@ -354,8 +383,15 @@ impl Captured {
     }
 
     fn copy(&self, skip: u64, limit: u64, writer: &mut dyn Write) -> io::Result<()> {
-        let Some(held) = &self.range else {
-            return Ok(());
+        let held = match &self.0 {
+            Content::Nothing => return Ok(()),
+            Content::Here(held) => held,
+            Content::Elsewhere(bytes) => {
+                let from = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
+                let most = usize::try_from(limit).unwrap_or(usize::MAX);
+                let rest = &bytes[from..];
+                return writer.write_all(&rest[..rest.len().min(most)]);
+            }
         };
         let mut at = held.range.start.saturating_add(skip);
         let end = at.saturating_add(limit).min(held.range.end);
@@ -386,90 +422,6 @@ impl Captured {
     }
 }
 
-/// A line that is longer than this is passed on in parts, in bytes.
-const LONGEST: usize = 1 << 20;
-
-/// Forwards what the calls of one map have printed, in the order in which it is given, in whole
-/// lines: the beginning of a line waits for its end, which may come with a later call.
-#[derive(Debug, Default)]
-pub(crate) struct Forwarder {
-    stdout: Lines,
-    stderr: Lines,
-}
-
-impl Forwarder {
-    pub(crate) fn forward(&mut self, printed: &Printed) {
-        self.stdout.forward(&printed.stdout, &mut io::stdout());
-        self.stderr.forward(&printed.stderr, &mut io::stderr());
-    }
-}
-
-impl Drop for Forwarder {
-    fn drop(&mut self) {
-        self.stdout.finish(&mut io::stdout());
-        self.stderr.finish(&mut io::stderr());
-    }
-}
-
-#[derive(Debug, Default)]
-struct Lines {
-    begun: Vec<u8>,
-}
-
-impl Lines {
-    fn forward(&mut self, captured: &Captured, to: &mut dyn Write) {
-        if captured.is_empty() {
-            return;
-        }
-        let mut splitter = Splitter {
-            begun: &mut self.begun,
-            to,
-        };
-        if let Err(error) = captured.copy_to(&mut splitter).and_then(|()| to.flush()) {
-            log::warn!("what a task has printed could not be forwarded: {error}");
-        }
-    }
-
-    fn finish(&mut self, to: &mut dyn Write) {
-        if !self.begun.is_empty() {
-            // Whoever closed our stdout does not want it.
-            let _ = to
-                .write_all(&std::mem::take(&mut self.begun))
-                .and_then(|()| to.flush());
-        }
-    }
-}
-
-/// Passes whole lines on, each piece in one write, and keeps what is behind the last of them.
-struct Splitter<'l> {
-    begun: &'l mut Vec<u8>,
-    to: &'l mut dyn Write,
-}
-
-impl Write for Splitter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match bytes.iter().rposition(|byte| *byte == b'\n') {
-            Some(last) => {
-                self.begun.extend(&bytes[..=last]);
-                self.to.write_all(self.begun)?;
-                self.begun.clear();
-                self.begun.extend(&bytes[last + 1..]);
-            }
-            None => self.begun.extend(bytes),
-        }
-        // Whoever writes lines of any length must not have us keep them.
-        if self.begun.len() > LONGEST {
-            self.to.write_all(self.begun)?;
-            self.begun.clear();
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
@@ -480,6 +432,27 @@ mod tests {
     fn write(file: &OutputFile, bytes: &[u8]) -> u64 {
         (&file.file).write_all(bytes).unwrap();
         file.len()
+    }
+
+    #[test]
+    fn what_was_written_elsewhere_is_read_like_any_other() {
+        for len in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
+            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let captured = Captured::elsewhere(bytes.clone()).unwrap();
+            assert_eq!(
+                (captured.len(), captured.is_empty()),
+                (len as u64, len == 0)
+            );
+            assert_eq!(captured.read().unwrap(), bytes);
+            assert_eq!(captured.read_first(10).unwrap(), bytes[..len.min(10)]);
+            let mut rest = Vec::new();
+            captured.copy_from(7, &mut rest).unwrap();
+            assert_eq!(rest, bytes[len.min(7)..]);
+            assert_eq!(
+                captured.tail(5).len(),
+                len.min(5).min(captured.tail(5).len())
+            );
+        }
     }
 
     #[test]

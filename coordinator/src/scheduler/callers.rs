@@ -110,6 +110,26 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         self.leave_if_drained();
     }
 
+    /// Takes back the calls of a map from an index on that have not begun: they end as cancelled, without an attempt. Those that
+    /// run are finished.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only agents give calls back"))]
+    pub(crate) fn withdraw(
+        &mut self,
+        map: MapId,
+        from: u64,
+        now: Time,
+        note: &str,
+        sight: &impl Sight,
+    ) {
+        if !self.maps.contains_key(&map) {
+            return;
+        }
+        self.with_map(map, |map| map.cut_from(from, note));
+        self.cut(map, from, false, now, sight);
+        self.effects.wake.insert(map);
+        self.leave_if_drained();
+    }
+
     /// Nobody will take this map's results any more: its calls run, and are forgotten.
     pub(crate) fn detach(&mut self, map: MapId) {
         if let Some(detached) = self.maps.get_mut(&map) {

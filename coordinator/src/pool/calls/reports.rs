@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::under::Under;
 use crate::error::{CallError, Details, PoolError, Why};
-use crate::payload::printed::{Captured, Forwarder, Output, TAIL};
+use crate::payload::forward::Forwarder;
+use crate::payload::printed::{Captured, Output, TAIL};
 use crate::payload::{Encoded, Job, Trace};
 use crate::pool::codec::Codec;
 use crate::scheduler::{Ended, Take};

@@ -328,3 +328,36 @@ fn what_stands_behind_a_slow_call_is_given_to_whoever_is_idle() {
     jobs.stopped(&running, 1).unwrap();
     let _idle = jobs.idle_again(running, now).unwrap();
 }
+
+#[test]
+fn calls_that_have_not_begun_can_be_withdrawn() {
+    let (mut jobs, workers) = (jobs(1), Workers::default());
+    let map = jobs.open(spec()).unwrap();
+    jobs.push(map, Numbers { first: 0, count: 6 });
+    jobs.seal(map);
+    // As if short calls had been seen: then they go together.
+    jobs.with_map(map, |map| {
+        (0..8).for_each(|_| map.pace.learn(10_000, millis(1)))
+    });
+    let (running, first) = run(&mut jobs, &workers, 0, millis(1));
+    assert_eq!(first, 0);
+    jobs.withdraw(map, 2, millis(2), "wanted back", &workers);
+    // The one that runs is finished, and so are those before the index.
+    jobs.reply(&running, 0, Ok(()), (1, 1), millis(3), &workers)
+        .unwrap();
+    jobs.stopped(&running, 1).unwrap();
+    let idle = jobs.idle_again(running, millis(3)).unwrap();
+    let (running, first) = begin(&mut jobs, &workers, idle, millis(4));
+    assert_eq!(first, 1);
+    jobs.reply(&running, 0, Ok(()), (1, 1), millis(5), &workers)
+        .unwrap();
+    let mut results = Vec::new();
+    while let Take::Ready(first, count, ended) = jobs.take(map) {
+        let of = |index| (index, ended.result.is_ok(), ended.attempts);
+        results.extend((first..first + u64::from(count)).map(of));
+    }
+    let withdrawn = (2..6).map(|index| (index, false, 0));
+    let finished = [(0, true, 1), (1, true, 1)].into_iter();
+    assert_eq!(results, finished.chain(withdrawn).collect::<Vec<_>>());
+    drop(running);
+}
