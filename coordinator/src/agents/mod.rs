@@ -2,8 +2,10 @@
 //!
 //! `fleet` is the coordinator's half and `member` the agent's. Both are pure: messages and times go in, messages and deeds come
 //! out, so that a test can play them against each other over a network that loses, doubles and delays. The ledger of who holds
-//! which calls is the scheduler's. A broker, files and processes have no place in these two.
+//! which calls is the scheduler's. A broker, files and processes have no place in these two: `broker` alone speaks to one.
 
+#[cfg(feature = "agents")]
+mod broker;
 mod fleet;
 mod member;
 #[cfg(test)]

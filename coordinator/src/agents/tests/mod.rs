@@ -1,6 +1,8 @@
 //! Coordinator and agents, played against each other in a network that does its worst: see `world`.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+#[cfg(feature = "agents")]
+mod broker;
 mod network;
 mod world;
 

@@ -1,0 +1,349 @@
+//! The broker, as coordinators and agents use it: one thread with one runtime, and the only file that names the client.
+//!
+//! It carries messages and says who is there. It stores nothing: while it is away, nothing is given to the client, which would
+//! keep it and deliver stale beats when the broker is back. Whoever sends something sends it again until it is answered.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use async_nats::{Client, ClientError, ConnectOptions, Message, ServerInfo, StatusCode};
+use futures_util::StreamExt as _;
+use futures_util::stream::{SelectAll, select_all};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// How often the connection is tried: a cut that nobody noticed for minutes would be longer than a lease.
+const PING: Duration = Duration::from_secs(2);
+/// The longest time between two attempts to connect again.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// How long one attempt may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How many messages may wait for whoever hears them. Beyond that the client drops some, and they are sent again.
+const CAPACITY: usize = 1 << 16;
+/// How long what was sent last may take on its way when the connection is closed.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// How a broker lets somebody in.
+#[derive(Debug, Clone)]
+#[cfg_attr(
+    test,
+    expect(dead_code, reason = "tests of this file know passwords alone")
+)]
+pub(super) enum Credentials {
+    /// With a name and a password: a broker of this run alone.
+    Password { user: String, password: String },
+    /// With a key, of which the broker knows the public half.
+    Key(String),
+    /// With nothing.
+    None,
+}
+
+/// A broker, and who one is there.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    pub(super) url: String,
+    pub(super) credentials: Credentials,
+    /// What answers to one's own requests begin with.
+    pub(super) inbox: String,
+    /// A broker that lets everybody in, or does not encrypt, will do.
+    pub(super) insecure: bool,
+}
+
+/// What a broker brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Event {
+    Connected,
+    /// It is away. The client tries to connect again, for as long as this lives.
+    Disconnected,
+    Message {
+        subject: String,
+        payload: Vec<u8>,
+    },
+    /// Nobody has taken what was asked.
+    NobodyTakes,
+    /// The broker does not allow something, or is not to be trusted: why.
+    Refused(String),
+}
+
+#[derive(Debug)]
+struct Order {
+    subject: String,
+    payload: Vec<u8>,
+    /// Somebody must be there to take it.
+    asks: bool,
+}
+
+/// A connection to a broker. Dropping it closes the connection.
+#[derive(Debug)]
+pub(super) struct Broker {
+    orders: Option<UnboundedSender<Order>>,
+    is_connected: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Broker {
+    /// Connects to a broker, for as long as that takes, and hears what comes under these subjects. `heard` is called on the
+    /// broker's thread, and must not block.
+    pub(super) fn connect(
+        access: Access,
+        subjects: Vec<String>,
+        heard: impl Fn(Event) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (orders, from) = unbounded_channel();
+        let is_connected = Arc::new(AtomicBool::new(false));
+        let session = Session {
+            access,
+            subjects,
+            heard: Arc::new(heard),
+            is_connected: Arc::clone(&is_connected),
+        };
+        let thread = thread::Builder::new()
+            .name("broker".to_owned())
+            .spawn(move || runtime.block_on(session.run(from)))?;
+        Ok(Broker {
+            orders: Some(orders),
+            is_connected,
+            thread: Some(thread),
+        })
+    }
+
+    /// Sends a message. Returns `false`, and forgets it, while the broker is away.
+    pub(super) fn publish(&self, subject: &str, payload: Vec<u8>) -> bool {
+        self.order(subject, payload, false)
+    }
+
+    /// As [`publish`](Self::publish). If nobody is there to take the message, the broker says so.
+    pub(super) fn ask(&self, subject: &str, payload: Vec<u8>) -> bool {
+        self.order(subject, payload, true)
+    }
+
+    fn order(&self, subject: &str, payload: Vec<u8>, asks: bool) -> bool {
+        let order = Order {
+            subject: subject.to_owned(),
+            payload,
+            asks,
+        };
+        let is_connected = self.is_connected.load(Ordering::Acquire);
+        is_connected
+            && self
+                .orders
+                .as_ref()
+                .is_some_and(|orders| orders.send(order).is_ok())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread was printed, and ends nothing else.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the broker's thread has.
+struct Session {
+    access: Access,
+    subjects: Vec<String>,
+    heard: Arc<dyn Fn(Event) + Send + Sync>,
+    is_connected: Arc<AtomicBool>,
+}
+
+impl Session {
+    async fn run(self, mut orders: UnboundedReceiver<Order>) {
+        let (changes, mut changed) = unbounded_channel();
+        let client = match self.options(changes).connect(&self.access.url).await {
+            Ok(client) => client,
+            Err(error) => {
+                return (self.heard)(Event::Refused(format!(
+                    "{} can't be used: {error}",
+                    self.access.url
+                )));
+            }
+        };
+        let inbox = client.new_inbox();
+        let mut messages = match self.subscribe(&client, &inbox).await {
+            Ok(messages) => messages,
+            Err(why) => return (self.heard)(Event::Refused(why)),
+        };
+        loop {
+            tokio::select! {
+                change = changed.recv() => match change {
+                    Some(async_nats::Event::Connected) => {
+                        if let Err(why) = self.trusts(&client.server_info()) {
+                            return (self.heard)(Event::Refused(why));
+                        }
+                        self.is_connected.store(true, Ordering::Release);
+                        (self.heard)(Event::Connected);
+                    }
+                    Some(async_nats::Event::Disconnected) => {
+                        self.is_connected.store(false, Ordering::Release);
+                        (self.heard)(Event::Disconnected);
+                    }
+                    Some(async_nats::Event::ServerError(error)) => (self.heard)(Event::Refused(error.to_string())),
+                    Some(async_nats::Event::ClientError(error)) if is_refusal(&error) => {
+                        let url = &self.access.url;
+                        return (self.heard)(Event::Refused(format!("{url} does not let this user in: {error}")));
+                    }
+                    Some(async_nats::Event::ClientError(error)) => log::debug!("broker: {error}"),
+                    _ => {}
+                },
+                order = orders.recv() => match order {
+                    Some(order) => send(&client, order, &inbox).await,
+                    None => break,
+                },
+                message = messages.next() => match message {
+                    Some(message) => self.hear(message),
+                    None => break,
+                },
+            }
+        }
+        // What was said last should arrive, if the broker is there.
+        let _ = tokio::time::timeout(FLUSH, client.flush()).await;
+    }
+
+    fn options(&self, changes: UnboundedSender<async_nats::Event>) -> ConnectOptions {
+        let options = ConnectOptions::new()
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(|attempts| {
+                RECONNECT.min(Duration::from_millis(50 * attempts as u64))
+            })
+            .connection_timeout(CONNECT)
+            .ping_interval(PING)
+            .subscription_capacity(CAPACITY)
+            .custom_inbox_prefix(&self.access.inbox)
+            .event_callback(move |event| {
+                // The session has ended if it does not want to hear it.
+                let _ = changes.send(event);
+                async {}
+            });
+        match &self.access.credentials {
+            Credentials::Password { user, password } => {
+                options.user_and_password(user.clone(), password.clone())
+            }
+            Credentials::Key(seed) => options.nkey(seed.clone()),
+            Credentials::None => options,
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        client: &Client,
+        inbox: &str,
+    ) -> Result<SelectAll<async_nats::Subscriber>, String> {
+        let mut all = Vec::new();
+        for subject in self.subjects.iter().map(String::as_str).chain([inbox]) {
+            let subscriber = client.subscribe(subject.to_owned()).await;
+            all.push(
+                subscriber
+                    .map_err(|error| format!("`{subject}` can't be subscribed to: {error}"))?,
+            );
+        }
+        Ok(select_all(all))
+    }
+
+    fn hear(&self, message: Message) {
+        let event = match message.status {
+            Some(StatusCode::NO_RESPONDERS) => Event::NobodyTakes,
+            Some(status) => return log::debug!("broker: {status} for {}", message.subject),
+            None => Event::Message {
+                subject: message.subject.to_string(),
+                payload: message.payload.into(),
+            },
+        };
+        (self.heard)(event);
+    }
+
+    /// Whether a broker may carry what machines are told to run.
+    fn trusts(&self, info: &ServerInfo) -> Result<(), String> {
+        if self.access.insecure {
+            return Ok(());
+        }
+        let url = &self.access.url;
+        if !info.auth_required {
+            return Err(format!(
+                "{url} lets everybody in, so anybody could tell this machine what to run: give the broker users, or say \
+                 --insecure"
+            ));
+        }
+        let is_encrypted = info.tls_required || url.starts_with("tls://");
+        match is_encrypted || is_loopback(url) {
+            true => Ok(()),
+            false => Err(format!(
+                "{url} does not encrypt, so anybody on the way could read and change what is run: give the broker a \
+                 certificate, or say --insecure"
+            )),
+        }
+    }
+}
+
+/// Whether a broker does not want this user. The client has no kind for that, and would try again for ever.
+fn is_refusal(error: &ClientError) -> bool {
+    let said = error.to_string().to_lowercase();
+    said.contains("authorization") || said.contains("authentication")
+}
+
+/// Whether a broker is on this machine.
+fn is_loopback(url: &str) -> bool {
+    let host = url.split("://").last().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let is_name = host == "localhost" || host.starts_with("localhost:");
+    let address = host
+        .parse::<std::net::SocketAddr>()
+        .map(|address| address.ip());
+    let address = address.or_else(|_| host.trim_matches(['[', ']']).parse());
+    is_name || address.is_ok_and(|address| address.is_loopback())
+}
+
+async fn send(client: &Client, order: Order, inbox: &str) {
+    let Order {
+        subject,
+        payload,
+        asks,
+    } = order;
+    let sent = match asks {
+        true => {
+            client
+                .publish_with_reply(subject, inbox.to_owned(), payload.into())
+                .await
+        }
+        false => client.publish(subject, payload.into()).await,
+    };
+    if let Err(error) = sent {
+        log::debug!("broker: a message was not sent: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_known_by_its_names() {
+        for url in [
+            "nats://127.0.0.1:4222",
+            "localhost",
+            "nats://u:p@[::1]:4222",
+            "127.0.0.2",
+            "tls://localhost:1",
+        ] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in [
+            "nats://hub",
+            "nats://localhost.example.org:4222",
+            "nats://127.0.0.1@hub:4222",
+            "10.0.0.1:4222",
+            "",
+        ] {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+}
