@@ -96,7 +96,7 @@ function makeRow(k) {
 
 function outcomeOf(k) {
   const dot = element("i");
-  dot.style.background = colours[status[k]];
+  dot.style.background = `var(--${data.names[status[k]]})`;
   const parts = [dot, labels[status[k]] + (again[k] ? ", tried again" : "")];
   if (data.reasons[data.reason[k]]) parts.push(element("small", data.reasons[data.reason[k]]));
   return parts;
@@ -114,7 +114,8 @@ function toggle(row, k) {
   detail.append(cell);
   cell.append(...tellAll(k));
   row.after(detail);
-  try { history.replaceState(null, "", hashOf(k) || " "); } catch { /* some viewers have no address */ }
+  const hash = hashOf(k);
+  try { if (hash) history.replaceState(null, "", hash); } catch { /* some viewers have no address */ }
 }
 
 // All attempts at the call of an attempt, of those that the page has.
@@ -180,9 +181,10 @@ function openByHash() {
   const found = /^#call-(\d+)-(\d+)$/.exec(location.hash);
   if (!found) return;
   const [run, seq] = [found[1] - 1, +found[2]];
+  // The last attempt first: it is the one that a table of failed calls has.
   const all = [];
-  for (let k = 0; k < attempts; k++) if (data.run[k] === run && data.seq[k] === seq) all.push(k);
-  for (const table of tables) for (const k of all.reverse()) {
+  for (let k = attempts - 1; k >= 0; k--) if (data.run[k] === run && data.seq[k] === seq) all.push(k);
+  for (const table of tables) for (const k of all) {
     const row = table.reveal(k);
     if (!row) continue;
     if (row.querySelector(".open").getAttribute("aria-expanded") !== "true") toggle(row, k);
