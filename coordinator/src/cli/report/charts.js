@@ -21,14 +21,7 @@ function drawRate() {
   if (!most) return nothing(g, width, height, "No attempt ended here");
   const perSecond = 1e6 / step, ceiling = most * perSecond;
   const unit = round(ceiling / 3);
-  g.textAlign = "right";
-  for (let v = 0; v <= ceiling * 1.001; v += unit) {
-    const y = bottom - v / ceiling * tall;
-    g.fillStyle = ink.line;
-    g.fillRect(gutter, Math.round(y), plot, 1);
-    g.fillStyle = ink.soft;
-    if (v > 0) g.fillText(short(v), gutter - 8, y);
-  }
+  lines(g, ceiling, unit, { bottom, tall, wide: plot });
   g.save();
   g.beginPath();
   g.rect(gutter, 0, plot, height);
@@ -44,6 +37,18 @@ function drawRate() {
     g.fillRect(x, bottom - good - ill, wide, ill);
   }
   g.restore();
+}
+
+// Horizontal lines up to the highest value, with a number at each.
+function lines(g, highest, unit, { bottom, tall, wide }) {
+  g.textAlign = "right";
+  for (let v = 0; v <= highest * 1.001; v += unit) {
+    const y = bottom - v / highest * tall;
+    g.fillStyle = ink.line;
+    g.fillRect(gutter, Math.round(y), wide, 1);
+    g.fillStyle = ink.soft;
+    if (v > 0) g.fillText(short(v), gutter - 8, y);
+  }
 }
 
 // What a chart says where it has nothing to show.
@@ -92,14 +97,7 @@ function drawAtOnce() {
   const { times, numbers } = atOnce, most = numbers.reduce((a, b) => Math.max(a, b), 0);
   if (!most) return nothing(g, width, height, "No attempt ran");
   const unit = Math.max(1, round(most / 3));
-  g.textAlign = "right";
-  for (let v = 0; v <= most; v += unit) {
-    const y = bottom - v / most * tall;
-    g.fillStyle = ink.line;
-    g.fillRect(gutter, Math.round(y), plot, 1);
-    g.fillStyle = ink.soft;
-    if (v > 0) g.fillText(short(v), gutter - 8, y);
-  }
+  lines(g, most, unit, { bottom, tall, wide: plot });
   g.save();
   g.beginPath();
   g.rect(gutter, 0, plot, height);
@@ -155,14 +153,7 @@ function drawHistogram() {
   pillars = { step, first, by, wide };
   const at = (log) => gutter + (log / step - first) / size * wide;
   const unit = Math.max(1, round(most / 4));
-  g.textAlign = "right";
-  for (let v = 0; v <= most; v += unit) {
-    const y = bottom - v / most * tall;
-    g.fillStyle = ink.line;
-    g.fillRect(gutter, Math.round(y), wide, 1);
-    g.fillStyle = ink.soft;
-    if (v > 0) g.fillText(short(v), gutter - 8, y);
-  }
+  lines(g, most, unit, { bottom, tall, wide });
   const order = labels.map((_, s) => s);
   by.forEach((pillar, p) => {
     const x = gutter + p / size * wide;

@@ -15,20 +15,12 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         bytes: usize,
         slots: u32,
     ) -> Batch<J, I> {
-        let first = self.ready.first().copied().unwrap_or(self.end);
-        let mut batch = Batch {
-            job: self.spec.job.clone(),
-            memory: self.spec.limits.memory,
-            first,
-            attempt: 1,
-            count: 0,
-            parts: Vec::new(),
-        };
+        let mut batch = self.begin_batch();
         let most = match self.goes_one_by_one() {
             true => most.min(slots),
             false => most,
         };
-        let size = most.min(self.most_together(first)).max(1);
+        let size = most.min(self.most_together(batch.first)).max(1);
         self.fill(&mut batch, size, bytes, Taker::Lease(lease));
         self.leased += slots.min(batch.count);
         batch

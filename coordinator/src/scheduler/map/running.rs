@@ -17,15 +17,8 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         slots: usize,
         slot: SlotId,
     ) -> Batch<J, I> {
-        let first = self.ready.first().copied().unwrap_or(self.end);
-        let mut batch = Batch {
-            job: self.spec.job.clone(),
-            memory: self.spec.limits.memory,
-            first,
-            attempt: 1,
-            count: 0,
-            parts: Vec::new(),
-        };
+        let mut batch = self.begin_batch();
+        let first = batch.first;
         let most = match self.spec.failures {
             // If a failure cancels the calls behind it, a batch would run them before anyone hears of the failure.
             Failures::Most { .. } => 1,
@@ -37,6 +30,18 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         self.fill(&mut batch, size, MOST_BYTES, Taker::Slot(slot));
         self.slots += 1;
         batch
+    }
+
+    /// A batch without calls yet, which begins with the first call that is ready.
+    pub(super) fn begin_batch(&self) -> Batch<J, I> {
+        Batch {
+            job: self.spec.job.clone(),
+            memory: self.spec.limits.memory,
+            first: self.ready.first().copied().unwrap_or(self.end),
+            attempt: 1,
+            count: 0,
+            parts: Vec::new(),
+        }
     }
 
     /// Fills a batch with calls that are ready, from its first on: at most `size`, with inputs of at most `room` bytes
