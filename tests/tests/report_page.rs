@@ -385,6 +385,11 @@ fn a_live_page_follows_its_log_and_is_for_those_who_know_its_address() {
         .unwrap();
     let _silent: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(host).unwrap()).collect();
     assert!(ask(&address, "/{}").contains("✓ 1 call succeeded"));
+    // A request of any length is none.
+    let rest = address.trim().strip_prefix("http://").unwrap();
+    let mut long = TcpStream::connect(rest.split('/').next().unwrap()).unwrap();
+    let _ = long.write_all(&[b'x'; 100_000]);
+    assert!(ask(&address, "/{}").contains("✓ 1 call succeeded"));
     if let Some(browser) = browser() {
         let look = Look {
             directory,

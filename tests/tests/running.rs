@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -289,6 +290,15 @@ fn a_shell_completes_options_tasks_and_commands() {
     };
     assert_eq!(complete(&["exec", "--min-f"]), "--min-free-memory\n");
     assert_eq!(complete(&["map", "sq"]), "square\n");
+    // A worker that never joins keeps nobody waiting who types.
+    let home = TempDir::new().unwrap();
+    let worker = home.path().join("silent");
+    fs::write(&worker, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).unwrap();
+    let begun = Instant::now();
+    let silent = ["map", "--worker", worker.to_str().unwrap(), "sq"];
+    assert_eq!(complete(&silent).trim(), "");
+    assert!(begun.elapsed() < Duration::from_secs(20));
     assert!(complete(&["exec", "--", "bas"]).contains("bash\n"));
     assert!(complete(&["exec", "-j2", "--", "cat", "/etc/host"]).contains("/etc/hosts\n"));
     complains(

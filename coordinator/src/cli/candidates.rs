@@ -5,19 +5,28 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter};
 
 use super::builder;
 
+/// How long somebody who has pressed the tab key waits for the tasks.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The tasks of the workers that the command line asks for.
 pub(super) fn tasks(begun: &OsStr) -> Vec<CompletionCandidate> {
-    let pool = builder(worker_option(env::args_os()).as_deref().map(Path::new)).workers(1);
-    // An error has no place on a line that is being typed.
-    let tasks = pool
-        .build()
-        .and_then(|pool| pool.tasks())
-        .unwrap_or_default();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let pool = builder(worker_option(env::args_os()).as_deref().map(Path::new)).workers(1);
+        let _ = tell.send(pool.build().and_then(|pool| pool.tasks()));
+    });
+    // An error, or a worker that does not answer, has no place on a line that is being typed. Whatever was started ends
+    // with this process.
+    let tasks = told.recv_timeout(PATIENCE).ok().and_then(Result::ok);
+    let tasks = tasks.unwrap_or_default();
     let fits = |name: &str| name.as_bytes().starts_with(begun.as_bytes());
     let fitting = tasks.iter().filter(|task| fits(&task.name));
     let candidate =

@@ -17,6 +17,7 @@ async function watch() {
   const { state, pause } = document.body.dataset;
   try {
     const now = await (await fetch("state")).text();
+    if (now === "gone") { $("live").textContent = "no longer live: the log is gone"; setTimeout(watch, +pause); return; }
     if (now !== state) { if (drawn) remember(); location.reload(); return; }
     $("live").textContent = "live";
   } catch {

@@ -94,7 +94,6 @@ impl Server {
     }
 
     fn serve(&self, mut client: TcpStream) -> io::Result<()> {
-        client.set_read_timeout(Some(PATIENCE))?;
         client.set_write_timeout(Some(PATIENCE))?;
         let request = read_request(&mut client)?;
         let Answer { status, kind, body } = self.answer(&request);
@@ -180,11 +179,18 @@ fn state(log: &Path) -> String {
     found.unwrap_or_else(|_| "gone".to_owned())
 }
 
-/// Reads a request up to the end of its head. What comes behind that does not matter.
-fn read_request(client: &mut impl Read) -> io::Result<Vec<u8>> {
+/// Reads a request up to the end of its head, which has to come soon: a client that sends a byte now and then must not keep a
+/// thread. What comes behind the head does not matter.
+fn read_request(client: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let until = Instant::now() + PATIENCE;
     let mut request = Vec::new();
     let mut block = [0; 4096];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        client.set_read_timeout(Some(left))?;
         match client.read(&mut block)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             _ if request.len() > REQUEST => return Err(io::ErrorKind::InvalidData.into()),
