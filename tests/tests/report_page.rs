@@ -78,7 +78,10 @@ impl Look {
     }
 
     fn dump(&self, flags: &[&str], address: &str) -> String {
-        let dumped = Command::new(&self.browser)
+        // A page whose script never ends would never be dumped.
+        let dumped = Command::new("timeout")
+            .args(["-k", "1", "90"])
+            .arg(&self.browser)
             // Its sandbox does not start as root, or in most containers; the page is our own.
             .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
             .args(["--virtual-time-budget=20000", "--window-size=1200,900"])
