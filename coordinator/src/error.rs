@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a call ended without a value.
@@ -146,6 +147,7 @@ pub(crate) struct Details {
     pub(crate) index: u64,
     pub(crate) attempts: u32,
     pub(crate) worker: Option<u32>,
+    pub(crate) machine: Option<Arc<str>>,
     pub(crate) elapsed: Duration,
     pub(crate) stderr: String,
     pub(crate) note: Option<String>,
@@ -243,6 +245,23 @@ impl CallError {
         self.details.worker
     }
 
+    /// The agent whose machine ran it last; `None` if it ran here, or never.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// if let Err(error) = pool.call(square, 7) {
+    ///     println!("on {}", error.machine().unwrap_or("this machine"));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn machine(&self) -> Option<&str> {
+        self.details.machine.as_deref()
+    }
+
     /// How long the last attempt ran.
     ///
     /// ```no_run
@@ -302,6 +321,7 @@ impl fmt::Display for CallError {
             index,
             attempts,
             worker,
+            machine,
             elapsed,
             stderr,
             note,
@@ -313,11 +333,17 @@ impl fmt::Display for CallError {
             write!(f, ": {note}")?;
         }
         if let Some(pid) = worker {
-            write!(f, " (worker {pid}, which ran it for {elapsed:.1?}")?;
+            write!(f, " (worker {pid}")?;
+            if let Some(machine) = machine {
+                write!(f, " on {machine}")?;
+            }
+            write!(f, ", which ran it for {elapsed:.1?}")?;
             if *attempts > 1 {
                 write!(f, ", attempt {attempts}")?;
             }
             f.write_str(")")?;
+        } else if let Some(machine) = machine {
+            write!(f, " ({machine})")?;
         }
         // What a dying process said last is usually the reason; a task's own error stands above.
         if matches!(why, Why::Died(_))

@@ -32,8 +32,7 @@
 //! - **Looking on**: [`Stats`], [`Worker`], [`RunningCall`], [`TaskInfo`], [`available_workers`], [`is_initialized`].
 //! - **Tasks known only by name**, and workers started by hand: [`Text`], [`Typed`], [`ByHand`].
 
-#[cfg(any(test, feature = "agents"))]
-#[cfg_attr(not(test), expect(dead_code, reason = "nobody speaks to a broker"))]
+#[cfg(feature = "agents")]
 mod agents;
 mod engine;
 mod error;
@@ -41,8 +40,14 @@ mod os;
 mod payload;
 mod pool;
 mod scheduler;
+#[cfg(feature = "agents")]
+mod serve;
 mod workers;
 
+#[cfg(feature = "agents")]
+pub use agents::Agents;
+#[cfg(feature = "agents")]
+pub use engine::machines::Agent;
 pub use engine::running::RunningCall;
 pub use engine::stray::{Stray, StraySource};
 pub use error::{CallError, Death, PoolError, Why};
@@ -52,6 +57,8 @@ pub use pool::{
     Stream, StreamUnordered, Text, ThreadedStream, Typed, With, Worker, available_workers,
 };
 pub use protocol::message::TaskInfo;
+#[cfg(feature = "agents")]
+pub use serve::{Leave, Service};
 pub use worker::coordinator_task as task;
 pub use worker::{
     Current, Described, Shared, Task, current, enable_in_tests, init, is_initialized, main,

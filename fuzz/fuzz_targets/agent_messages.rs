@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use protocol::agent::{self, Down, Up};
+use protocol::agent::{self, All, Down, Open, Presence, Up};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok((message, payload)) = agent::decode::<Up>(data) {
@@ -14,4 +14,7 @@ fuzz_target!(|data: &[u8]| {
         );
     }
     let _ = agent::decode::<Down>(data);
+    let _ = agent::decode::<Open>(data);
+    let _ = agent::decode::<All>(data);
+    let _ = agent::decode::<Presence>(data);
 });

@@ -4,6 +4,10 @@
 //! of them. Any message may be lost, come twice, come late, or overtake another; so each is sent again until it is answered, and
 //! numbers in it tell what is new.
 //!
+//! What is larger than a message (inputs, outputs, what was printed, files, programs) is a [bulk](Bulk): the message names it, and
+//! whoever wants it asks for it piece by piece. So large things are taken as fast as they are read, and begin again where a cut
+//! ended them.
+//!
 //! A message is two bytes of version, the length of its header in four, the header in postcard encoding, and a payload: encoded
 //! inputs or outputs, one behind the other. [`encode`] and [`decode`] do that.
 
@@ -11,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ValueError;
-use crate::message::{Encoding, Runs, Verdict};
+use crate::message::{Encoding, Panic, Runs, TaskInfo};
 
 /// The version of these messages. Agents of another version are not heard.
 pub const VERSION: u16 = 1;
@@ -19,6 +23,121 @@ pub const VERSION: u16 = 1;
 pub const MOST: usize = 512 << 10;
 /// The most leases, or running calls, that a beat may name.
 pub const MOST_NAMED: usize = 4096;
+/// The largest payload that a message carries itself, in bytes. A larger one is a [`Bulk`].
+pub const MOST_PAYLOAD: usize = MOST / 2;
+/// How large each piece of a bulk is but the last, in bytes.
+pub const PIECE: u64 = 256 << 10;
+
+/// Something large, by its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Bulk {
+    /// Its SHA-256.
+    pub hash: [u8; 32],
+    /// How long it is, in bytes.
+    pub len: u64,
+}
+
+/// Where the payload of a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Carried {
+    /// Behind its header.
+    Here,
+    /// It has to be asked for.
+    Apart(Bulk),
+}
+
+/// A piece of a bulk that somebody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// Of which bulk.
+    pub bulk: Bulk,
+    /// Which piece, from 0: it begins at so many times [`PIECE`] bytes.
+    pub piece: u64,
+}
+
+/// A value that many calls refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedValue {
+    /// Its number, which the inputs of calls name.
+    pub id: u64,
+    /// Its content.
+    pub bulk: Bulk,
+}
+
+/// A run that wants machines, to all agents. With an initializer the payload is its input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The run, by a name that can't be guessed.
+    pub run: String,
+    /// How long an agent may be out of sight, in nanoseconds.
+    pub lease: u64,
+    /// How long a call has between SIGTERM and SIGKILL, in nanoseconds.
+    pub grace: u64,
+    /// The program of its workers.
+    pub program: Bulk,
+    /// What each worker runs before its first call.
+    pub initializer: Option<Initializer>,
+    /// In which directory workers run.
+    pub directory: Vec<u8>,
+    /// Variables that are set for them.
+    pub variables: Vec<(Vec<u8>, Vec<u8>)>,
+    /// After how many calls a worker is replaced.
+    pub recycle_after: Option<u64>,
+    /// Above how many bytes of memory it is replaced.
+    pub recycle_above: Option<u64>,
+    /// Whether what calls print is wanted.
+    pub prints: bool,
+    /// Whose run it is, and what it does, for people.
+    pub about: String,
+    /// Whether calls wait for somebody to run them.
+    pub is_hungry: bool,
+}
+
+/// What each worker runs before its first call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Initializer {
+    /// The task's name.
+    pub task: String,
+    /// The types that the coordinator takes the task to have.
+    pub types: Option<String>,
+    /// How its input is encoded.
+    pub encoding: Encoding,
+    /// Where its input is.
+    pub input: Carried,
+    /// What its input refers to.
+    pub shared: Vec<SharedValue>,
+}
+
+/// A coordinator to all agents of its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum All {
+    /// What runs is stopped, and nothing is begun. The coordinator may be silent for so long, in nanoseconds.
+    Pause {
+        /// How long.
+        patience: u64,
+    },
+    /// It goes on.
+    Resume,
+    /// The run is over: agents end what they hold.
+    End,
+}
+
+/// What an agent says of itself to whoever asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Its name.
+    pub name: String,
+    /// How many calls it can run at once.
+    pub slots: u32,
+    /// How many it runs.
+    pub busy: u32,
+    /// What its run is about, if it serves one, and for how many seconds.
+    pub run: Option<(String, u64)>,
+    /// The load of its machine, over the last minute.
+    pub load: f32,
+    /// Its version and architecture.
+    pub version: String,
+}
 
 /// An agent to its coordinator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +148,20 @@ pub enum Up {
     Beat(Beat),
     /// What became of calls.
     Report(Report),
+    /// It leaves: nothing of this life runs, and no other follows.
+    Leave {
+        /// That life.
+        epoch: u64,
+    },
+    /// It can't take part, and why.
+    Cannot {
+        /// Why, for people.
+        why: String,
+    },
+    /// It wants a piece of a bulk.
+    Want(Want),
+    /// Here is a piece: the payload.
+    Piece(Want),
 }
 
 /// An agent that would take calls.
@@ -38,8 +171,19 @@ pub struct Join {
     pub epoch: u64,
     /// The agent's own clock when it sent this, in nanoseconds. The answer repeats it.
     pub clock: u64,
+    /// Who it is.
+    pub about: About,
+}
+
+/// Who an agent is, and what it can run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct About {
     /// How many calls it runs at once.
     pub slots: u32,
+    /// Its home, by a number that is never two machines'.
+    pub home: u64,
+    /// The tasks of its workers.
+    pub tasks: Vec<TaskInfo>,
 }
 
 /// What an agent holds.
@@ -53,6 +197,10 @@ pub struct Beat {
     pub leases: Vec<u64>,
     /// Calls that have run for a while: each is known to have begun.
     pub running: Vec<Named>,
+    /// It takes no further leases now.
+    pub takes_none: bool,
+    /// How long it takes itself to be allowed out of sight, in nanoseconds.
+    pub patience: u64,
 }
 
 /// A call that runs.
@@ -62,6 +210,12 @@ pub struct Named {
     pub lease: u64,
     /// Its index in its map.
     pub index: u64,
+    /// The slot that runs it, from 1.
+    pub slot: u32,
+    /// The worker's process id there.
+    pub worker: u32,
+    /// For how long it has run, in nanoseconds.
+    pub nanos: u64,
 }
 
 /// What became of calls of a lease. The agent keeps it, and sends it each second, until it has been heard.
@@ -75,31 +229,77 @@ pub struct Report {
     pub lease: u64,
     /// What became of its calls.
     pub what: What,
+    /// Where its payload is.
+    pub payload: Carried,
 }
 
 /// What became of calls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum What {
-    /// Calls from an index on have returned values; the payload is their outputs.
-    Values {
-        /// The first.
-        first: u64,
-        /// The lengths of the outputs, in bytes.
-        lens: Runs,
-        /// How long each ran, in nanoseconds; `u32::MAX` stands for anything longer.
-        nanos: Runs,
-    },
-    /// A call has ended otherwise; a value is the payload.
+    /// Calls have returned values and printed nothing; the payload is their outputs, in this order.
+    Values(Vec<Values>),
+    /// A call has ended otherwise, has printed something, or has a large output. The payload is its output, and behind that what
+    /// it wrote to stdout and to stderr.
     Ended {
         /// Its index.
         index: u64,
         /// How.
-        verdict: Verdict,
+        ending: Ending,
         /// How long it ran, in nanoseconds.
         nanos: u64,
+        /// The slot that ran it, from 1.
+        slot: u32,
+        /// The worker's process id there.
+        worker: u32,
+        /// How much of the payload, before the last part, is what it wrote to stdout, in bytes.
+        stdout: u64,
+        /// How long the last part of the payload is, which is what it wrote to stderr, in bytes.
+        stderr: u64,
+        /// What else there is to know.
+        note: Option<String>,
     },
     /// Calls that it has not begun, and will not begin: from one index to before another.
     Returned(Vec<(u64, u64)>),
+}
+
+/// Consecutive calls that returned values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Values {
+    /// The index of the first.
+    pub first: u64,
+    /// The lengths of the outputs, in bytes.
+    pub lens: Runs,
+    /// How long each ran, in nanoseconds; `u32::MAX` stands for anything longer.
+    pub nanos: Runs,
+    /// The slot that ran them, from 1.
+    pub slot: u32,
+    /// The worker's process id there.
+    pub worker: u32,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// The task returned a value.
+    Value,
+    /// The task returned an error, or could not be run.
+    Failed(String),
+    /// The task panicked.
+    Panicked(Panic),
+    /// The input could not be decoded, or the output not encoded.
+    Undecodable(String),
+    /// The worker exited with this code.
+    Exited(i32),
+    /// The worker was killed by the signal of this number.
+    Killed(i32),
+    /// The worker died, and nobody knows how.
+    Vanished,
+    /// It ran longer than its limit, in nanoseconds.
+    TimedOut(u64),
+    /// It needed more memory than its limit, in bytes.
+    OutOfMemory(u64),
+    /// It was ended because the coordinator wanted that.
+    Cancelled,
 }
 
 /// A coordinator to one of its agents.
@@ -116,6 +316,15 @@ pub enum Down {
         /// That life.
         epoch: u64,
     },
+    /// The coordinator will have nothing to do with it, and why.
+    Refused {
+        /// Why, for people.
+        why: String,
+    },
+    /// It wants a piece of a bulk.
+    Want(Want),
+    /// Here is a piece: the payload.
+    Piece(Want),
 }
 
 /// How far an agent has been heard.
@@ -129,6 +338,10 @@ pub struct Heard {
     pub serial: u64,
     /// No lease below this number is open.
     pub low: u64,
+    /// How long the agent may be out of sight from now on, in nanoseconds.
+    pub patience: u64,
+    /// Whether nothing may run.
+    pub is_paused: bool,
 }
 
 /// Consecutive calls of one map.
@@ -150,8 +363,14 @@ pub struct Lease {
     pub attempt: u32,
     /// How long a call may run, in nanoseconds.
     pub timeout: Option<u64>,
+    /// How long it has between SIGTERM and SIGKILL, in nanoseconds.
+    pub grace: u64,
     /// How much memory a worker may have, in bytes.
     pub memory: Option<u64>,
+    /// Where the inputs are.
+    pub inputs: Carried,
+    /// The values that the inputs refer to.
+    pub shared: Vec<SharedValue>,
     /// The lengths of the inputs in the payload, in bytes: one for each call.
     pub lens: Runs,
 }

@@ -3,9 +3,10 @@
 
 use proptest::prelude::*;
 use protocol::agent::{
-    self, Beat, Down, Heard, Join, Lease, Named, Recall, Report, Unreadable, Up, What,
+    self, About, All, Beat, Bulk, Carried, Down, Ending, Heard, Initializer, Join, Lease, Named,
+    Open, Recall, Report, SharedValue, Unreadable, Up, Values, Want, What,
 };
-use protocol::message::{Encoding, Panic, Runs, Verdict};
+use protocol::message::{Encoding, Panic, Runs, TaskInfo};
 
 fn runs() -> impl Strategy<Value = Runs> {
     prop::collection::vec(any::<u32>(), 0..20).prop_map(|numbers| {
@@ -15,85 +16,160 @@ fn runs() -> impl Strategy<Value = Runs> {
     })
 }
 
-fn verdict() -> impl Strategy<Value = Verdict> {
+fn bulk() -> impl Strategy<Value = Bulk> {
+    any::<([u8; 32], u64)>().prop_map(|(hash, len)| Bulk { hash, len })
+}
+
+fn carried() -> impl Strategy<Value = Carried> {
+    prop_oneof![Just(Carried::Here), bulk().prop_map(Carried::Apart)]
+}
+
+fn want() -> impl Strategy<Value = Want> {
+    (bulk(), any::<u64>()).prop_map(|(bulk, piece)| Want { bulk, piece })
+}
+
+fn shared() -> impl Strategy<Value = Vec<SharedValue>> {
+    let value = (any::<u64>(), bulk()).prop_map(|(id, bulk)| SharedValue { id, bulk });
+    prop::collection::vec(value, 0..3)
+}
+
+fn ending() -> impl Strategy<Value = Ending> {
     let panic = (".*", ".*", ".*").prop_map(|(message, location, backtrace)| Panic {
         message,
         location,
         backtrace,
     });
     prop_oneof![
-        Just(Verdict::Value),
-        ".*".prop_map(Verdict::Failed),
-        panic.prop_map(Verdict::Panicked),
-        ".*".prop_map(Verdict::Undecodable),
+        Just(Ending::Value),
+        ".*".prop_map(Ending::Failed),
+        panic.prop_map(Ending::Panicked),
+        ".*".prop_map(Ending::Undecodable),
+        any::<i32>().prop_map(Ending::Exited),
+        any::<i32>().prop_map(Ending::Killed),
+        Just(Ending::Vanished),
+        any::<u64>().prop_map(Ending::TimedOut),
+        any::<u64>().prop_map(Ending::OutOfMemory),
+        Just(Ending::Cancelled),
     ]
 }
 
 fn what() -> impl Strategy<Value = What> {
-    prop_oneof![
-        (any::<u64>(), runs(), runs()).prop_map(|(first, lens, nanos)| What::Values {
+    let values = (any::<(u64, u32, u32)>(), runs(), runs()).prop_map(
+        |((first, slot, worker), lens, nanos)| Values {
             first,
             lens,
-            nanos
-        }),
-        (any::<u64>(), verdict(), any::<u64>()).prop_map(|(index, verdict, nanos)| What::Ended {
+            nanos,
+            slot,
+            worker,
+        },
+    );
+    let ended = (
+        any::<(u64, u64, u32, u32, u64, u64)>(),
+        ending(),
+        any::<Option<String>>(),
+    );
+    let ended = ended.prop_map(
+        |((index, nanos, slot, worker, stdout, stderr), ending, note)| What::Ended {
             index,
-            verdict,
-            nanos
-        }),
+            ending,
+            nanos,
+            slot,
+            worker,
+            stdout,
+            stderr,
+            note,
+        },
+    );
+    prop_oneof![
+        prop::collection::vec(values, 0..3).prop_map(What::Values),
+        ended,
         prop::collection::vec(any::<(u64, u64)>(), 0..5).prop_map(What::Returned),
     ]
 }
 
+fn about() -> impl Strategy<Value = About> {
+    let task = (".*", ".*", ".*").prop_map(|(name, signature, doc)| TaskInfo {
+        name,
+        signature,
+        doc,
+    });
+    (any::<(u32, u64)>(), prop::collection::vec(task, 0..3))
+        .prop_map(|((slots, home), tasks)| About { slots, home, tasks })
+}
+
 fn up() -> impl Strategy<Value = Up> {
-    let named = any::<(u64, u64)>().prop_map(|(lease, index)| Named { lease, index });
+    let named =
+        any::<(u64, u64, u32, u32, u64)>().prop_map(|(lease, index, slot, worker, nanos)| Named {
+            lease,
+            index,
+            slot,
+            worker,
+            nanos,
+        });
     let beat = (
-        any::<u64>(),
-        any::<u64>(),
+        any::<(u64, u64, bool, u64)>(),
         any::<Vec<u64>>(),
         prop::collection::vec(named, 0..5),
     );
     prop_oneof![
-        any::<(u64, u64, u32)>().prop_map(|(epoch, clock, slots)| Up::Join(Join {
+        (any::<(u64, u64)>(), about()).prop_map(|((epoch, clock), about)| Up::Join(Join {
             epoch,
             clock,
-            slots
+            about
         })),
-        beat.prop_map(|(epoch, clock, leases, running)| Up::Beat(Beat {
-            epoch,
-            clock,
-            leases,
-            running
-        })),
-        (any::<(u64, u64, u64)>(), what()).prop_map(|((epoch, serial, lease), what)| Up::Report(
-            Report {
+        beat.prop_map(
+            |((epoch, clock, takes_none, patience), leases, running)| Up::Beat(Beat {
+                epoch,
+                clock,
+                leases,
+                running,
+                takes_none,
+                patience,
+            })
+        ),
+        (any::<(u64, u64, u64)>(), what(), carried()).prop_map(
+            |((epoch, serial, lease), what, payload)| Up::Report(Report {
                 epoch,
                 serial,
                 lease,
-                what
-            }
-        )),
+                what,
+                payload,
+            })
+        ),
+        any::<u64>().prop_map(|epoch| Up::Leave { epoch }),
+        ".*".prop_map(|why| Up::Cannot { why }),
+        want().prop_map(Up::Want),
+        want().prop_map(Up::Piece),
     ]
 }
 
 fn down() -> impl Strategy<Value = Down> {
     let lease = (
-        any::<(u64, u64, u64, u32)>(),
+        any::<(u64, u64, u64, u32, u64)>(),
         ".*",
         any::<(Option<String>, Option<u64>, Option<u64>)>(),
         runs(),
+        (carried(), shared()),
     );
     prop_oneof![
-        any::<(u64, Option<u64>, u64, u64)>().prop_map(|(epoch, clock, serial, low)| Down::Heard(
-            Heard {
+        any::<(u64, Option<u64>, u64, u64, u64, bool)>().prop_map(
+            |(epoch, clock, serial, low, patience, is_paused)| Down::Heard(Heard {
                 epoch,
                 clock,
                 serial,
-                low
-            }
-        )),
+                low,
+                patience,
+                is_paused,
+            })
+        ),
         lease.prop_map(
-            |((epoch, number, first, attempt), task, (types, timeout, memory), lens)| {
+            |(
+                (epoch, number, first, attempt, grace),
+                task,
+                (types, timeout, memory),
+                lens,
+                (inputs, shared),
+            )| {
                 let encoding = Encoding::Postcard;
                 Down::Lease(Lease {
                     epoch,
@@ -104,7 +180,10 @@ fn down() -> impl Strategy<Value = Down> {
                     first,
                     attempt,
                     timeout,
+                    grace,
                     memory,
+                    inputs,
+                    shared,
                     lens,
                 })
             }
@@ -118,16 +197,66 @@ fn down() -> impl Strategy<Value = Down> {
             }
         )),
         any::<u64>().prop_map(|epoch| Down::Unknown { epoch }),
+        ".*".prop_map(|why| Down::Refused { why }),
+        want().prop_map(Down::Want),
+        want().prop_map(Down::Piece),
     ]
+}
+
+fn open() -> impl Strategy<Value = Open> {
+    let initializer = (".*", any::<Option<String>>(), carried(), shared()).prop_map(
+        |(task, types, input, shared)| Initializer {
+            task,
+            types,
+            encoding: Encoding::Text,
+            input,
+            shared,
+        },
+    );
+    (
+        any::<(String, u64, u64, Vec<u8>, String)>(),
+        bulk(),
+        prop::option::of(initializer),
+        any::<(
+            Vec<(Vec<u8>, Vec<u8>)>,
+            Option<u64>,
+            Option<u64>,
+            bool,
+            bool,
+        )>(),
+    )
+        .prop_map(
+            |(
+                (run, lease, grace, directory, about),
+                program,
+                initializer,
+                (variables, recycle_after, recycle_above, prints, is_hungry),
+            )| Open {
+                run,
+                lease,
+                grace,
+                program,
+                initializer,
+                directory,
+                variables,
+                recycle_after,
+                recycle_above,
+                prints,
+                about,
+                is_hungry,
+            },
+        )
 }
 
 proptest! {
     #[test]
-    fn what_is_sent_is_read(up in up(), down in down(), payload in any::<Vec<u8>>()) {
+    fn what_is_sent_is_read(up in up(), down in down(), open in open(), payload in any::<Vec<u8>>()) {
         let bytes = agent::encode(&up, &payload).unwrap();
         prop_assert_eq!(agent::decode::<Up>(&bytes).unwrap(), (up, &payload[..]));
         let bytes = agent::encode(&down, &payload).unwrap();
         prop_assert_eq!(agent::decode::<Down>(&bytes).unwrap(), (down, &payload[..]));
+        let bytes = agent::encode(&open, &payload).unwrap();
+        prop_assert_eq!(agent::decode::<Open>(&bytes).unwrap(), (open, &payload[..]));
     }
 
     /// Cut off at any byte, with any byte changed, or made up: it is refused or read, and no more.
@@ -141,6 +270,8 @@ proptest! {
         bytes[at] = byte;
         let _ = agent::decode::<Up>(&bytes);
         let _ = agent::decode::<Down>(&bytes);
+        let _ = agent::decode::<Open>(&bytes);
+        let _ = agent::decode::<All>(&bytes);
         let mut rubbish = rubbish;
         let _ = agent::decode::<Up>(&rubbish);
         rubbish.splice(..0, [1, 0, rubbish.len() as u8, 0, 0, 0]);
@@ -155,7 +286,7 @@ fn another_version_and_what_is_too_large_are_named() {
         &Up::Join(Join {
             epoch: 1,
             clock: 3,
-            slots: 2,
+            about: About::default(),
         }),
         b"",
     )

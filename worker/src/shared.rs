@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::LocalKey;
 
@@ -101,6 +102,44 @@ impl Kept {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.reference.id
+    }
+
+    /// The encoded value.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when it can't read the value's memory.
+    pub fn encoded(&self) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(self.0.reference.len).unwrap_or(usize::MAX);
+        let mut encoded = Vec::new();
+        encoded.try_reserve_exact(len)?;
+        encoded.resize(len, 0);
+        self.0
+            .file
+            .read_exact_at(&mut encoded, os::Words::SIZE as u64)?;
+        Ok(encoded)
+    }
+
+    /// The same value for the workers of this process, where another process has made it.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory for it.
+    pub fn copy_of(id: u64, encoded: &[u8]) -> io::Result<Self> {
+        let mut file = os::shared_file(os::Words::SIZE + encoded.len())?;
+        file.write_all(&[0; os::Words::SIZE])?;
+        file.write_all(encoded)?;
+        let words = os::Words::map(&file)?;
+        words.store(ID, id);
+        os::seal(&file)?;
+        let len = encoded.len() as u64;
+        Ok(Kept(Arc::new(Region {
+            file,
+            words,
+            reference: Reference { id, len },
+            within: OnceLock::new(),
+            maker: Some(Home::here()),
+        })))
     }
 
     /// The file that a process needs to map the value.

@@ -27,11 +27,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// How a broker lets somebody in.
 #[derive(Debug, Clone)]
-#[cfg_attr(
-    test,
-    expect(dead_code, reason = "tests of this file know passwords alone")
-)]
-pub(super) enum Credentials {
+pub(crate) enum Credentials {
     /// With a name and a password: a broker of this run alone.
     Password { user: String, password: String },
     /// With a key, of which the broker knows the public half.
@@ -42,42 +38,50 @@ pub(super) enum Credentials {
 
 /// A broker, and who one is there.
 #[derive(Debug, Clone)]
-pub(super) struct Access {
-    pub(super) url: String,
-    pub(super) credentials: Credentials,
+pub(crate) struct Access {
+    pub(crate) url: String,
+    pub(crate) credentials: Credentials,
     /// What answers to one's own requests begin with.
-    pub(super) inbox: String,
+    pub(crate) inbox: String,
     /// A broker that lets everybody in, or does not encrypt, will do.
-    pub(super) insecure: bool,
+    pub(crate) insecure: bool,
 }
 
 /// What a broker brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Connected,
     /// It is away. The client tries to connect again, for as long as this lives.
     Disconnected,
     Message {
         subject: String,
         payload: Vec<u8>,
+        /// Where an answer is wanted.
+        reply: Option<String>,
     },
     /// Nobody has taken what was asked.
     NobodyTakes,
-    /// The broker does not allow something, or is not to be trusted: why.
+    /// The broker does not allow something: why.
     Refused(String),
+    /// The broker can't be used, and will not be tried again: why.
+    Ended(String),
 }
 
 #[derive(Debug)]
-struct Order {
-    subject: String,
-    payload: Vec<u8>,
-    /// Somebody must be there to take it.
-    asks: bool,
+enum Order {
+    Send {
+        subject: String,
+        payload: Vec<u8>,
+        /// Somebody must be there to take it.
+        asks: bool,
+    },
+    /// Say when all that was sent before has left.
+    Flush(std::sync::mpsc::Sender<()>),
 }
 
 /// A connection to a broker. Dropping it closes the connection.
 #[derive(Debug)]
-pub(super) struct Broker {
+pub(crate) struct Broker {
     orders: Option<UnboundedSender<Order>>,
     is_connected: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -86,7 +90,7 @@ pub(super) struct Broker {
 impl Broker {
     /// Connects to a broker, for as long as that takes, and hears what comes under these subjects. `heard` is called on the
     /// broker's thread, and must not block.
-    pub(super) fn connect(
+    pub(crate) fn connect(
         access: Access,
         subjects: Vec<String>,
         heard: impl Fn(Event) + Send + Sync + 'static,
@@ -113,27 +117,39 @@ impl Broker {
     }
 
     /// Sends a message. Returns `false`, and forgets it, while the broker is away.
-    pub(super) fn publish(&self, subject: &str, payload: Vec<u8>) -> bool {
+    pub(crate) fn publish(&self, subject: &str, payload: Vec<u8>) -> bool {
         self.order(subject, payload, false)
     }
 
     /// As [`publish`](Self::publish). If nobody is there to take the message, the broker says so.
-    pub(super) fn ask(&self, subject: &str, payload: Vec<u8>) -> bool {
+    pub(crate) fn ask(&self, subject: &str, payload: Vec<u8>) -> bool {
         self.order(subject, payload, true)
     }
 
     fn order(&self, subject: &str, payload: Vec<u8>, asks: bool) -> bool {
-        let order = Order {
+        self.give(Order::Send {
             subject: subject.to_owned(),
             payload,
             asks,
-        };
-        let is_connected = self.is_connected.load(Ordering::Acquire);
-        is_connected
-            && self
-                .orders
-                .as_ref()
-                .is_some_and(|orders| orders.send(order).is_ok())
+        })
+    }
+
+    fn give(&self, order: Order) -> bool {
+        let orders = self.orders.as_ref().filter(|_| self.is_connected());
+        orders.is_some_and(|orders| orders.send(order).is_ok())
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.is_connected.load(Ordering::Acquire)
+    }
+
+    /// Waits until all that was sent has left, for at most `limit`.
+    pub(crate) fn flush(&self, limit: Duration) {
+        let (done, is_done) = std::sync::mpsc::channel();
+        if self.give(Order::Flush(done)) {
+            // Nobody can do anything about what does not leave in time.
+            let _ = is_done.recv_timeout(limit);
+        }
     }
 }
 
@@ -161,7 +177,7 @@ impl Session {
         let client = match self.options(changes).connect(&self.access.url).await {
             Ok(client) => client,
             Err(error) => {
-                return (self.heard)(Event::Refused(format!(
+                return (self.heard)(Event::Ended(format!(
                     "{} can't be used: {error}",
                     self.access.url
                 )));
@@ -170,14 +186,14 @@ impl Session {
         let inbox = client.new_inbox();
         let mut messages = match self.subscribe(&client, &inbox).await {
             Ok(messages) => messages,
-            Err(why) => return (self.heard)(Event::Refused(why)),
+            Err(why) => return (self.heard)(Event::Ended(why)),
         };
         loop {
             tokio::select! {
                 change = changed.recv() => match change {
                     Some(async_nats::Event::Connected) => {
                         if let Err(why) = self.trusts(&client.server_info()) {
-                            return (self.heard)(Event::Refused(why));
+                            return (self.heard)(Event::Ended(why));
                         }
                         self.is_connected.store(true, Ordering::Release);
                         (self.heard)(Event::Connected);
@@ -189,7 +205,7 @@ impl Session {
                     Some(async_nats::Event::ServerError(error)) => (self.heard)(Event::Refused(error.to_string())),
                     Some(async_nats::Event::ClientError(error)) if is_refusal(&error) => {
                         let url = &self.access.url;
-                        return (self.heard)(Event::Refused(format!("{url} does not let this user in: {error}")));
+                        return (self.heard)(Event::Ended(format!("{url} does not let this user in: {error}")));
                     }
                     Some(async_nats::Event::ClientError(error)) => log::debug!("broker: {error}"),
                     _ => {}
@@ -256,6 +272,7 @@ impl Session {
             None => Event::Message {
                 subject: message.subject.to_string(),
                 payload: message.payload.into(),
+                reply: message.reply.map(|reply| reply.to_string()),
             },
         };
         (self.heard)(event);
@@ -303,18 +320,28 @@ fn is_loopback(url: &str) -> bool {
 }
 
 async fn send(client: &Client, order: Order, inbox: &str) {
-    let Order {
-        subject,
-        payload,
-        asks,
-    } = order;
-    let sent = match asks {
-        true => {
+    let sent = match order {
+        Order::Send {
+            subject,
+            payload,
+            asks: true,
+        } => {
             client
                 .publish_with_reply(subject, inbox.to_owned(), payload.into())
                 .await
         }
-        false => client.publish(subject, payload.into()).await,
+        Order::Send {
+            subject,
+            payload,
+            asks: false,
+        } => client.publish(subject, payload.into()).await,
+        Order::Flush(done) => {
+            // If the broker is away, that would take until it is back.
+            let _ = tokio::time::timeout(FLUSH, client.flush()).await;
+            // Whoever wanted to know may have stopped waiting.
+            let _ = done.send(());
+            return;
+        }
     };
     if let Err(error) = sent {
         log::debug!("broker: a message was not sent: {error}");

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use protocol::agent::{self, Beat, Down, Heard, Join, Lease, Report, Up, What};
+use protocol::agent::{self, Beat, Down, Heard, Join, Lease, Named, Report, Up, What};
 
 use super::Broken;
 use crate::scheduler::{AgentId, LeaseId, Recall, Time};
@@ -27,7 +27,7 @@ const MISSED: u32 = 2;
 const AHEAD: u64 = 1 << 16;
 
 /// What a coordinator has to do.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Deed {
     /// Send this to an agent. Whoever sends a lease has its inputs.
     Send { to: String, what: Down },
@@ -44,6 +44,8 @@ pub(super) enum Deed {
     Values { lease: LeaseId, report: Report },
     /// A call has ended otherwise, or its value is the payload.
     Ended { lease: LeaseId, report: Report },
+    /// An agent has left: it holds nothing, and nothing of it was lost.
+    Left { agent: AgentId },
     /// Calls were given back.
     Returned {
         lease: LeaseId,
@@ -67,7 +69,7 @@ struct Out {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// When it was answered last.
+    /// When it has to be heard at the latest.
     Alive(Time),
     Lost,
 }
@@ -77,13 +79,15 @@ struct Known {
     id: AgentId,
     epoch: u64,
     slots: u32,
+    home: u64,
     state: State,
+    takes_none: bool,
     /// All reports up to this one were heard, and these beyond it.
     heard: u64,
     ahead: BTreeSet<u64>,
     out: BTreeMap<LeaseId, Out>,
     /// Calls that it has named as running.
-    named: BTreeSet<(LeaseId, u64)>,
+    named: Vec<Named>,
     /// What a call costs one of its slots; `None` if nobody knows.
     cost: Option<Duration>,
     /// The calls of its largest lease.
@@ -96,6 +100,8 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Fleet {
     lease: Duration,
+    /// Nothing runs, and the coordinator may be silent for so long.
+    pause: Option<Duration>,
     agents: BTreeMap<String, Known>,
     names: BTreeMap<AgentId, String>,
     next: u64,
@@ -107,6 +113,7 @@ impl Fleet {
     pub(super) fn new(lease: Duration) -> Self {
         Fleet {
             lease,
+            pause: None,
             agents: BTreeMap::new(),
             names: BTreeMap::new(),
             next: 0,
@@ -117,26 +124,49 @@ impl Fleet {
     /// When [`tick`](Self::tick) has something to do.
     pub(super) fn next_tick(&self) -> Option<Time> {
         let alive = self.agents.values().filter_map(|known| match known.state {
-            State::Alive(answered) => Some(answered + self.patience()),
+            State::Alive(until) => Some(until),
             State::Lost => None,
         });
         alive.min()
     }
 
-    /// How long an agent may be silent.
+    /// How long an agent may be out of sight from now on.
     fn patience(&self) -> Duration {
-        match self.breaks(Broken::NoMargin) {
-            true => self.lease,
-            false => self.lease + self.lease / 5,
+        self.pause.unwrap_or(self.lease)
+    }
+
+    /// When an agent that is answered now has to be heard at the latest. `theirs` is how long it takes itself to be allowed out
+    /// of sight: as long as it has not heard otherwise, that is what counts.
+    fn until(&self, theirs: Duration, now: Time) -> Time {
+        let lease = self.patience().max(theirs);
+        now.saturating_add(match self.breaks(Broken::NoMargin) {
+            true => lease,
+            false => lease.saturating_add(lease / 5),
+        })
+    }
+
+    /// Nothing runs from now on, and this coordinator may be silent for so long: its agents wait for it as long. What they are to
+    /// be told is sent afterwards.
+    pub(super) fn pause(&mut self, patience: Duration, now: Time) {
+        self.pause = Some(patience);
+        let until = self.until(patience, now);
+        for known in self.agents.values_mut() {
+            if let State::Alive(at) = &mut known.state {
+                *at = until.max(*at);
+            }
         }
+    }
+
+    /// It goes on. Each agent waits as long as before until it has been answered.
+    pub(super) fn resume(&mut self) {
+        self.pause = None;
     }
 
     /// Time passes: agents that were silent for too long are lost.
     pub(super) fn tick(&mut self, now: Time) -> Vec<Deed> {
-        let patience = self.patience();
         let mut deeds = Vec::new();
         for known in self.agents.values_mut() {
-            if matches!(known.state, State::Alive(answered) if answered + patience <= now) {
+            if matches!(known.state, State::Alive(until) if until <= now) {
                 known.state = State::Lost;
                 deeds.push(known.lost());
             }
@@ -150,23 +180,68 @@ impl Fleet {
             Up::Join(join) => self.join(from, &join, now),
             Up::Beat(beat) => self.beat(from, &beat, now),
             Up::Report(report) => self.report(from, report),
+            Up::Leave { epoch } => self.leave(from, epoch),
+            // Bulks, and who can't take part, are not this room's.
+            Up::Cannot { .. } | Up::Want(_) | Up::Piece(_) => Vec::new(),
+        }
+    }
+
+    /// An agent says that it holds nothing any more, and goes.
+    fn leave(&mut self, from: &str, epoch: u64) -> Vec<Deed> {
+        let known = match self.of_this_life(from, epoch) {
+            Ok(known) => known,
+            // It is not waited for, whatever it was taken for.
+            Err(_) => return Vec::new(),
+        };
+        known.state = State::Lost;
+        let agent = known.id;
+        // What it still holds, by our word, it has not begun.
+        let returned = known.out.iter().map(|(lease, out)| Deed::Returned {
+            lease: *lease,
+            calls: std::iter::once(out.message.first..out.message.first + u64::from(out.count))
+                .collect(),
+        });
+        let returned: Vec<Deed> = returned.collect();
+        known.out.clear();
+        known.named.clear();
+        [returned, vec![Deed::Left { agent }]].concat()
+    }
+
+    /// An agent that is known says once more that it has joined.
+    fn join_again(&mut self, from: &str, join: &Join, now: Time) -> Vec<Deed> {
+        let until = self.until(Duration::ZERO, now);
+        let answer = self.answer();
+        match self.of_this_life(from, join.epoch) {
+            Ok(known) if known.home != join.about.home => vec![other_home(from)],
+            Ok(known) => {
+                known.state = State::Alive(until.max(known.until()));
+                vec![known.heard(from, Some(join.clock), answer)]
+            }
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// What each answer says of this coordinator.
+    fn answer(&self) -> Answer {
+        Answer {
+            patience: u64::try_from(self.patience().as_nanos()).unwrap_or(u64::MAX),
+            is_paused: self.pause.is_some(),
         }
     }
 
     fn join(&mut self, from: &str, join: &Join, now: Time) -> Vec<Deed> {
         let mut deeds = Vec::new();
+        let is_others =
+            |known: &Known| known.home != join.about.home && matches!(known.state, State::Alive(_));
+        if self.agents.get(from).is_some_and(is_others) {
+            return vec![other_home(from)];
+        }
         let is_known = self
             .agents
             .get(from)
             .is_some_and(|known| join.epoch <= known.epoch);
         if is_known {
-            return match self.of_this_life(from, join.epoch) {
-                Ok(known) => {
-                    known.state = State::Alive(now);
-                    vec![known.heard(from, Some(join.clock))]
-                }
-                Err(refusal) => refusal,
-            };
+            return self.join_again(from, join, now);
         }
         if let Some(known) = self.agents.get_mut(from) {
             // Nothing of its former life runs.
@@ -180,12 +255,14 @@ impl Fleet {
         let known = Known {
             id,
             epoch: join.epoch,
-            slots: join.slots.max(1),
-            state: State::Alive(now),
+            slots: join.about.slots.max(1),
+            home: join.about.home,
+            state: State::Alive(self.until(Duration::ZERO, now)),
+            takes_none: false,
             heard: 0,
             ahead: BTreeSet::new(),
             out: BTreeMap::new(),
-            named: BTreeSet::new(),
+            named: Vec::new(),
             cost: None,
             largest: 0,
             idle_since: now,
@@ -194,7 +271,7 @@ impl Fleet {
             agent: id,
             slots: known.slots,
         });
-        deeds.push(known.heard(from, Some(join.clock)));
+        deeds.push(known.heard(from, Some(join.clock), self.answer()));
         deeds.push(known.wants());
         self.names.insert(id, from.to_owned());
         self.agents.insert(from.to_owned(), known);
@@ -219,15 +296,18 @@ impl Fleet {
     }
 
     fn beat(&mut self, from: &str, beat: &Beat, now: Time) -> Vec<Deed> {
+        let until = self.until(Duration::from_nanos(beat.patience), now);
+        let answer = self.answer();
         let known = match self.of_this_life(from, beat.epoch) {
             Ok(known) => known,
             Err(deeds) => return deeds,
         };
-        known.state = State::Alive(now);
+        known.state = State::Alive(until);
+        known.takes_none = beat.takes_none;
         let running = beat.running.iter().take(agent::MOST_NAMED);
-        let running = running.map(|named| (LeaseId(named.lease), named.index));
         known.named = running
-            .filter(|(lease, _)| known.out.contains_key(lease))
+            .filter(|named| known.out.contains_key(&LeaseId(named.lease)))
+            .copied()
             .collect();
         let has: BTreeSet<u64> = beat
             .leases
@@ -235,7 +315,7 @@ impl Fleet {
             .copied()
             .take(agent::MOST_NAMED)
             .collect();
-        let mut deeds = vec![known.heard(from, Some(beat.clock))];
+        let mut deeds = vec![known.heard(from, Some(beat.clock), answer)];
         let to = || from.to_owned();
         for (id, out) in &mut known.out {
             out.is_seen |= has.contains(&id.0);
@@ -250,13 +330,14 @@ impl Fleet {
                 deeds.push(Deed::Send { to: to(), what });
             }
         }
-        if known.out.len() < LEASES {
+        if known.has_room() {
             deeds.push(known.wants());
         }
         deeds
     }
 
     fn report(&mut self, from: &str, report: Report) -> Vec<Deed> {
+        let answer = self.answer();
         let known = match self.of_this_life(from, report.epoch) {
             Ok(known) => known,
             Err(deeds) => return deeds,
@@ -278,7 +359,7 @@ impl Fleet {
                 }
             });
         }
-        deeds.push(known.heard(from, None));
+        deeds.push(known.heard(from, None, answer));
         deeds
     }
 
@@ -324,17 +405,42 @@ impl Fleet {
         let known = self.agents.get_mut(self.names.get(&agent)?)?;
         let out = known.out.remove(&lease)?;
         known.learn(&out, now);
-        (known.state != State::Lost).then(|| known.wants())
+        known.has_room().then(|| known.wants())
     }
 
     /// Calls are ready: the agents that have room for them.
     pub(super) fn offer(&self) -> Vec<Deed> {
-        let have_room = |known: &&Known| known.state != State::Lost && known.out.len() < LEASES;
-        self.agents
-            .values()
-            .filter(have_room)
+        let agents = self.agents.values();
+        agents
+            .filter(|known| known.has_room())
             .map(Known::wants)
             .collect()
+    }
+
+    /// The agent that goes by a name, if it is there.
+    pub(super) fn named(&self, name: &str) -> Option<AgentId> {
+        let known = self.agents.get(name)?;
+        (known.state != State::Lost).then_some(known.id)
+    }
+
+    /// An agent's name.
+    pub(super) fn name_of(&self, agent: AgentId) -> Option<&str> {
+        self.names.get(&agent).map(String::as_str)
+    }
+
+    /// Whether a report is of a lease that this agent holds, so that it is worth asking for its payload.
+    pub(super) fn expects(&self, from: &str, report: &Report) -> bool {
+        self.agents.get(from).is_some_and(|known| {
+            known.epoch == report.epoch
+                && known.state != State::Lost
+                && !known.was_heard(report.serial)
+                && known.out.contains_key(&LeaseId(report.lease))
+        })
+    }
+
+    /// What an agent has said that it runs.
+    pub(super) fn running(&self, name: &str) -> &[Named] {
+        self.agents.get(name).map_or(&[], |known| &known.named)
     }
 
     fn breaks(&self, rule: Broken) -> bool {
@@ -342,8 +448,32 @@ impl Fleet {
     }
 }
 
+/// What each answer says of this coordinator.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    patience: u64,
+    is_paused: bool,
+}
+
 impl Known {
-    fn heard(&self, name: &str, clock: Option<u64>) -> Deed {
+    /// Whether it may be given another lease.
+    fn has_room(&self) -> bool {
+        self.state != State::Lost && !self.takes_none && self.out.len() < LEASES
+    }
+
+    /// When it has to be heard at the latest.
+    fn until(&self) -> Time {
+        match self.state {
+            State::Alive(until) => until,
+            State::Lost => Time::ZERO,
+        }
+    }
+
+    fn was_heard(&self, serial: u64) -> bool {
+        serial <= self.heard || self.ahead.contains(&serial)
+    }
+
+    fn heard(&self, name: &str, clock: Option<u64>, answer: Answer) -> Deed {
         let low = self.out.keys().next().map_or(0, |lowest| lowest.0);
         Deed::Send {
             to: name.to_owned(),
@@ -352,6 +482,8 @@ impl Known {
                 clock,
                 serial: self.heard,
                 low,
+                patience: answer.patience,
+                is_paused: answer.is_paused,
             }),
         }
     }
@@ -368,9 +500,12 @@ impl Known {
 
     fn lost(&mut self) -> Deed {
         self.out.clear();
+        let named = std::mem::take(&mut self.named).into_iter();
         Deed::Lost {
             agent: self.id,
-            named: std::mem::take(&mut self.named),
+            named: named
+                .map(|named| (LeaseId(named.lease), named.index))
+                .collect(),
         }
     }
 
@@ -393,6 +528,15 @@ impl Known {
         let at_once = self.slots.min(out.count).max(1);
         self.cost = Some(took * at_once / out.count.max(1));
         self.idle_since = now;
+    }
+}
+
+fn other_home(name: &str) -> Deed {
+    Deed::Send {
+        to: name.to_owned(),
+        what: Down::Refused {
+            why: format!("another machine's agent is named {name}: choose another with --name"),
+        },
     }
 }
 

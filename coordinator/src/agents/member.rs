@@ -8,24 +8,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use protocol::agent::{Beat, Down, Heard, Join, Lease, Named, Recall, Report, Up, What};
+use protocol::agent::{
+    About, Beat, Carried, Down, Heard, Join, Lease, Named, Recall, Report, Up, What,
+};
 
 use super::Broken;
 
 /// How often an agent says what it holds, and sends again what was not heard.
-pub(super) const BEAT: Duration = Duration::from_secs(1);
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
 /// How long nobody may answer at all, by the broker's word, before an agent ends its calls.
-pub(super) const UNANSWERED: Duration = Duration::from_secs(5);
+pub(crate) const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// How long killing takes, when the grace is over: for all calls to be dead before the kernel's timer kills the agent, too.
 const KILLING: Duration = Duration::from_millis(200);
 
 /// A point in time of the agent's own clock, which counts suspended time, too.
-pub(super) type Time = Duration;
+pub(crate) type Time = Duration;
 
 /// What an agent has to do.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Deed {
+pub(crate) enum Deed {
     /// Send this. The payload of a report is kept by whoever does.
     Send(Up),
     /// Run the calls of a lease.
@@ -34,6 +36,10 @@ pub(super) enum Deed {
     Recall { lease: u64, from: u64, kill: bool },
     /// End all calls: SIGTERM, and SIGKILL after the grace. When all are dead, say [`Member::all_dead`].
     EndAll,
+    /// Stop what runs, or let it go on.
+    Pause(bool),
+    /// The coordinator will have nothing to do with this agent.
+    Refused(String),
 }
 
 /// What a member has of a lease.
@@ -62,8 +68,9 @@ enum Phase {
 
 /// An agent of one run.
 #[derive(Debug)]
-pub(super) struct Member {
-    slots: u32,
+pub(crate) struct Member {
+    about: About,
+    /// How long it may be out of sight.
     lease: Duration,
     grace: Duration,
     epoch: u64,
@@ -79,14 +86,22 @@ pub(super) struct Member {
     beat_at: Time,
     /// Since when the broker says that nobody answers.
     unanswered: Option<Time>,
-    pub(super) broken: Option<Broken>,
+    is_paused: bool,
+    takes_none: bool,
+    pub(crate) broken: Option<Broken>,
 }
 
 impl Member {
     /// An agent that begins this life now. `lease` is how long it may be out of sight, and `grace` how long it takes to end a call.
-    pub(super) fn new(slots: u32, epoch: u64, lease: Duration, grace: Duration, now: Time) -> Self {
+    pub(crate) fn new(
+        about: About,
+        epoch: u64,
+        lease: Duration,
+        grace: Duration,
+        now: Time,
+    ) -> Self {
         Member {
-            slots,
+            about,
             lease,
             grace,
             epoch,
@@ -98,24 +113,26 @@ impl Member {
             outbox: BTreeMap::new(),
             beat_at: now,
             unanswered: None,
+            is_paused: false,
+            takes_none: false,
             broken: None,
         }
     }
 
     /// Whether it may begin calls.
-    pub(super) fn is_working(&self) -> bool {
+    pub(crate) fn is_working(&self) -> bool {
         matches!(self.phase, Phase::Working { .. })
     }
 
     /// When [`tick`](Self::tick) has something to do.
-    pub(super) fn next_tick(&self) -> Time {
+    pub(crate) fn next_tick(&self) -> Time {
         self.deadline()
             .map_or(self.beat_at, |end| end.min(self.beat_at))
     }
 
     /// When the kernel has to kill this process, because all of its calls must be dead then and it may be stopped, or not be
     /// scheduled. Its workers die with it.
-    pub(super) fn fuse(&self) -> Option<Time> {
+    pub(crate) fn fuse(&self) -> Option<Time> {
         match self.phase {
             Phase::Working { sent } | Phase::Ending { sent } => Some(sent + self.lease),
             Phase::Joining => None,
@@ -132,7 +149,9 @@ impl Member {
             false => self.grace + KILLING,
         };
         let end = sent + self.lease.saturating_sub(grace);
-        let gone = self.unanswered.map(|since| since + UNANSWERED);
+        // A coordinator that is stopped answers nothing, and the broker may take it for gone.
+        let unanswered = self.unanswered.filter(|_| !self.is_paused);
+        let gone = unanswered.map(|since| since + UNANSWERED);
         Some(gone.map_or(end, |gone| end.min(gone)))
     }
 
@@ -141,7 +160,7 @@ impl Member {
     }
 
     /// Time passes. `running` are the calls that have run for a while.
-    pub(super) fn tick(&mut self, now: Time, running: Vec<Named>) -> Vec<Deed> {
+    pub(crate) fn tick(&mut self, now: Time, running: Vec<Named>) -> Vec<Deed> {
         if self.has_to_end(now) {
             return self.end(now);
         }
@@ -162,12 +181,14 @@ impl Member {
     }
 
     /// A call has run for so long that the coordinator should know that it has begun.
-    pub(super) fn beat(&self, now: Time, running: Vec<Named>) -> Deed {
+    pub(crate) fn beat(&self, now: Time, running: Vec<Named>) -> Deed {
         Deed::Send(Up::Beat(Beat {
             epoch: self.epoch,
             clock: nanos(now),
             leases: self.held.keys().copied().collect(),
             running,
+            takes_none: self.takes_none,
+            patience: nanos(self.lease),
         }))
     }
 
@@ -175,27 +196,27 @@ impl Member {
         Deed::Send(Up::Join(Join {
             epoch: self.epoch,
             clock: nanos(now),
-            slots: self.slots,
+            about: self.about.clone(),
         }))
     }
 
     /// The broker says that nobody has taken a beat.
-    pub(super) fn nobody_answers(&mut self, now: Time) {
+    pub(crate) fn nobody_answers(&mut self, now: Time) {
         self.unanswered.get_or_insert(now);
     }
 
     /// The coordinator says something.
-    pub(super) fn hear(&mut self, down: Down, now: Time) -> Vec<Deed> {
+    pub(crate) fn hear(&mut self, down: Down, now: Time) -> Vec<Deed> {
         // A message that a cut has held back may come when its time is over, and before the clock has said so.
         if self.has_to_end(now) {
             return self.end(now);
         }
         match down {
             Down::Heard(heard) => {
-                self.heard(heard, now);
+                let pause = self.heard(heard, now);
                 match self.has_to_end(now) {
                     true => self.end(now),
-                    false => Vec::new(),
+                    false => pause.into_iter().collect(),
                 }
             }
             Down::Lease(lease) => self.lease(lease).into_iter().collect(),
@@ -205,13 +226,64 @@ impl Member {
                 Phase::Joining => self.begin_anew(now),
                 Phase::Ending { .. } => Vec::new(),
             },
-            Down::Unknown { .. } => Vec::new(),
+            Down::Refused { why } => vec![Deed::Refused(why)],
+            // Those of another life, and bulks, which are not this room's.
+            Down::Unknown { .. } | Down::Want(_) | Down::Piece(_) => Vec::new(),
         }
     }
 
-    fn heard(&mut self, heard: Heard, now: Time) {
+    /// The coordinator says that it may be silent for so long, and that nothing runs meanwhile. It has said so to itself first.
+    pub(crate) fn pause(&mut self, patience: Duration) -> Option<Deed> {
+        if !self.is_working() {
+            return None;
+        }
+        self.lease = self.lease.max(patience);
+        self.turn_pause(true)
+    }
+
+    /// The coordinator goes on. It may be silent for as long as before until it has answered.
+    pub(crate) fn resume(&mut self) -> Option<Deed> {
+        self.turn_pause(false)
+    }
+
+    fn turn_pause(&mut self, is_paused: bool) -> Option<Deed> {
+        let was = std::mem::replace(&mut self.is_paused, is_paused);
+        (was != is_paused).then_some(Deed::Pause(is_paused))
+    }
+
+    /// Whether it takes further leases.
+    pub(crate) fn takes_none(&mut self, takes_none: bool) {
+        self.takes_none = takes_none;
+    }
+
+    /// It goes for good. All that it held has been told of, or is dead.
+    pub(crate) fn leave(&self) -> Up {
+        Up::Leave { epoch: self.epoch }
+    }
+
+    /// The number of its last report.
+    pub(crate) fn last_serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Its life.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Reports that have not been heard, by serial number.
+    pub(crate) fn is_unheard(&self, serial: u64) -> bool {
+        self.outbox.contains_key(&serial)
+    }
+
+    /// Whether all that it has said was heard, and it holds nothing.
+    pub(crate) fn is_done(&self) -> bool {
+        self.held.is_empty() && self.outbox.is_empty()
+    }
+
+    fn heard(&mut self, heard: Heard, now: Time) -> Option<Deed> {
         if heard.epoch != self.epoch {
-            return;
+            return None;
         }
         self.unanswered = None;
         let answered = heard.clock.map(Duration::from_nanos);
@@ -220,17 +292,29 @@ impl Member {
             // A clock that the agent can't have had is nonsense.
             false => answered.filter(|sent| *sent <= now),
         };
+        let mut pause = None;
         if let Some(answered) = answered {
-            match &mut self.phase {
-                Phase::Joining => self.phase = Phase::Working { sent: answered },
-                // Answers may overtake each other.
-                Phase::Working { sent } => *sent = answered.max(*sent),
-                Phase::Ending { .. } => {}
+            // Answers may overtake each other.
+            let is_newest = match &mut self.phase {
+                Phase::Joining => {
+                    self.phase = Phase::Working { sent: answered };
+                    true
+                }
+                Phase::Working { sent } if answered >= *sent => {
+                    *sent = answered;
+                    true
+                }
+                Phase::Working { .. } | Phase::Ending { .. } => false,
+            };
+            if is_newest {
+                self.lease = Duration::from_nanos(heard.patience);
+                pause = self.turn_pause(heard.is_paused);
             }
         }
         self.outbox = self.outbox.split_off(&(heard.serial.saturating_add(1)));
         self.low = self.low.max(heard.low);
         self.known = self.known.split_off(&self.low);
+        pause
     }
 
     /// Whether a lease may be run: it is of this life, and was not had before.
@@ -258,7 +342,13 @@ impl Member {
     }
 
     /// Calls of a lease have ended, or come back unbegun: there are `calls` of them.
-    pub(super) fn ended(&mut self, lease: u64, calls: u64, what: What) -> Option<Deed> {
+    pub(crate) fn ended(
+        &mut self,
+        lease: u64,
+        calls: u64,
+        what: What,
+        payload: Carried,
+    ) -> Option<Deed> {
         let held = self.held.get_mut(&lease)?;
         held.open = held.open.saturating_sub(calls);
         if held.open == 0 {
@@ -270,6 +360,7 @@ impl Member {
             serial: self.serial,
             lease,
             what,
+            payload,
         };
         self.outbox.insert(self.serial, report.clone());
         // While it ends its calls it has nothing to say: the new life says all.
@@ -277,9 +368,9 @@ impl Member {
     }
 
     /// Calls that were recalled had not begun.
-    pub(super) fn returned(&mut self, lease: u64, calls: Range<u64>) -> Option<Deed> {
+    pub(crate) fn returned(&mut self, lease: u64, calls: Range<u64>) -> Option<Deed> {
         let what = What::Returned(vec![(calls.start, calls.end)]);
-        self.ended(lease, calls.end - calls.start, what)
+        self.ended(lease, calls.end - calls.start, what, Carried::Here)
     }
 
     fn end(&mut self, now: Time) -> Vec<Deed> {
@@ -293,7 +384,7 @@ impl Member {
     }
 
     /// All calls are dead. It begins a new life.
-    pub(super) fn all_dead(&mut self, now: Time) -> Vec<Deed> {
+    pub(crate) fn all_dead(&mut self, now: Time) -> Vec<Deed> {
         match self.phase {
             Phase::Ending { .. } => self.begin_anew(now),
             Phase::Joining | Phase::Working { .. } => Vec::new(),
@@ -308,6 +399,7 @@ impl Member {
         self.outbox.clear();
         self.serial = 0;
         self.unanswered = None;
+        self.is_paused = false;
         vec![self.join(now)]
     }
 

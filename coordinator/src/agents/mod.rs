@@ -4,17 +4,25 @@
 //! out, so that a test can play them against each other over a network that loses, doubles and delays. The ledger of who holds
 //! which calls is the scheduler's. A broker, files and processes have no place in these two: `broker` alone speaks to one.
 
-#[cfg(feature = "agents")]
-mod broker;
+pub(crate) mod access;
+pub(crate) mod broker;
+pub(crate) mod bulk;
+pub(crate) mod carriage;
+pub(crate) mod desk;
 mod fleet;
-mod member;
+mod ledger;
+pub(crate) mod member;
+pub(crate) mod subjects;
 #[cfg(test)]
 mod tests;
+
+pub use access::Agents;
+pub(crate) use access::Wanted;
 
 /// Which of the rules that keep a call from running twice a test has left out, to see that it would be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(test), expect(dead_code, reason = "only tests leave rules out"))]
-enum Broken {
+pub(crate) enum Broken {
     /// An agent says that a life has ended before all that it ran is dead.
     EarlyEpoch,
     /// An agent forgets which leases it has had.

@@ -10,7 +10,9 @@ use clap_complete::Shell;
 use clap_complete::engine::ArgValueCompleter;
 use coordinator::Builder;
 
+use super::agent::AgentArgs;
 use super::candidates::{self, CommandWords};
+use super::machines::MachineArgs;
 use super::units::{self, JobCount, MaxFail, Recycle};
 use super::{help, mistakes};
 
@@ -40,6 +42,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "PATH")]
         worker: Option<PathBuf>,
     },
+    /// Lend this machine to the runs of others
+    #[command(after_help = help::AGENT_EXAMPLES)]
+    Agent(AgentArgs),
     /// Draw what a log tells: a page, or a trace for Perfetto
     #[command(after_help = help::REPORT_EXAMPLES)]
     Report(ReportArgs),
@@ -179,6 +184,8 @@ pub(super) struct Options {
     /// Print what would be run, and run nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) machines: MachineArgs,
 }
 
 /// When to do something that makes sense on a terminal only.

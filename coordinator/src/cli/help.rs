@@ -64,6 +64,10 @@ pub(super) const TASKS_EXAMPLES: &str = "Examples:
   coordinator tasks
   coordinator tasks --worker ./my-worker";
 
+pub(super) const AGENT_EXAMPLES: &str = "Examples:
+  coordinator agent --nats tls://hub --key agent.key
+  coordinator agent --nats tls://hub --key agent.key -j 50% --max-load 80%";
+
 pub(super) const REPORT_EXAMPLES: &str = "Examples:
   coordinator report run.log -o run.html
   coordinator report --live run.log";

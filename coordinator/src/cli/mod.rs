@@ -9,6 +9,7 @@
 //! `summary`, `progress` and `status` tell of all calls. `log` and `resume` remember a run, `report` draws it, `signals`
 //! handles Ctrl-C, and all text of others goes through `terminal`.
 
+mod agent;
 mod args;
 mod candidates;
 mod completion;
@@ -19,6 +20,7 @@ mod inputs;
 mod lines;
 mod log;
 mod log_line;
+mod machines;
 mod manual;
 mod mistakes;
 mod outcome;
@@ -153,6 +155,7 @@ fn dispatch(command: Option<Command>, inputs: Option<Vec<OsString>>) -> Result<E
             inputs,
         ),
         Some(Command::Tasks { worker }) => tasks::run(worker.as_deref()),
+        Some(Command::Agent(args)) => agent::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Completions { shell }) => completion::print_script(shell),
         Some(Command::Man) => {

@@ -14,6 +14,7 @@ use super::args::Options;
 use super::feed::{self, Brake, Gathered, InputFeed};
 use super::inputs::Source;
 use super::log::{self, Log};
+use super::machines;
 use super::mistakes;
 use super::outcome::{Outcome, shown};
 use super::printer::Printer;
@@ -76,7 +77,7 @@ pub(super) fn run(
         return dry_run(work, options, gathered);
     }
     let interruption = Interruption::handle()?;
-    let jobs = jobs(options, known.filter(|_| !workers.manual));
+    let jobs = jobs(options, known.filter(|_| !workers.manual))?;
     let pool = Arc::new(pool(work, options, workers, jobs)?);
     interruption.attach(&pool, options.limits.grace.unwrap_or(GRACE));
     let colour = terminal::has_colour(options.color);
@@ -205,6 +206,10 @@ fn pool(
 ) -> Result<Pool, Trouble> {
     let builder = work.builder(workers.program)?.output(Output::Capture);
     let builder = options.limits.apply(builder).workers(jobs);
+    let builder = match options.dry_run {
+        true => builder,
+        false => machines::apply(&options.machines, builder, &work.key())?,
+    };
     let builder = match workers.manual {
         true => work::by_hand(builder),
         false => builder,
@@ -214,11 +219,17 @@ fn pool(
 }
 
 /// The number of workers to start: no more than there are calls, if that is known.
-fn jobs(options: &Options, calls: Option<u64>) -> usize {
+fn jobs(options: &Options, calls: Option<u64>) -> Result<usize, Trouble> {
     let processors = coordinator::available_workers();
     let jobs = options.jobs.map_or(processors, |jobs| jobs.of(processors));
+    if jobs == 0 && !options.machines.are_wanted() {
+        return Err(Trouble::Usage(
+            "with -j0 this machine runs nothing: name others with --on or --nats, or use 1 or more"
+                .to_owned(),
+        ));
+    }
     let calls = calls.and_then(|calls| usize::try_from(calls).ok());
-    calls.map_or(jobs, |calls| jobs.min(calls.max(1)))
+    Ok(calls.map_or(jobs, |calls| jobs.min(calls.max(1))))
 }
 
 /// Returns `false` if the reader of stdout has closed it, which is no error.
@@ -309,6 +320,7 @@ impl Run<'_> {
         if !seen_enough(self.take_strays())? {
             return Ok(NOBODY_READS);
         }
+        self.tell_news();
         self.finish()
     }
 
@@ -411,6 +423,7 @@ impl Run<'_> {
         if self.interruption.asked() {
             self.list();
         }
+        self.tell_news();
         if !seen_enough(self.take_strays())? {
             return Ok(false);
         }
@@ -419,6 +432,15 @@ impl Run<'_> {
             return seen_enough(self.printer.stream(&running, &self.feed));
         }
         Ok(true)
+    }
+
+    /// Says which machines have come and gone.
+    fn tell_news(&self) {
+        for line in machines::news(self.pool) {
+            if !self.options.quiet {
+                complain(&line);
+            }
+        }
     }
 
     /// Once, if no process has answered for a while, says what usually keeps a process from answering.
@@ -466,8 +488,10 @@ impl Run<'_> {
         }
         for call in running {
             let input = shown(&self.feed.item(call.index).input);
+            let machine = call.machine.as_deref();
+            let on = machine.map_or(String::new(), |machine| format!(" on {machine}"));
             complain(&format!(
-                "worker {} (process {}): {input}, attempt {}, for {:.1?}",
+                "worker {}{on} (process {}): {input}, attempt {}, for {:.1?}",
                 call.slot, call.worker, call.attempt, call.elapsed
             ));
         }

@@ -56,10 +56,7 @@ pub(super) fn jobs(text: &str) -> Result<JobCount, String> {
             .filter(|but| *but > 0)
             .map(JobCount::AllBut)
     } else {
-        text.parse()
-            .ok()
-            .filter(|number| *number > 0)
-            .map(JobCount::Number)
+        text.parse().ok().map(JobCount::Number)
     };
     jobs.ok_or_else(|| explain.to_owned())
 }
@@ -206,7 +203,7 @@ mod tests {
         ] {
             assert_eq!(jobs(text).map(|jobs| jobs.of(4)), Ok(number), "{text}");
         }
-        for text in ["", "0", "0%", "-0", "-", "%", "x", "1.5", "--1", "inf%"] {
+        for text in ["", "0%", "-0", "-", "%", "x", "1.5", "--1", "inf%"] {
             assert!(jobs(text).is_err(), "{text}");
         }
     }

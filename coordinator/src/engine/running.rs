@@ -1,5 +1,6 @@
 //! A call that is running, as it is shown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::payload::printed::Captured;
@@ -16,6 +17,8 @@ pub struct RunningCall {
     pub attempt: u32,
     /// The slot that runs it, counted from 1.
     pub slot: usize,
+    /// The agent whose machine runs it; `None` if it runs here.
+    pub machine: Option<Arc<str>>,
     /// The worker's process id.
     pub worker: u32,
     /// For how long the attempt has been running, pauses included.

@@ -110,6 +110,7 @@ impl Seat {
         By {
             slot: self.slot,
             pid: self.worker.pid,
+            machine: None,
         }
     }
 

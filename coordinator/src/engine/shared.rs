@@ -145,9 +145,9 @@ impl PoolShared {
             everyone,
             signals,
             rearm,
-            // No agent joins, so nobody is to be told anything.
-            agents: _,
+            agents,
         } = state.jobs.take_effects();
+        state.machines.tell(agents);
         let mut wakers = Vec::new();
         for map in wake {
             if let Some(watcher) = state.watchers.get(&map) {
@@ -216,6 +216,7 @@ impl PoolShared {
                 let by = By {
                     slot,
                     pid: state.posts[slot.0].pid.unwrap_or(0),
+                    machine: None,
                 };
                 let trace = Trace::one(by, Duration::ZERO, Printed::default(), Payload::default());
                 let (jobs, sight) = state.jobs_and_sight();

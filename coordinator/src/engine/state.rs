@@ -9,6 +9,7 @@ use protocol::black_box::BlackBox;
 use protocol::message::TaskInfo;
 use protocol::parcel::{Owned, Parcel};
 
+use super::machines::Machines;
 use super::running::RunningCall;
 use super::seat::Seat;
 use super::stray::Stray;
@@ -30,6 +31,8 @@ pub(crate) struct State {
     pub(super) watchers: HashMap<MapId, Arc<Watcher>>,
     /// What workers printed outside of calls, and nobody has taken.
     pub(crate) strays: VecDeque<Stray>,
+    /// The pool's agents.
+    pub(crate) machines: Machines,
     /// Slots whose threads have not ended.
     pub(crate) slots_left: usize,
     /// Slots whose workers are being started.
@@ -99,6 +102,7 @@ impl State {
             posts: (0..slots).map(|_| Post::default()).collect(),
             watchers: HashMap::new(),
             strays: VecDeque::new(),
+            machines: Machines::default(),
             slots_left: slots,
             starting: 0,
             is_next_to_start: false,
@@ -141,7 +145,12 @@ impl State {
         if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
             let news = self.jobs.found(slot, count, now, |news| {
                 let bytes = values.size(0, news);
-                (Trace::many(By { slot, pid }, Arc::new(values)), bytes)
+                let by = By {
+                    slot,
+                    pid,
+                    machine: None,
+                };
+                (Trace::many(by, Arc::new(values)), bytes)
             });
             self.counts.succeeded += u64::from(news);
         }
@@ -171,6 +180,7 @@ impl State {
             index: current.index,
             attempt: current.attempt,
             slot: slot.0 + 1,
+            machine: None,
             worker,
             elapsed: now.saturating_sub(current.since),
             stdout: printed.stdout,

@@ -7,6 +7,8 @@
 //! signalled with all its children, and waited for; whose death wakes whoever polls for it; and
 //! that dies, with its children, when the coordinator does.
 
+#[cfg(all(target_os = "linux", feature = "agents"))]
+mod boot;
 #[cfg(target_os = "linux")]
 mod janitor;
 #[cfg(target_os = "linux")]
@@ -17,6 +19,8 @@ mod memory;
 mod process;
 #[cfg(target_os = "linux")]
 mod tree;
+#[cfg(all(target_os = "linux", feature = "agents"))]
+pub(crate) use boot::{Fuse, boot_time};
 #[cfg(target_os = "linux")]
 pub(crate) use janitor::Janitor;
 #[cfg(target_os = "linux")]

@@ -142,6 +142,35 @@ impl EncodedInputs {
         }))
     }
 
+    /// Several inputs, one behind the other, and what they refer to. Fails if their lengths do not add up.
+    #[cfg_attr(
+        not(feature = "agents"),
+        allow(dead_code, reason = "only agents need it")
+    )]
+    pub(crate) fn several(
+        bytes: Vec<u8>,
+        lens: &[u32],
+        kept: Vec<Kept>,
+    ) -> Result<Self, &'static str> {
+        let mut end = 0_u32;
+        let ends = lens.iter().map(|len| {
+            end = end.checked_add(*len)?;
+            Some(end)
+        });
+        let ends: Vec<u32> = ends
+            .collect::<Option<_>>()
+            .ok_or("the inputs have more than 4 GiB")?;
+        if end as usize != bytes.len() {
+            return Err("the lengths of the inputs do not add up");
+        }
+        Ok(EncodedInputs(Arc::new(Chunk {
+            bytes,
+            ends,
+            large: None,
+            kept,
+        })))
+    }
+
     /// The shared values that they refer to.
     pub(crate) fn kept(&self) -> &[Kept] {
         &self.0.kept

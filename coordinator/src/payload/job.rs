@@ -8,4 +8,16 @@ pub(crate) struct Job {
     pub(crate) task: String,
     pub(crate) types: Option<String>,
     pub(crate) encoding: Encoding,
+    pub(crate) place: Place,
+}
+
+/// What its calls are part of, elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    /// The lease that another coordinator has given.
+    pub(crate) lease: u64,
+    /// The index of the first of them in that one's map.
+    pub(crate) first: u64,
+    /// How many attempts at them there have been.
+    pub(crate) attempts: u32,
 }

@@ -10,5 +10,5 @@ mod outputs;
 pub(crate) mod printed;
 
 pub(crate) use inputs::{Chunk, EncodedInputs, Piece};
-pub(crate) use job::Job;
+pub(crate) use job::{Job, Place};
 pub(crate) use outputs::{By, Encoded, Payload, Trace, Values};

@@ -19,10 +19,13 @@ pub(crate) struct Trace {
 }
 
 /// The worker that ran something.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct By {
     pub(crate) slot: scheduler::SlotId,
+    /// 0 if nobody knows.
     pub(crate) pid: u32,
+    /// The agent of that machine; `None` if it ran here.
+    pub(crate) machine: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]
@@ -173,6 +176,15 @@ impl Trace {
         Encoded::Bytes(self.value(index))
     }
 
+    /// Whether the output of its one call is not in one piece.
+    #[cfg_attr(
+        not(feature = "agents"),
+        allow(dead_code, reason = "only agents need it")
+    )]
+    pub(crate) fn is_apart(&self) -> bool {
+        matches!(&self.outputs, Outputs::One { value, .. } if matches!(value.0, Parcel::Apart(_)))
+    }
+
     /// The encoded output of a call, if it is in one piece.
     #[inline]
     pub(crate) fn value(&self, index: u64) -> &[u8] {
@@ -231,6 +243,7 @@ mod tests {
         let by = By {
             slot: scheduler::SlotId(0),
             pid: 7,
+            machine: None,
         };
         let trace = Trace::many(by, Arc::new(values));
         assert_eq!(trace.value(10), b"one");

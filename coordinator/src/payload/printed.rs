@@ -253,8 +253,8 @@ impl Captured {
     ///
     /// There is no room for such a file.
     #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "only agents run calls elsewhere")
+        not(feature = "agents"),
+        allow(dead_code, reason = "only agents need it")
     )]
     pub(crate) fn elsewhere(bytes: Vec<u8>) -> io::Result<Self> {
         if bytes.len() <= CHUNK {
@@ -266,6 +266,40 @@ impl Captured {
         let file = Arc::new(OutputFile::new()?);
         (&file.file).write_all(&bytes)?;
         Ok(file.captured(os::EMPTY_FILE..file.len()))
+    }
+
+    /// What a call on another machine has written to stdout and to stderr, which stand in a file, one behind the other. The
+    /// file has no name, and nothing else needs it.
+    #[cfg_attr(
+        not(feature = "agents"),
+        allow(dead_code, reason = "only agents need it")
+    )]
+    pub(crate) fn both_of(file: File, stdout: Range<u64>, stderr: Range<u64>) -> (Self, Self) {
+        let file = Arc::new(OutputFile {
+            file,
+            ranges: Mutex::new(Ranges {
+                starts: BTreeMap::new(),
+                end: stderr.end,
+                given_back: 0,
+            }),
+        });
+        for range in [&stdout, &stderr] {
+            if !range.is_empty() {
+                *file.ranges().starts.entry(range.start).or_default() += 1;
+            }
+        }
+        (file.captured(stdout), file.captured(stderr))
+    }
+
+    /// Some bytes of it.
+    #[cfg_attr(
+        not(feature = "agents"),
+        allow(dead_code, reason = "only agents need it")
+    )]
+    pub(crate) fn part(&self, at: u64, len: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.copy(at, len, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Whether the call has written nothing.

@@ -13,11 +13,13 @@ use worker::private::take_kept;
 use super::available::{available_workers, most_workers};
 use super::codec::{Codec, Typed};
 use super::pool::{Pool, STACK};
+#[cfg(feature = "agents")]
+use crate::agents::{Agents, Wanted};
 use crate::engine::config::{Config, Initializer};
 use crate::error::PoolError;
 use crate::os::{self, Janitor};
-use crate::payload::Job;
 use crate::payload::printed::Output;
+use crate::payload::{Job, Place};
 use crate::scheduler::{Limits, RestartLimit};
 use crate::workers::board::PoolBoard;
 use crate::workers::by_hand::{ByHand, Manual};
@@ -61,6 +63,11 @@ pub struct Builder {
     recycle_above: Option<u64>,
     restart_limit: RestartLimit,
     single: Option<Duration>,
+    #[cfg(feature = "agents")]
+    agents: Option<Agents>,
+    #[cfg(feature = "agents")]
+    lease: Option<Duration>,
+    surroundings: Surroundings,
 }
 
 impl Default for Builder {
@@ -79,6 +86,11 @@ impl Default for Builder {
                 per: Duration::from_secs(10),
             },
             single: None,
+            #[cfg(feature = "agents")]
+            agents: None,
+            #[cfg(feature = "agents")]
+            lease: None,
+            surroundings: Surroundings::default(),
         }
     }
 }
@@ -187,6 +199,7 @@ impl Builder {
                 task: worker::private::name_of::<T>(),
                 types: Some(T::TYPES.to_owned()),
                 encoding: Encoding::Postcard,
+                place: Place::default(),
             };
             Initializer {
                 job,
@@ -328,6 +341,52 @@ impl Builder {
         self
     }
 
+    /// Has machines run calls besides this one; with [`workers(0)`](Self::workers), instead of it.
+    ///
+    /// Calls run there in the directory of the same name, with the environment of the agent. What a call prints comes with its
+    /// outcome. With the feature `agents` only; `docs/many-machines.md` is the guide.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Agents, Pool};
+    /// let pool = Pool::builder().workers(8).agents(Agents::over_ssh(["box2", "box3:16"])).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
+    #[cfg(feature = "agents")]
+    pub fn agents(mut self, agents: Agents) -> Self {
+        self.agents = Some(agents);
+        self
+    }
+
+    /// How long an agent's machine may be out of sight before its calls are given to others. An agent that is cut off has ended
+    /// them by then. Default: 15 s, and at least 10 s more than the [`grace`](Self::grace).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Agents, Pool};
+    /// use std::time::Duration;
+    /// let agents = Agents::at("tls://hub").key("submit.key");
+    /// let pool = Pool::builder().agents(agents).lease(Duration::from_secs(60)).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
+    #[cfg(feature = "agents")]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// Starts workers in this directory, and with these variables besides.
+    #[cfg(feature = "agents")]
+    pub(crate) fn surroundings(mut self, surroundings: Surroundings) -> Self {
+        self.surroundings = surroundings;
+        self
+    }
+
+    /// An initializer whose input is encoded already.
+    #[cfg(feature = "agents")]
+    pub(crate) fn encoded_initializer(mut self, initializer: Initializer) -> Self {
+        self.initializer = Some(Ok(initializer));
+        self
+    }
+
     /// The worker is a process of its own that ends with its call; see [`Config::single`].
     pub(crate) fn single(mut self, at_least: Duration) -> Self {
         self.single = Some(at_least);
@@ -355,7 +414,11 @@ impl Builder {
     /// Whether a pool of so many workers can be, with these settings.
     fn check(&self, slots: usize) -> Result<(), PoolError> {
         let most = most_workers().max(1);
-        let wrong = if slots == 0 {
+        #[cfg(feature = "agents")]
+        let has_agents = self.agents.is_some();
+        #[cfg(not(feature = "agents"))]
+        let has_agents = false;
+        let wrong = if slots == 0 && !has_agents {
             "a pool of 0 workers runs nothing: use 1 or more".to_owned()
         } else if slots > most {
             format!(
@@ -392,6 +455,8 @@ impl Builder {
     pub fn build_now(self) -> Result<Pool, PoolError> {
         let slots = self.workers.unwrap_or_else(available_workers);
         self.check(slots)?;
+        #[cfg(feature = "agents")]
+        let wanted = self.wanted()?;
         let initializer = self.initializer.transpose().map_err(|why| {
             PoolError::Initializer(format!("has an input that can't be encoded: {why}"))
         })?;
@@ -404,7 +469,7 @@ impl Builder {
         let shared = SharedMemory::for_slots(slots, self.manual.is_some())?;
         let launcher = Launcher {
             program,
-            surroundings: Surroundings::now(),
+            surroundings: self.surroundings.now(),
             build,
             output: self.output,
             manual: self.manual,
@@ -421,7 +486,25 @@ impl Builder {
             recycle_above: self.recycle_above,
             single: self.single,
         };
-        Pool::start(config, self.restart_limit)
+        let pool = Pool::start(config, self.restart_limit)?;
+        #[cfg(feature = "agents")]
+        if let Some(wanted) = wanted {
+            pool.attend(wanted)?;
+        }
+        Ok(pool)
+    }
+
+    /// What there is to know of the agents of this pool.
+    #[cfg(feature = "agents")]
+    fn wanted(&self) -> Result<Option<Wanted>, PoolError> {
+        let Some(agents) = &self.agents else {
+            return Ok(None);
+        };
+        if self.manual.is_some() {
+            let why = "workers that are started by hand are on this machine: leave out either those or the agents";
+            return Err(PoolError::Setting(why.to_owned()));
+        }
+        Wanted::new(agents, self.lease, self.limits.grace).map(Some)
     }
 }
 

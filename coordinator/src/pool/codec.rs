@@ -7,7 +7,7 @@ use protocol::board::InputSheet;
 use protocol::message::Encoding;
 use worker::Task;
 
-use crate::payload::{Encoded, Job};
+use crate::payload::{Encoded, Job, Place};
 
 /// Knows a task's types, or that nobody knows them.
 pub trait Codec {
@@ -50,6 +50,7 @@ impl<T: Task> Codec for Typed<T> {
             task: worker::private::name_of::<T>(),
             types: Some(T::TYPES.to_owned()),
             encoding: Encoding::Postcard,
+            place: Place::default(),
         }
     }
 
@@ -106,6 +107,7 @@ impl Codec for Text {
             task: self.task.clone(),
             types: None,
             encoding: self.encoding,
+            place: Place::default(),
         }
     }
 

@@ -17,6 +17,8 @@ mod with;
 pub use crate::scheduler::Order;
 pub use available::available_workers;
 pub use builder::Builder;
+#[cfg(feature = "agents")]
+pub(crate) use calls::encoded::{EncodedEnd, EncodedEnds, EncodedMap, output_of};
 pub use calls::{
     Inputs, NotYet, Refused, Report, Reports, Stream, StreamUnordered, ThreadedStream,
 };

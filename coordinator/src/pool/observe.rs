@@ -6,6 +6,8 @@ use std::time::Duration;
 use protocol::message::TaskInfo;
 
 use super::pool::Pool;
+#[cfg(feature = "agents")]
+use crate::engine::machines::Agent;
 use crate::engine::running::RunningCall;
 use crate::engine::stray::Stray;
 use crate::error::PoolError;
@@ -43,6 +45,17 @@ pub struct Worker {
     pub calls: u64,
     /// The task and the index of the call it is running, and for how long.
     pub running: Option<(String, u64, Duration)>,
+}
+
+/// Where a call that runs has its place in what another coordinator has given.
+#[cfg(feature = "agents")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunningPlace {
+    pub(crate) lease: u64,
+    pub(crate) index: u64,
+    pub(crate) slot: usize,
+    pub(crate) worker: u32,
+    pub(crate) elapsed: Duration,
 }
 
 impl Pool {
@@ -98,10 +111,86 @@ impl Pool {
         self.shared().act(|state| {
             let now = self.shared().now();
             let slots = (0..state.posts.len()).map(SlotId);
-            slots
+            let here: Vec<RunningCall> = slots
                 .filter_map(|slot| state.running_on(slot, now))
-                .collect()
+                .collect();
+            let elsewhere = state.machines.running.values().flatten().cloned();
+            here.into_iter().chain(elsewhere).collect()
         })
+    }
+
+    /// The machines that run calls besides this one, in the order in which they have joined.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Agents, Pool};
+    /// let pool = Pool::builder().agents(Agents::over_ssh(["box2"])).build()?;
+    /// for agent in pool.agents() {
+    ///     println!("{} runs {} of {}", agent.name, agent.busy, agent.slots);
+    /// }
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
+    #[cfg(feature = "agents")]
+    #[must_use]
+    pub fn agents(&self) -> Vec<Agent> {
+        if self.shared().is_copied() {
+            return Vec::new();
+        }
+        let state = self.shared().state();
+        let now = self.shared().now();
+        let agents = state.machines.agents.iter();
+        let shown = agents.map(|(id, agent)| Agent {
+            busy: (state.jobs.held_by(*id) as usize).min(agent.slots),
+            since: now.saturating_sub(agent.since),
+            ..agent.clone()
+        });
+        shown.collect()
+    }
+
+    /// Takes what there is to say of agents since the last time, a line for each: that one has joined, has left, is lost, or
+    /// can't take part, and why.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Agents, Pool};
+    /// let pool = Pool::builder().agents(Agents::over_ssh(["box2"])).build()?;
+    /// for line in pool.take_agent_news() {
+    ///     eprintln!("{line}");
+    /// }
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
+    #[cfg(feature = "agents")]
+    #[must_use]
+    pub fn take_agent_news(&self) -> Vec<String> {
+        if self.shared().is_copied() {
+            return Vec::new();
+        }
+        self.shared().state().machines.take_news()
+    }
+
+    /// What runs here, without its output: the lease that each call is part of, its place in that, and for how long.
+    #[cfg(feature = "agents")]
+    pub(crate) fn running_places(&self) -> Vec<RunningPlace> {
+        let now = self.shared().now();
+        let mut state = self.shared().state();
+        let (jobs, sight) = state.jobs_and_sight();
+        let posts = sight.posts.iter().enumerate();
+        let places = posts.filter_map(|(slot, post)| {
+            let call = jobs.running_on(SlotId(slot), &sight)?;
+            let place = call.job.place;
+            Some(RunningPlace {
+                lease: place.lease,
+                index: place.first + call.index,
+                slot: slot + 1,
+                worker: post.pid?,
+                elapsed: now.saturating_sub(call.since),
+            })
+        });
+        places.collect()
+    }
+
+    /// Why the pool can't work, if it can't.
+    #[cfg(feature = "agents")]
+    pub(crate) fn failure(&self) -> Option<PoolError> {
+        self.shared().state().failure.clone()
     }
 
     /// Takes what workers have printed outside of calls since the last time: before their first, as an
@@ -187,10 +276,14 @@ impl Pool {
             return Err(PoolError::Copied);
         }
         shared.wait_until(None, |state| {
-            state.tasks.is_some() || state.failure.is_some() || !state.jobs.wants_worker()
+            state.tasks.is_some()
+                || state.machines.tasks.is_some()
+                || state.failure.is_some()
+                || !state.jobs.wants_worker()
         });
         let state = shared.state();
-        match (&state.tasks, &state.failure) {
+        let tasks = state.tasks.as_ref().or(state.machines.tasks.as_ref());
+        match (tasks, &state.failure) {
             (Some(tasks), _) => Ok(Arc::clone(tasks)),
             (None, Some(failure)) => Err(failure.clone()),
             (None, None) => Err(PoolError::System(

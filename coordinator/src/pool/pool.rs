@@ -8,14 +8,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use worker::Task;
 
+#[cfg(feature = "agents")]
+use super::calls::encoded::{self, EncodedEnds, EncodedMap};
 use super::calls::{Stream, StreamUnordered, ThreadedStream};
 use super::pending::Pending;
 use super::with::With;
+#[cfg(feature = "agents")]
+use crate::agents::{Wanted, desk};
 use crate::engine::config::Config;
 use crate::engine::shared::PoolShared;
+use crate::engine::state::State;
 use crate::engine::{slot_thread, supervisor};
 use crate::error::{CallError, PoolError};
 use crate::os::processors;
+#[cfg(feature = "agents")]
+use crate::payload::{EncodedInputs, Job};
+#[cfg(feature = "agents")]
+use crate::scheduler::Limits;
 use crate::scheduler::{RestartLimit, Scheduler, SlotId};
 
 /// A fixed number of worker processes that run calls.
@@ -35,6 +44,9 @@ pub struct Pool {
 /// The stacks of the pool's threads, in bytes: nothing runs there that needs much, and there may be hundreds.
 pub(crate) const STACK: usize = 256 << 10;
 
+/// How long a pause waits for other machines to hear of it.
+const TO_TELL: Duration = Duration::from_millis(500);
+
 /// How long the pool's end waits for the host's stdout, for what calls printed that nobody waited for.
 const TO_PRINT: Duration = Duration::from_secs(1);
 
@@ -45,7 +57,7 @@ impl Pool {
             return Ok(());
         }
         self.shared.wait_until(None, |state| {
-            state.counts.started > 0 || state.failure.is_some()
+            state.counts.started > 0 || state.failure.is_some() || !state.machines.agents.is_empty()
         });
         match self.shared.state().failure.clone() {
             None => Ok(()),
@@ -90,6 +102,42 @@ impl Pool {
         pool.threads()
             .push(thread.map_err(|error| refused("a thread", error))?);
         Ok(pool)
+    }
+
+    /// Has a thread speak to agents.
+    #[cfg(feature = "agents")]
+    pub(super) fn attend(&self, wanted: Wanted) -> Result<(), PoolError> {
+        let (bell, events) = desk::bell();
+        let rings = bell.clone();
+        self.shared.act(|state| {
+            state.machines.attend(move || rings.ring());
+        });
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name("agents".to_owned());
+        let thread = thread.spawn(move || desk::run(&shared, wanted, &bell, events));
+        match thread {
+            Ok(thread) => {
+                self.threads().push(thread);
+                Ok(())
+            }
+            Err(error) => {
+                self.shared.state().machines.is_attended = false;
+                Err(PoolError::System(format!(
+                    "the pool could not be made: a thread: {error}"
+                )))
+            }
+        }
+    }
+
+    /// Runs calls whose inputs are encoded, for another coordinator.
+    #[cfg(feature = "agents")]
+    pub(crate) fn run_encoded(
+        &self,
+        job: Job,
+        limits: Limits,
+        inputs: EncodedInputs,
+    ) -> Result<(EncodedMap, EncodedEnds), String> {
+        encoded::run(&self.shared, job, limits, inputs)
     }
 
     fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -356,7 +404,8 @@ impl Pool {
         }
         self.shared.state().hurry = true;
         self.shared.milestone();
-        if !self.shared.wait_until(limit, |state| state.slots_left == 0) {
+        let is_over = |state: &State| state.slots_left == 0 && !state.machines.is_attended;
+        if !self.shared.wait_until(limit, is_over) {
             return false;
         }
         self.shared.wake_supervisor();
@@ -420,6 +469,10 @@ impl Pool {
         }
         let now = self.shared.now();
         self.shared.act(|state| state.jobs.pause(now));
+        // This program may be stopped a moment later, and other machines have to hear of it before.
+        self.shared.wait_until(Some(TO_TELL), |state| {
+            !state.machines.is_attended || state.machines.has_told
+        });
     }
 
     /// Goes on after a [`pause`](Self::pause).

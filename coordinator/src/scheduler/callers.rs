@@ -111,21 +111,24 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     }
 
     /// Takes back the calls of a map from an index on that have not begun: they end as cancelled, without an attempt. Those that
-    /// run are finished.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only agents give calls back"))]
+    /// run are finished, or with `kill` ended, too.
+    #[cfg_attr(
+        not(feature = "agents"),
+        allow(dead_code, reason = "only agents need it")
+    )]
     pub(crate) fn withdraw(
         &mut self,
         map: MapId,
         from: u64,
+        kill: bool,
         now: Time,
-        note: &str,
         sight: &impl Sight,
     ) {
         if !self.maps.contains_key(&map) {
             return;
         }
-        self.with_map(map, |map| map.cut_from(from, note));
-        self.cut(map, from, false, now, sight);
+        self.with_map(map, |map| map.cut_from(from, "it was taken back"));
+        self.cut(map, from, kill, now, sight);
         self.effects.wake.insert(map);
         self.leave_if_drained();
     }
@@ -175,6 +178,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     pub(crate) fn terminate(&mut self, now: Time, note: &str, sight: &impl Sight) {
         self.stop(now, note);
         self.recall_of(None, 0, true);
+        self.effects.agents.terminated = true;
         for slot in self.busy_slots() {
             self.doom(slot, Doom::Cancelled, now, sight, Must::Die);
         }
@@ -189,6 +193,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     pub(crate) fn pause(&mut self, now: Time) {
         if self.paused.is_none() && !matches!(self.phase, Phase::Over(_)) {
             self.paused = Some(now);
+            self.effects.agents.paused = Some(true);
             let stops = self.busy_slots().into_iter();
             self.effects
                 .signals
@@ -199,6 +204,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// Lets the workers go on. The pause does not count for their deadlines.
     pub(crate) fn resume(&mut self, now: Time) {
         if let Some(since) = self.paused.take() {
+            self.effects.agents.paused = Some(false);
+            self.effects.agents.offer = true;
             self.postpone(now.saturating_sub(since));
             // Idle workers, too: one may have been stopped while its reply was under way.
             let all = (0..self.slots.len()).map(SlotId);
@@ -234,6 +241,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             self.effects.wake.insert(map);
         }
         self.recall_of(None, 0, false);
+        self.effects.agents.phase = true;
         self.effects.everyone = true;
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{AgentId, Batch, Bundle, LeaseId, Map, MapId, Scheduler, Sight, Slot, Time};
+use super::{AgentId, Batch, Bundle, LeaseId, Limits, Map, MapId, Scheduler, Sight, Slot, Time};
 use crate::error::{Death, Why};
 
 /// How often a call may be lost with an agent before it is charged, whether it is known to have run or not.
@@ -27,6 +27,34 @@ pub(crate) struct AgentEffects {
     pub(crate) recalls: Vec<Recall>,
     /// Leases of which no call is open any more.
     pub(crate) closed: Vec<(AgentId, LeaseId)>,
+    /// Everything is paused, or goes on.
+    pub(crate) paused: Option<bool>,
+    /// The pool has come nearer to its end.
+    pub(crate) phase: bool,
+    /// The pool was terminated: what agents run is being ended.
+    pub(crate) terminated: bool,
+}
+
+impl AgentEffects {
+    /// Whether there is nothing to tell.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.offer
+            && self.recalls.is_empty()
+            && self.closed.is_empty()
+            && self.paused.is_none()
+            && !self.phase
+            && !self.terminated
+    }
+
+    /// Adds what has come since.
+    pub(crate) fn add(&mut self, later: AgentEffects) {
+        self.offer |= later.offer;
+        self.recalls.extend(later.recalls);
+        self.closed.extend(later.closed);
+        self.paused = later.paused.or(self.paused);
+        self.phase |= later.phase;
+        self.terminated |= later.terminated;
+    }
 }
 
 /// Calls that an agent is to give back if it has not begun them, or to end.
@@ -115,7 +143,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         most: u32,
         bytes: usize,
         now: Time,
-    ) -> Option<(LeaseId, Batch<J, I>)> {
+    ) -> Option<(LeaseId, Batch<J, I>, Limits)> {
         self.promote_delayed(now);
         let slots = *self.leases.agents.get(&agent)?;
         if self.paused.is_some() || self.is_drained() {
@@ -144,7 +172,62 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         };
         self.leases.leases.insert(id, lease);
         self.pass_on();
-        Some((id, batch))
+        let limits = self.maps.get(&map).map(|map| map.spec.limits);
+        Some((id, batch, limits.unwrap_or_default()))
+    }
+
+    /// The agent that holds a lease.
+    pub(crate) fn agent_of(&self, lease: LeaseId) -> Option<AgentId> {
+        Some(self.leases.leases.get(&lease)?.agent)
+    }
+
+    /// How many calls an agent holds.
+    pub(crate) fn held_by(&self, agent: AgentId) -> u32 {
+        let leases = self.leases.leases.values();
+        leases
+            .filter(|lease| lease.agent == agent)
+            .map(|lease| lease.open)
+            .sum()
+    }
+
+    /// Whether nobody takes the results of the map that a lease is of.
+    pub(crate) fn is_lease_detached(&self, lease: LeaseId) -> bool {
+        let lease = self.leases.leases.get(&lease);
+        lease.is_none_or(|lease| self.is_detached(lease.map))
+    }
+
+    /// A call that a lease holds: what it runs, and which attempt it is.
+    pub(crate) fn leased_call(&self, lease: LeaseId, index: u64) -> Option<(&J, u32)> {
+        let known = self.leases.leases.get(&lease)?;
+        let map = self.maps.get(&known.map)?;
+        Some((&map.spec.job, map.attempt_by(lease, index)?))
+    }
+
+    /// Whether agents hold anything.
+    pub(crate) fn has_leases(&self) -> bool {
+        !self.leases.leases.is_empty()
+    }
+
+    /// When the backoff of a call passes, if one waits for that.
+    pub(crate) fn next_delayed(&self) -> Option<Time> {
+        self.delayed.first().map(|(at, ..)| *at)
+    }
+
+    /// The pool is over, and agents have not said in time what became of what they hold: it ends as cancelled.
+    pub(crate) fn abandon_leases(&mut self, trace: &T, now: Time, sight: &impl Sight) {
+        let leases: Vec<LeaseId> = self.leases.leases.keys().copied().collect();
+        for id in leases {
+            let Some(lease) = self.leases.leases.get(&id) else {
+                continue;
+            };
+            let (map, calls) = (lease.map, lease.calls.clone());
+            let held = self.held(id, calls);
+            self.close_some(id, u32::MAX);
+            for index in held.into_iter().flatten() {
+                let why = Err(Why::Cancelled);
+                self.settle((map, index), why, trace.clone(), 0, now, sight);
+            }
+        }
     }
 
     /// The map that an agent should serve next. A few calls are left to workers here that have nothing to do: they are nearer.

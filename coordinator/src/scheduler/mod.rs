@@ -27,7 +27,10 @@
 
 mod callers;
 mod dooms;
-#[cfg_attr(not(test), expect(dead_code, reason = "no agent joins"))]
+#[cfg_attr(
+    not(feature = "agents"),
+    allow(dead_code, reason = "only agents need it")
+)]
 mod leases;
 mod map;
 mod pace;
@@ -48,7 +51,7 @@ pub(crate) use slot::{Current, Idle, Loss, Running, Seen, Sight, Stage};
 use crate::error::Why;
 pub(crate) use leases::AgentEffects;
 use leases::Leases;
-#[cfg(any(test, feature = "agents"))]
+#[cfg(feature = "agents")]
 pub(crate) use leases::Recall;
 use map::{Map, Settled};
 use slot::{Busy, Doom, Doomed, End, Slot};
@@ -393,6 +396,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
 
     fn leave_if_drained(&mut self) {
         if self.phase != Phase::Open && self.is_drained() {
+            self.effects.agents.phase = true;
             self.effects.everyone = true;
         }
     }

@@ -54,21 +54,25 @@ impl fmt::Debug for Launcher {
     }
 }
 
-/// What this process's own surroundings are.
-#[derive(Debug)]
+/// What workers begin with: by default this process's own surroundings.
+#[derive(Debug, Default)]
 pub(crate) struct Surroundings {
-    env: Vec<(OsString, OsString)>,
-    directory: Option<OwnedFd>,
+    /// Variables, with which this process's own are completed.
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) directory: Option<OwnedFd>,
 }
 
 impl Surroundings {
-    pub(crate) fn now() -> Self {
+    /// These, and for the rest those of this process as they are now.
+    pub(crate) fn now(mut self) -> Self {
         let of_workers = [TOKEN_VARIABLE, DEPTH_VARIABLE];
-        let env = env::vars_os().filter(|(name, _)| of_workers.iter().all(|other| name != other));
-        Surroundings {
-            env: env.collect(),
-            directory: os::current_directory(),
-        }
+        let is_set = |name: &OsString| self.env.iter().any(|(set, _)| set == name);
+        let own = env::vars_os()
+            .filter(|(name, _)| of_workers.iter().all(|other| name != other) && !is_set(name));
+        let own: Vec<_> = own.collect();
+        self.env.extend(own);
+        self.directory = self.directory.or_else(os::current_directory);
+        self
     }
 }
 

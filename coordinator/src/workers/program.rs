@@ -32,6 +32,20 @@ pub(crate) struct Program {
     pub(crate) depth: u32,
 }
 
+impl Program {
+    /// Its file, to be read.
+    #[cfg_attr(
+        not(feature = "agents"),
+        allow(dead_code, reason = "only agents need it")
+    )]
+    pub(crate) fn file(&self) -> io::Result<File> {
+        match self.is_this {
+            true => this().map(|(file, _)| file),
+            false => File::open(&self.path),
+        }
+    }
+}
+
 /// The workers' program: the one that was asked for, or the first that is there.
 pub(crate) fn find(asked: Option<&Path>) -> Result<Program, PoolError> {
     let depth = depth()?;

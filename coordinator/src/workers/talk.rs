@@ -55,8 +55,8 @@ pub(crate) fn send<S: Read + Write>(
         task: job.task.clone(),
         types: job.types.clone(),
         encoding: job.encoding,
-        first,
-        attempt,
+        first: first.saturating_add(job.place.first),
+        attempt: attempt.saturating_add(job.place.attempts),
         lens: lens.collect(),
     });
     let inputs = parts

@@ -1,14 +1,13 @@
 //! Coordinator and agents, played against each other in a network that does its worst: see `world`.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-#[cfg(feature = "agents")]
 mod broker;
 mod network;
 mod world;
 
 use std::time::Duration;
 
-use protocol::agent::{Down, Heard, Join, Lease, Report, Up, What};
+use protocol::agent::{About, Carried, Down, Heard, Join, Lease, Report, Up, Values, What};
 use protocol::message::{Encoding, Runs};
 
 use super::Broken;
@@ -64,6 +63,8 @@ fn answered(member: &mut Member, deed: &Deed, now: Duration) -> Vec<Deed> {
         clock: Some(clock),
         serial: 0,
         low: 0,
+        patience: 3_600_000_000_000,
+        is_paused: false,
     };
     member.hear(Down::Heard(heard), now)
 }
@@ -72,7 +73,7 @@ fn answered(member: &mut Member, deed: &Deed, now: Duration) -> Vec<Deed> {
 #[test]
 fn an_agent_whose_coordinator_is_gone_ends_soon() {
     let second = Duration::from_secs;
-    let mut member = Member::new(2, 1, second(3600), second(1), second(0));
+    let mut member = Member::new(About::default(), 1, second(3600), second(1), second(0));
     let deeds = member.tick(second(0), Vec::new());
     answered(&mut member, &deeds[0], second(0));
     assert!(member.is_working());
@@ -95,7 +96,7 @@ fn an_agent_whose_coordinator_is_gone_ends_soon() {
 #[test]
 fn an_answer_ends_the_worry() {
     let second = Duration::from_secs;
-    let mut member = Member::new(2, 1, second(3600), second(1), second(0));
+    let mut member = Member::new(About::default(), 1, second(3600), second(1), second(0));
     let deeds = member.tick(second(0), Vec::new());
     answered(&mut member, &deeds[0], second(0));
     member.nobody_answers(second(1));
@@ -116,7 +117,7 @@ fn an_agent_speaks_for_its_own_leases_only() {
         let join = Join {
             epoch: 1,
             clock: 0,
-            slots: 1,
+            about: About::default(),
         };
         fleet.hear(name, Up::Join(join), now);
     }
@@ -131,22 +132,28 @@ fn an_agent_speaks_for_its_own_leases_only() {
         first: 0,
         attempt: 1,
         timeout: None,
+        grace: 0,
         memory: None,
+        inputs: Carried::Here,
+        shared: Vec::new(),
         lens: lens.clone(),
     };
     let sent = fleet.leased(AgentId(0), lease, now);
     assert!(matches!(sent, Some(fleet::Deed::Send { to, .. }) if to == "honest"));
     let report = |serial, lease| {
-        let what = What::Values {
+        let what = What::Values(vec![Values {
             first: 0,
             lens: lens.clone(),
             nanos: lens.clone(),
-        };
+            slot: 1,
+            worker: 1,
+        }]);
         Up::Report(Report {
             epoch: 1,
             serial,
             lease,
             what,
+            payload: Carried::Here,
         })
     };
     let is_answer_only = |deeds: &[fleet::Deed]| {

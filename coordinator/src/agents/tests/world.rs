@@ -5,8 +5,8 @@ mod machines;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use protocol::agent::{Down, Lease, Named, Up, What};
-use protocol::message::{Encoding, Runs, Verdict};
+use protocol::agent::{About, Carried, Down, Ending, Lease, Named, Up, Values, What};
+use protocol::message::{Encoding, Runs};
 
 use super::super::fleet::{self, Fleet};
 use super::super::member::{self, Member};
@@ -89,6 +89,14 @@ pub(super) struct World {
     begun: BTreeSet<u64>,
     /// Attempts that have run to their end, as the world saw it.
     finished: BTreeSet<(u64, u32)>,
+}
+
+/// An agent with this many slots.
+fn about(slots: u32) -> About {
+    About {
+        slots,
+        ..About::default()
+    }
 }
 
 /// Whether a call misbehaves: it ends with an error each time.
@@ -181,7 +189,7 @@ impl World {
             let slots = 1 + dice.number(4) as u32;
             let grace = Duration::from_millis(100 + dice.number(1900));
             let (pace, offset) = (pace(dice), Duration::from_secs(dice.number(1000)));
-            let mut member = Member::new(slots, 1, LEASE, grace, offset);
+            let mut member = Member::new(about(slots), 1, LEASE, grace, offset);
             member.broken = broken;
             Agent {
                 member,
@@ -358,7 +366,7 @@ impl World {
                     .agent_lost(agent, &named, &(u64::MAX, 0), now, &Nobody);
             }
             fleet::Deed::Wants { agent, most } => {
-                if let Some((id, batch)) = self.jobs.lease(agent, most, 1 << 20, now) {
+                if let Some((id, batch, _)) = self.jobs.lease(agent, most, 1 << 20, now) {
                     let mut lens = Runs::default();
                     (0..batch.count).for_each(|_| lens.push(1));
                     let message = Lease {
@@ -370,7 +378,10 @@ impl World {
                         first: batch.first,
                         attempt: batch.attempt,
                         timeout: None,
+                        grace: 0,
                         memory: None,
+                        inputs: Carried::Here,
+                        shared: Vec::new(),
                         lens,
                     };
                     if let Some(deed) = self.fleet.leased(agent, message, now) {
@@ -379,14 +390,17 @@ impl World {
                 }
             }
             fleet::Deed::Values { lease, report } => {
-                let What::Values { first, lens, .. } = report.what else {
+                let What::Values(values) = report.what else {
                     unreachable!("it is one of values");
                 };
-                let calls = first..first + lens.count();
-                self.jobs
-                    .leased_values(lease, calls, |part| ((part.start, report.epoch as u32), 1));
+                for Values { first, lens, .. } in values {
+                    let calls = first..first + lens.count();
+                    self.jobs
+                        .leased_values(lease, calls, |part| ((part.start, report.epoch as u32), 1));
+                }
             }
             fleet::Deed::Ended { lease, report } => self.ended(lease, &report.what, now),
+            fleet::Deed::Left { agent } => self.jobs.leaves(agent),
             fleet::Deed::Returned { lease, calls } => {
                 for calls in calls {
                     self.jobs.returned(lease, calls);
@@ -397,11 +411,11 @@ impl World {
     }
 
     fn ended(&mut self, lease: LeaseId, what: &What, now: Duration) {
-        let What::Ended { index, verdict, .. } = what else {
+        let What::Ended { index, ending, .. } = what else {
             unreachable!("it is one call");
         };
-        let result = match verdict {
-            Verdict::Value => Ok(()),
+        let result = match ending {
+            Ending::Value => Ok(()),
             _ => Err(Why::Failed("no".to_owned())),
         };
         self.jobs

@@ -2,6 +2,8 @@
 //!
 //! `with` opens a map here. A caller's thread encodes its inputs and decodes its outputs in here; what runs them is below.
 
+#[cfg(feature = "agents")]
+pub(crate) mod encoded;
 mod feed;
 mod inputs;
 mod reports;

@@ -34,7 +34,10 @@ pub struct Report<O> {
     /// The pool's slot that ran the last attempt, counted from 1; `None` if it never ran, or was
     /// cancelled while it waited for another attempt.
     pub slot: Option<usize>,
-    /// The process id of the worker that ran the last attempt; `None` as for `slot`.
+    /// The agent whose machine ran the last attempt; `None` if it ran here, or as for `slot`.
+    pub machine: Option<Arc<str>>,
+    /// The process id of the worker that ran the last attempt; `None` as for `slot`, and of calls that were lost with their
+    /// machine.
     pub worker: Option<u32>,
     /// How long the last attempt ran.
     pub elapsed: Duration,
@@ -344,6 +347,8 @@ impl<C: Codec> Reports<C> {
         });
         let slot = trace.as_ref().map(|trace| trace.by.slot.0 + 1);
         let worker = trace.as_ref().map(|trace| trace.by.pid);
+        let worker = worker.filter(|pid| *pid != 0);
+        let machine = trace.as_ref().and_then(|trace| trace.by.machine.clone());
         let elapsed = trace
             .as_ref()
             .map_or(Duration::ZERO, |trace| trace.elapsed(index));
@@ -353,6 +358,7 @@ impl<C: Codec> Reports<C> {
                 index,
                 attempts,
                 worker,
+                machine: machine.clone(),
                 elapsed,
                 stderr: trace
                     .as_ref()
@@ -371,6 +377,7 @@ impl<C: Codec> Reports<C> {
             attempts,
             again,
             slot,
+            machine,
             worker,
             elapsed,
             stdout,

@@ -60,6 +60,18 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         held
     }
 
+    /// Which attempt at a call this lease runs, if it holds it.
+    pub(in crate::scheduler) fn attempt_by(&self, lease: LeaseId, index: u64) -> Option<u32> {
+        let (first, stretch) = self.stretches.range(..=index).next_back()?;
+        let is_within = index - first < u64::from(stretch.count);
+        match &stretch.fate {
+            Fate::Running { attempts, by, .. } if is_within && *by == Taker::Lease(lease) => {
+                Some(attempts + 1)
+            }
+            _ => None,
+        }
+    }
+
     /// Notes that a call was lost with its agent; returns how often that has happened.
     pub(in crate::scheduler) fn lost(&mut self, index: u64) -> u32 {
         let losses = self.losses.entry(index).or_default();

@@ -341,7 +341,7 @@ fn calls_that_have_not_begun_can_be_withdrawn() {
     });
     let (running, first) = run(&mut jobs, &workers, 0, millis(1));
     assert_eq!(first, 0);
-    jobs.withdraw(map, 2, millis(2), "wanted back", &workers);
+    jobs.withdraw(map, 2, false, millis(2), &workers);
     // The one that runs is finished, and so are those before the index.
     jobs.reply(&running, 0, Ok(()), (1, 1), millis(3), &workers)
         .unwrap();

@@ -159,7 +159,7 @@ impl World {
     fn lease(&mut self, agent: usize, most: u32) {
         let agent = self.agents[agent];
         let given = self.jobs.lease(AgentId(agent), most, 1 << 20, self.now);
-        let Some((id, batch)) = given else {
+        let Some((id, batch, _)) = given else {
             return;
         };
         let calls = batch.first..batch.first + u64::from(batch.count);
@@ -447,13 +447,13 @@ fn two_agents(spec: MapSpec<u32>, calls: u32) -> (Jobs, MapId) {
 fn an_agent_gets_half_of_its_share() {
     let (mut jobs, _) = two_agents(spec(), 80);
     assert!(jobs.take_effects().agents.offer);
-    let (_, batch) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
+    let (_, batch, _) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
     // Half of 40, and then of what the others leave.
     assert_eq!((batch.first, batch.count), (0, 20));
-    let (_, batch) = jobs.lease(AgentId(2), 100, 1 << 20, millis(1)).unwrap();
+    let (_, batch, _) = jobs.lease(AgentId(2), 100, 1 << 20, millis(1)).unwrap();
     assert_eq!((batch.first, batch.count), (20, 15));
     // The inputs have 10 bytes each.
-    let (_, batch) = jobs.lease(AgentId(2), 100, 35, millis(1)).unwrap();
+    let (_, batch, _) = jobs.lease(AgentId(2), 100, 35, millis(1)).unwrap();
     assert!((1..=3).contains(&batch.count), "{}", batch.count);
     assert!(jobs.lease(AgentId(3), 100, 1 << 20, millis(1)).is_none());
 }
@@ -469,10 +469,10 @@ fn where_failures_end_a_map_agents_hold_no_more_than_they_run() {
     };
     let workers = Workers::default();
     let (mut jobs, map) = two_agents(most, 80);
-    let (one, batch) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
+    let (one, batch, _) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
     assert_eq!(batch.count, 4);
     assert!(jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).is_none());
-    let (two, _) = jobs.lease(AgentId(2), 100, 1 << 20, millis(1)).unwrap();
+    let (two, ..) = jobs.lease(AgentId(2), 100, 1 << 20, millis(1)).unwrap();
     let why = Why::Failed("no".to_owned());
     assert!(jobs.leased_ended(one, 2, Err(why), (0, 0), millis(2), &workers));
     // Those that run are finished, and those that have not begun come back.
@@ -491,7 +491,7 @@ fn where_failures_end_a_map_agents_hold_no_more_than_they_run() {
 #[test]
 fn an_idle_agent_gets_back_what_another_has_not_begun() {
     let (mut jobs, _) = two_agents(spec(), 40);
-    let (one, batch) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
+    let (one, batch, _) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
     assert_eq!(batch.count, 10);
     while jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).is_some() {}
     // A lease that is young will soon be through by itself.
@@ -512,7 +512,7 @@ fn an_idle_agent_gets_back_what_another_has_not_begun() {
     assert!(!jobs.take_effects().agents.recalls.contains(&expected));
     assert_eq!(jobs.returned(one, 7..10), 3);
     assert!(jobs.take_effects().agents.offer);
-    let (_, batch) = jobs.lease(AgentId(2), 100, 1 << 20, millis(202)).unwrap();
+    let (_, batch, _) = jobs.lease(AgentId(2), 100, 1 << 20, millis(202)).unwrap();
     assert_eq!(batch.first, 7);
 }
 
@@ -532,7 +532,7 @@ fn few_calls_are_left_to_workers_here() {
 fn a_map_or_a_pool_that_is_ended_ends_what_agents_run() {
     let workers = Workers::default();
     let (mut jobs, map) = two_agents(spec(), 80);
-    let (one, _) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
+    let (one, ..) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
     jobs.cancel(map, millis(2), "enough", &workers);
     let kills = |jobs: &mut Jobs| {
         jobs.take_effects()
@@ -562,7 +562,7 @@ fn the_third_loss_of_a_call_is_charged() {
     let workers = Workers::default();
     let (mut jobs, map) = two_agents(spec(), 1);
     for loss in 1..=3 {
-        let (lease, batch) = jobs.lease(AgentId(1), 1, 1 << 20, millis(loss)).unwrap();
+        let (lease, batch, _) = jobs.lease(AgentId(1), 1, 1 << 20, millis(loss)).unwrap();
         assert_eq!((batch.first, batch.attempt), (0, 1));
         jobs.agent_lost(AgentId(1), &BTreeSet::new(), &0, millis(loss), &workers);
         // What it says later does not count.

@@ -80,6 +80,9 @@ impl World {
         long.map(|run| Named {
             lease: run.lease,
             index: run.index,
+            slot: 1,
+            worker: 1,
+            nanos: 0,
         })
         .collect()
     }
@@ -102,6 +105,7 @@ impl World {
                     self.agents[agent].queue.extend(calls);
                     self.start(agent)?;
                 }
+                member::Deed::Pause(_) | member::Deed::Refused(_) => {}
                 member::Deed::Recall { lease, from, .. } => self.gives_back(agent, lease, from)?,
                 member::Deed::EndAll => {
                     let now = self.now;
@@ -183,20 +187,29 @@ impl World {
             let what = match fails(run.index) {
                 true => What::Ended {
                     index: run.index,
-                    verdict: Verdict::Failed("no".to_owned()),
+                    ending: Ending::Failed("no".to_owned()),
                     nanos: 0,
+                    slot: 1,
+                    worker: 1,
+                    stdout: 0,
+                    stderr: 0,
+                    note: None,
                 },
                 false => {
                     let mut one = Runs::default();
                     one.push(1);
-                    What::Values {
+                    What::Values(vec![Values {
                         first: run.index,
                         lens: one.clone(),
                         nanos: one,
-                    }
+                        slot: 1,
+                        worker: 1,
+                    }])
                 }
             };
-            let deed = self.agents[agent].member.ended(run.lease, 1, what);
+            let deed = self.agents[agent]
+                .member
+                .ended(run.lease, 1, what, Carried::Here);
             self.agent_does(agent, deed.into_iter().collect())?;
         }
         if self.agents[agent].ending && self.agents[agent].runs.is_empty() {
@@ -258,7 +271,7 @@ impl World {
         a.epoch += 1000;
         a.dead_until = None;
         let broken = a.member.broken;
-        a.member = Member::new(a.slots, a.epoch, LEASE, a.grace, a.clock(now));
+        a.member = Member::new(about(a.slots), a.epoch, LEASE, a.grace, a.clock(now));
         a.member.broken = broken;
         a.tick_at = now;
         self.tick(agent)

@@ -1,0 +1,255 @@
+//! Where the agents of a pool are, and how they are reached.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::broker::{Access, Credentials};
+use super::subjects;
+use crate::error::PoolError;
+
+/// How long a machine may be out of sight, unless that is said.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
+
+/// How much longer than the grace a lease must be.
+const LEAST_BEYOND_GRACE: Duration = Duration::from_secs(3);
+
+/// The agents of a pool: machines that run calls of it besides this one.
+///
+/// ```no_run
+/// # use coordinator::{Agents, Pool};
+/// let pool = Pool::builder()
+///     .workers(8)
+///     .agents(Agents::at("tls://hub").key("submit.key"))
+///     .build()?;
+/// for agent in pool.agents() {
+///     println!("{} runs {} of {}", agent.name, agent.busy, agent.slots);
+/// }
+/// # Ok::<(), coordinator::PoolError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "agents are told to Builder::agents()"]
+pub struct Agents {
+    pub(crate) way: Way,
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    pub(crate) about: Option<String>,
+}
+
+/// How agents are reached.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// By a broker that stands already.
+    Broker {
+        url: String,
+        key: Option<PathBuf>,
+        insecure: bool,
+    },
+    /// By ssh, with a broker of this run.
+    Ssh(Vec<String>),
+}
+
+impl Agents {
+    /// Agents that have been started as services, and wait at this broker, a `nats-server`: `tls://hub`, or
+    /// `nats://127.0.0.1:4222`.
+    ///
+    /// See [`Agents`] for an example.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self::by(Way::Broker {
+            url: url.into(),
+            key: None,
+            insecure: false,
+        })
+    }
+
+    /// Machines that this user reaches by ssh, as `HOST` or `HOST:SLOTS`. Nothing has to be prepared there; where there is no
+    /// `coordinator` of this build, it is copied. Here `nats-server` has to be installed.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Agents, Pool};
+    /// let pool = Pool::builder().agents(Agents::over_ssh(["box2", "box3:16"])).build()?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
+    pub fn over_ssh(hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self::by(Way::Ssh(hosts.into_iter().map(Into::into).collect()))
+    }
+
+    fn by(way: Way) -> Self {
+        Agents {
+            way,
+            variables: Vec::new(),
+            about: None,
+        }
+    }
+
+    /// The key that lets this user submit, as `coordinator agents --new-keys` writes it.
+    ///
+    /// See [`Agents`] for an example.
+    pub fn key(mut self, path: impl Into<PathBuf>) -> Self {
+        if let Way::Broker { key, .. } = &mut self.way {
+            *key = Some(path.into());
+        }
+        self
+    }
+
+    /// Also takes a broker that lets everybody in, or does not encrypt. Whoever can reach it can run anything on all machines
+    /// that it connects.
+    ///
+    /// ```no_run
+    /// # use coordinator::Agents;
+    /// let agents = Agents::at("nats://10.0.0.7").insecure();
+    /// ```
+    pub fn insecure(mut self) -> Self {
+        if let Way::Broker { insecure, .. } = &mut self.way {
+            *insecure = true;
+        }
+        self
+    }
+
+    /// Sets a variable for the workers of agents. Nothing else of this program's environment travels.
+    ///
+    /// ```no_run
+    /// # use coordinator::Agents;
+    /// let agents = Agents::at("tls://hub").key("submit.key").env("LANG", "C");
+    /// ```
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// What the run is about, for those who look at the agents.
+    ///
+    /// ```no_run
+    /// # use coordinator::Agents;
+    /// let agents = Agents::at("tls://hub").key("submit.key").about("thumbnails of 2026");
+    /// ```
+    pub fn about(mut self, about: impl Into<String>) -> Self {
+        self.about = Some(about.into());
+        self
+    }
+}
+
+/// What a pool has to know of its agents.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) agents: Agents,
+    pub(crate) access: Access,
+    pub(crate) lease: Duration,
+    /// Where the workers run.
+    pub(crate) directory: PathBuf,
+}
+
+impl Wanted {
+    pub(crate) fn new(
+        agents: &Agents,
+        lease: Option<Duration>,
+        grace: Duration,
+    ) -> Result<Self, PoolError> {
+        let least = grace.saturating_add(LEAST_BEYOND_GRACE);
+        let lease = match lease {
+            Some(lease) if lease < least => {
+                return Err(PoolError::Setting(format!(
+                    "a lease of {lease:?} is too short: an agent that is cut off needs the grace ({grace:?}) to end its \
+                     calls, and 3 s besides: use {least:?} or more"
+                )));
+            }
+            Some(lease) => lease,
+            None => LEASE.max(grace.saturating_add(Duration::from_secs(10))),
+        };
+        let access = match &agents.way {
+            Way::Broker { url, key, insecure } => access(url, key.as_deref(), *insecure, "submit")?,
+            Way::Ssh(hosts) => {
+                let why = format!("{} can't be reached over ssh yet", hosts.join(", "));
+                return Err(PoolError::Setting(why));
+            }
+        };
+        let directory = std::env::current_dir().map_err(|error| {
+            PoolError::System(format!(
+                "agents run calls in the directory of this program, and it has none: {error}"
+            ))
+        })?;
+        Ok(Wanted {
+            agents: agents.clone(),
+            access,
+            lease,
+            directory,
+        })
+    }
+}
+
+/// A broker that stands already, and who one is there. `role` is who, if the key does not say.
+pub(crate) fn access(
+    url: &str,
+    key: Option<&Path>,
+    insecure: bool,
+    role: &str,
+) -> Result<Access, PoolError> {
+    let (url, named) = take_user(url);
+    let (credentials, user) = match (key, named) {
+        (Some(path), _) => {
+            let key = read_key(path)?;
+            (Credentials::Key(key.seed), key.user)
+        }
+        (None, Some((user, password))) => {
+            let credentials = Credentials::Password {
+                user: user.clone(),
+                password,
+            };
+            (credentials, Some(subjects::as_name(&user)))
+        }
+        (None, None) => (Credentials::None, None),
+    };
+    Ok(Access {
+        url,
+        credentials,
+        inbox: format!("_INBOX_{}", user.as_deref().unwrap_or(role)),
+        insecure,
+    })
+}
+
+/// Takes a user and a password out of a URL, `nats://ann:secret@hub`, so that it can be shown.
+fn take_user(url: &str) -> (String, Option<(String, String)>) {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let named = rest
+        .rsplit_once('@')
+        .and_then(|(named, host)| Some((named.split_once(':')?, host)));
+    match named {
+        Some(((user, password), host)) => (
+            format!("{scheme}{host}"),
+            Some((user.to_owned(), password.to_owned())),
+        ),
+        None => (url.to_owned(), None),
+    }
+}
+
+/// A key, and whose it is.
+pub(crate) struct Key {
+    pub(crate) seed: String,
+    pub(crate) user: Option<String>,
+}
+
+fn read_key(path: &Path) -> Result<Key, PoolError> {
+    let wrong = |why: String| PoolError::Setting(format!("the key {}: {why}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let mut key = Key {
+        seed: String::new(),
+        user: None,
+    };
+    for line in text.lines().map(str::trim) {
+        match line.split_once(':') {
+            Some(("user", user)) => key.user = Some(user.trim().to_owned()),
+            None if line.starts_with("SU") => key.seed = line.to_owned(),
+            _ => {}
+        }
+    }
+    match key.seed.is_empty() {
+        true => Err(wrong(
+            "there is none in it: a key is a line that begins with SU, as `coordinator agents --new-keys` writes it"
+                .to_owned(),
+        )),
+        false => Ok(key),
+    }
+}

@@ -1,0 +1,651 @@
+//! The coordinator's thread that speaks to agents: between the pool's state, the fleet, and the broker.
+//!
+//! It hears the broker and the pool's bell, does what the fleet and the scheduler say, and waits until either has something to do.
+//! What that does to the pool's state is the ledger's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use protocol::agent::{self, All, Bulk, Carried, Down, Open, Report, SharedValue, Up, Want};
+
+use super::access::{Agents, Wanted};
+use super::broker::{Broker, Event as Heard};
+use super::bulk::{Content as _, Fetched, Fetching, Progress, Store};
+use super::carriage::{Inputs, fits, nanos};
+use super::fleet::{Deed, Fleet};
+use super::ledger::{self, Given, Ledger};
+use super::subjects;
+use crate::engine::shared::PoolShared;
+use crate::error::PoolError;
+use crate::os::boot_time;
+use crate::payload::printed::Output;
+use crate::scheduler::{AgentId, LeaseId};
+
+/// How often a run says that it wants machines, and the desk looks around.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a run without a worker here waits for agents.
+const NOBODY: Duration = Duration::from_secs(600);
+/// How long the broker may be away before a line says so.
+const AWAY: Duration = Duration::from_secs(3);
+/// How long a coordinator may be silent while its run is paused.
+const PAUSE: Duration = Duration::from_secs(3600);
+/// How long agents have, beyond the grace, to end what they run when a pool is terminated.
+const TO_END: Duration = Duration::from_secs(1);
+/// How long what was said last may take on its way.
+const FLUSH: Duration = Duration::from_millis(300);
+
+pub(crate) enum Event {
+    Broker(Heard),
+    /// The pool has something to tell.
+    Bell,
+}
+
+/// A lease that is out.
+struct Out {
+    inputs: Arc<Inputs>,
+    /// As which bulk it is offered, if it is large.
+    bulk: Option<Bulk>,
+    shared: Vec<SharedValue>,
+}
+
+struct Desk {
+    shared: Arc<PoolShared>,
+    ledger: Ledger,
+    wanted: Wanted,
+    run: String,
+    broker: Broker,
+    events: Receiver<Event>,
+    fleet: Fleet,
+    open: Open,
+    initializer: Vec<u8>,
+    out: BTreeMap<LeaseId, Out>,
+    store: Store,
+    fetching: Fetching,
+    /// Reports whose payload has not come yet.
+    waiting: BTreeMap<Bulk, Vec<(String, Report)>>,
+    /// Agents that have sent what makes no sense: they are not heard any more.
+    turned_away: BTreeSet<String>,
+    /// Who has said why it can't take part.
+    complained: BTreeSet<String>,
+    /// Since when there was nobody to run anything.
+    alone_since: Instant,
+    away_since: Option<Instant>,
+    was_connected: bool,
+    /// When the pool was terminated.
+    terminated: Option<Instant>,
+    next_open: Instant,
+}
+
+/// Speaks to agents until the pool has ended and nothing of it runs anywhere. The bell is the pool's already.
+pub(crate) fn run(shared: &Arc<PoolShared>, wanted: Wanted, to: &Bell, events: Receiver<Event>) {
+    let leaving = Leaving(shared);
+    match Desk::new(shared, wanted, to, events) {
+        Ok(desk) => desk.run(),
+        Err(error) => give_up(shared, &error.to_string()),
+    }
+    drop(leaving);
+}
+
+/// Wakes the desk.
+#[derive(Clone)]
+pub(crate) struct Bell(Sender<Event>);
+
+/// What a desk hears, and how it is woken.
+pub(crate) fn bell() -> (Bell, Receiver<Event>) {
+    let (sender, receiver) = channel();
+    (Bell(sender), receiver)
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        // A desk that has ended needs no waking.
+        let _ = self.0.send(Event::Bell);
+    }
+}
+
+/// Says that nobody attends to agents any more, however that has come.
+struct Leaving<'s>(&'s PoolShared);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.is_broken(None);
+        }
+        let now = self.0.now();
+        self.0.act(|state| {
+            let (jobs, sight) = state.jobs_and_sight();
+            jobs.abandon_leases(&ledger::nobody(), now, &sight);
+            state.machines.is_attended = false;
+            state.machines.agents.clear();
+            state.machines.running.clear();
+        });
+        self.0.milestone();
+    }
+}
+
+/// The pool can't have agents, and was to have them.
+fn give_up(shared: &PoolShared, why: &str) {
+    shared.act(|state| {
+        state.jobs.give_up(why);
+        let failure = PoolError::System(why.to_owned());
+        state.failure.get_or_insert(failure);
+    });
+    shared.milestone();
+}
+
+impl Desk {
+    fn new(
+        shared: &Arc<PoolShared>,
+        wanted: Wanted,
+        to: &Bell,
+        events: Receiver<Event>,
+    ) -> io::Result<Self> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random)?;
+        let run: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut store = Store::default();
+        let program = shared.config.launcher.program.file()?;
+        let program = store.offer(Arc::new(program))?;
+        let (initializer, input) = initializer(shared, &mut store)?;
+        let open = Open {
+            run: run.clone(),
+            lease: nanos(wanted.lease),
+            grace: nanos(shared.config.limits.grace),
+            program,
+            initializer,
+            directory: wanted.directory.as_os_str().as_bytes().to_vec(),
+            variables: wanted
+                .agents
+                .variables
+                .iter()
+                .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+                .collect(),
+            recycle_after: shared.config.recycle_after,
+            recycle_above: shared.config.recycle_above,
+            prints: shared.output() != Output::Null,
+            about: about(&wanted.agents),
+            is_hungry: false,
+        };
+        let subjects = vec![subjects::up(&run, "*")];
+        let to = to.clone();
+        let broker = Broker::connect(wanted.access.clone(), subjects, move |event| {
+            // A desk that has ended hears nothing.
+            let _ = to.0.send(Event::Broker(event));
+        })?;
+        Ok(Desk {
+            shared: Arc::clone(shared),
+            ledger: Ledger(Arc::clone(shared)),
+            fleet: Fleet::new(wanted.lease),
+            wanted,
+            run,
+            broker,
+            events,
+            open,
+            initializer: input,
+            out: BTreeMap::new(),
+            store,
+            fetching: Fetching::default(),
+            waiting: BTreeMap::new(),
+            turned_away: BTreeSet::new(),
+            complained: BTreeSet::new(),
+            alone_since: Instant::now(),
+            away_since: Some(Instant::now()),
+            was_connected: false,
+            terminated: None,
+            next_open: Instant::now(),
+        })
+    }
+
+    fn run(mut self) {
+        loop {
+            match self.events.recv_timeout(self.nap()) {
+                Ok(Event::Broker(event)) => self.hear(event),
+                Ok(Event::Bell) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.look_around();
+            self.follow_up();
+            if self.is_over() {
+                self.tell_all(All::End);
+                self.broker.flush(FLUSH);
+                return;
+            }
+        }
+    }
+
+    /// How long there is nothing to do, unless something happens.
+    fn nap(&self) -> Duration {
+        let fleet = self
+            .fleet
+            .next_tick()
+            .map(|at| at.saturating_sub(boot_time()));
+        let state = self.shared.state();
+        let delayed = state.jobs.next_delayed();
+        drop(state);
+        let delayed = delayed.map(|at| at.saturating_sub(self.shared.now()));
+        let open = self.next_open.saturating_duration_since(Instant::now());
+        let least = [fleet, delayed, Some(open)].into_iter().flatten().min();
+        least.unwrap_or(TICK).max(Duration::from_millis(1))
+    }
+
+    /// What is due.
+    fn look_around(&mut self) {
+        let deeds = self.fleet.tick(boot_time());
+        self.do_all(deeds);
+        let delayed = self.shared.state().jobs.next_delayed();
+        let is_due = delayed.is_some_and(|at| at <= self.shared.now());
+        if Instant::now() >= self.next_open {
+            self.next_open = Instant::now() + TICK;
+            self.say_open();
+            for (agent, want) in self.fetching.again(boot_time()) {
+                self.send(&agent, &Down::Want(want), &[]);
+            }
+            self.note_silence();
+        } else if !is_due {
+            return;
+        }
+        let offers = self.fleet.offer();
+        self.do_all(offers);
+    }
+
+    /// Says that this run wants machines.
+    fn say_open(&mut self) {
+        let state = self.shared.state();
+        let wants = state.jobs.wants_worker();
+        self.open.is_hungry = state.jobs.has_ready();
+        drop(state);
+        if wants {
+            match agent::encode(&self.open, &self.initializer) {
+                Ok(bytes) => _ = self.broker.publish(&subjects::call(), bytes),
+                Err(error) => give_up(
+                    &self.shared,
+                    &format!("agents can't be told of this run: {error}"),
+                ),
+            }
+        }
+    }
+
+    /// Says if nobody has been there for long.
+    fn note_silence(&mut self) {
+        if let Some(since) = self.away_since
+            && since.elapsed() >= AWAY
+        {
+            self.away_since = None;
+            let url = &self.wanted.access.url;
+            let news = match self.was_connected {
+                true => format!("the broker {url} is away: waiting for it"),
+                false => format!("the broker {url} does not answer: waiting for it"),
+            };
+            self.ledger.note(news);
+        }
+        let state = self.shared.state();
+        let is_alone = self.shared.config.slots == 0 && state.machines.agents.is_empty();
+        drop(state);
+        if !is_alone {
+            self.alone_since = Instant::now();
+        } else if self.alone_since.elapsed() >= NOBODY {
+            let minutes = NOBODY.as_secs() / 60;
+            let why =
+                format!("no machine has taken part for {minutes} min, and there is no worker here");
+            give_up(&self.shared, &why);
+        }
+    }
+
+    /// Whether the pool needs nobody any more.
+    fn is_over(&self) -> bool {
+        let state = self.shared.state();
+        let limit = self.shared.config.limits.grace + TO_END;
+        let is_late = self.terminated.is_some_and(|at| at.elapsed() >= limit);
+        !state.jobs.wants_worker() && (!state.jobs.has_leases() || is_late)
+    }
+
+    // ---- The broker ------------------------------------------------------------------------
+
+    fn hear(&mut self, event: Heard) {
+        match event {
+            Heard::Connected => {
+                if self.was_connected && self.away_since.is_none() {
+                    self.ledger
+                        .note(format!("the broker {} is back", self.wanted.access.url));
+                }
+                self.away_since = None;
+                self.was_connected = true;
+                self.next_open = Instant::now();
+            }
+            Heard::Disconnected => self.away_since = Some(Instant::now()),
+            Heard::NobodyTakes => {}
+            Heard::Refused(why) => self.ledger.note(format!(
+                "the broker does not allow what this run needs: {why}"
+            )),
+            Heard::Ended(why) => give_up(&self.shared, &why),
+            Heard::Message {
+                subject, payload, ..
+            } => {
+                let from = subjects::last(&subject).to_owned();
+                self.hear_agent(&from, &payload);
+            }
+        }
+    }
+
+    fn hear_agent(&mut self, from: &str, bytes: &[u8]) {
+        if self.turned_away.contains(from) {
+            return;
+        }
+        let (up, payload) = match agent::decode::<Up>(bytes) {
+            Ok(read) => read,
+            Err(agent::Unreadable::Version(version)) => {
+                return self.turn_away(from, &format!("it speaks version {version} of the messages, and this is version {}: install the same version on both", agent::VERSION));
+            }
+            Err(agent::Unreadable::Nonsense(why)) => return self.turn_away(from, &why),
+        };
+        match up {
+            Up::Want(want) => self.give_piece(from, want),
+            Up::Piece(want) => self.take_piece(from, want, payload.to_vec()),
+            Up::Cannot { why } => {
+                if self.complained.insert(from.to_owned()) {
+                    self.ledger.note(format!("{from} can't take part: {why}"));
+                }
+            }
+            Up::Report(report) => match report.payload {
+                _ if !self.fleet.expects(from, &report) => self.hear_up(from, Up::Report(report)),
+                Carried::Here => self.hear_report(from, report, Fetched::Memory(payload.to_vec())),
+                Carried::Apart(bulk) => self.fetch_for(from, report, bulk),
+            },
+            Up::Join(join) => {
+                self.ledger.tasks_are(&join.about.tasks);
+                self.hear_up(from, Up::Join(join));
+            }
+            up => {
+                self.hear_up(from, up);
+                if let Some(agent) = self.fleet.named(from) {
+                    let running = self.fleet.running(from);
+                    self.ledger.show_running(from, agent, running);
+                }
+            }
+        }
+    }
+
+    fn hear_up(&mut self, from: &str, up: Up) {
+        let deeds = self.fleet.hear(from, up, boot_time());
+        self.do_all(deeds);
+    }
+
+    /// A report whose payload is here.
+    fn hear_report(&mut self, from: &str, report: Report, payload: Fetched) {
+        let mut payload = Some(payload);
+        for deed in self.fleet.hear(from, Up::Report(report), boot_time()) {
+            let (Deed::Values { lease, report } | Deed::Ended { lease, report }) = deed else {
+                self.do_all(vec![deed]);
+                continue;
+            };
+            let payload = payload.take().unwrap_or(Fetched::Memory(Vec::new()));
+            if let Err(why) = self.ledger.settle(lease, report, payload) {
+                self.turn_away(from, &why);
+            }
+        }
+    }
+
+    /// An agent is not heard any more. What it holds is given to others when its lease is over.
+    fn turn_away(&mut self, name: &str, why: &str) {
+        self.turned_away.insert(name.to_owned());
+        self.ledger
+            .note(format!("{name} is not heard any more: {why}"));
+    }
+
+    fn fetch_for(&mut self, from: &str, report: Report, bulk: Bulk) {
+        let waiting = self.waiting.entry(bulk).or_default();
+        if waiting
+            .iter()
+            .any(|(name, known)| name == from && *known == report)
+        {
+            return;
+        }
+        waiting.push((from.to_owned(), report));
+        match self.fetching.begin(bulk, from, boot_time()) {
+            Ok(wants) => self.ask(from, wants),
+            Err(error) => self.turn_away(
+                from,
+                &format!("what it has to say can't be kept here: {error}"),
+            ),
+        }
+    }
+
+    fn ask(&mut self, from: &str, wants: Vec<Want>) {
+        for want in wants {
+            self.send(from, &Down::Want(want), &[]);
+        }
+    }
+
+    fn give_piece(&mut self, to: &str, want: Want) {
+        if let Some(piece) = self.store.piece(&want) {
+            self.send(to, &Down::Piece(want), &piece);
+        }
+    }
+
+    fn take_piece(&mut self, from: &str, want: Want, bytes: Vec<u8>) {
+        match self.fetching.arrived(want, bytes, boot_time()) {
+            Progress::More(wants) => self.ask(from, wants),
+            Progress::Failed(why) => {
+                self.waiting.remove(&want.bulk);
+                self.turn_away(
+                    from,
+                    &format!("something large did not come through: {why}"),
+                );
+            }
+            Progress::Whole(fetched) => {
+                // Who else has said the same is asked again, because a payload is given away.
+                let mut waiting = self.waiting.remove(&want.bulk).unwrap_or_default();
+                if !waiting.is_empty() {
+                    let (name, report) = waiting.remove(0);
+                    self.hear_report(&name, report, fetched);
+                }
+                for (name, report) in waiting {
+                    self.fetch_for(&name, report, want.bulk);
+                }
+            }
+        }
+    }
+
+    // ---- What follows ----------------------------------------------------------------------
+
+    fn do_all(&mut self, deeds: Vec<Deed>) {
+        for deed in deeds {
+            match deed {
+                Deed::Send { to, what } => self.send_down(&to, &what),
+                Deed::Wants { agent, most } => self.lease(agent, most),
+                Deed::Join { agent, slots } => {
+                    let name = self.fleet.name_of(agent).unwrap_or_default();
+                    self.ledger.joins(agent, name, slots);
+                }
+                Deed::Left { agent } => self.ledger.left(agent),
+                Deed::Lost { agent, named } => self.ledger.lost(agent, &named),
+                Deed::Returned { lease, calls } => self.ledger.returned(lease, calls),
+                // These come with a payload: see `hear_report`.
+                Deed::Values { .. } | Deed::Ended { .. } => {}
+            }
+        }
+    }
+
+    /// An agent has room for a lease.
+    fn lease(&mut self, agent: AgentId, most: u32) {
+        let Some(given) = self.ledger.lease(agent, most) else {
+            return;
+        };
+        let Given {
+            id,
+            mut lease,
+            inputs,
+        } = given;
+        match self.carry(id, inputs) {
+            Ok((inputs, shared)) => (lease.inputs, lease.shared) = (inputs, shared),
+            Err(error) => return self.ledger.cannot_carry(&lease, &error),
+        }
+        if let Some(deed) = self.fleet.leased(agent, lease, boot_time()) {
+            self.do_all(vec![deed]);
+        }
+    }
+
+    /// What the scheduler wants agents to be told.
+    fn follow_up(&mut self) {
+        loop {
+            let effects = self.shared.state().machines.take_effects();
+            if effects.is_empty() {
+                return;
+            }
+            if let Some(is_paused) = effects.paused {
+                self.pause(is_paused);
+            }
+            if effects.terminated {
+                self.terminated.get_or_insert_with(Instant::now);
+            }
+            let now = boot_time();
+            let mut deeds = Vec::new();
+            for (agent, lease) in effects.closed {
+                self.put_away(lease);
+                deeds.extend(self.fleet.closed(agent, lease, now));
+            }
+            let recalls = effects.recalls.into_iter();
+            deeds.extend(recalls.filter_map(|recall| self.fleet.recall(recall)));
+            if effects.offer {
+                deeds.extend(self.fleet.offer());
+            }
+            self.do_all(deeds);
+        }
+    }
+
+    fn pause(&mut self, is_paused: bool) {
+        match is_paused {
+            true => {
+                self.fleet.pause(PAUSE, boot_time());
+                self.tell_all(All::Pause {
+                    patience: nanos(PAUSE),
+                });
+            }
+            false => {
+                self.fleet.resume();
+                self.tell_all(All::Resume);
+            }
+        }
+        // Whoever pauses may be stopped a moment later.
+        self.broker.flush(FLUSH);
+        self.shared.state().machines.has_told = true;
+        self.shared.milestone();
+    }
+
+    /// Takes care that an agent can get the inputs of a lease.
+    fn carry(&mut self, lease: LeaseId, inputs: Inputs) -> io::Result<(Carried, Vec<SharedValue>)> {
+        let kept = inputs.0.iter().flat_map(|part| part.inputs.kept());
+        let all = worker::private::Given::default().add(kept);
+        let shared = all.iter().map(|kept| share(&mut self.store, kept));
+        let shared: Vec<SharedValue> = shared.collect::<io::Result<_>>()?;
+        let inputs = Arc::new(inputs);
+        let bulk = match fits(inputs.len()) {
+            true => None,
+            false => Some(self.store.offer(Arc::clone(&inputs) as Arc<_>)?),
+        };
+        let out = Out {
+            inputs,
+            bulk,
+            shared: shared.clone(),
+        };
+        self.out.insert(lease, out);
+        Ok((bulk.map_or(Carried::Here, Carried::Apart), shared))
+    }
+
+    /// A lease is over: nobody can ask for its inputs any more.
+    fn put_away(&mut self, lease: LeaseId) {
+        if let Some(out) = self.out.remove(&lease) {
+            let shared = out.shared.iter().map(|value| &value.bulk);
+            for bulk in out.bulk.iter().chain(shared) {
+                self.store.withdraw(bulk);
+            }
+        }
+    }
+
+    // ---- Sending ---------------------------------------------------------------------------
+
+    fn send_down(&mut self, to: &str, what: &Down) {
+        match what {
+            Down::Lease(lease) => {
+                let Some(out) = self.out.get(&LeaseId(lease.number)) else {
+                    return;
+                };
+                let inputs = match lease.inputs {
+                    Carried::Here => out.inputs.join(),
+                    Carried::Apart(_) => Vec::new(),
+                };
+                self.send(to, what, &inputs);
+            }
+            _ => self.send(to, what, &[]),
+        }
+    }
+
+    fn send(&self, to: &str, what: &Down, payload: &[u8]) {
+        match agent::encode(what, payload) {
+            // If it is lost, it is sent again.
+            Ok(bytes) => _ = self.broker.publish(&subjects::down(&self.run, to), bytes),
+            Err(error) => log::error!("a message to {to} can't be sent: {error}"),
+        }
+    }
+
+    fn tell_all(&self, what: All) {
+        if let Ok(bytes) = agent::encode(&what, &[]) {
+            self.broker.publish(&subjects::all(&self.run), bytes);
+        }
+    }
+}
+
+/// Offers a value that inputs refer to.
+fn share(store: &mut Store, kept: &worker::private::Kept) -> io::Result<SharedValue> {
+    let bulk = store.offer(Arc::new(kept.encoded()?))?;
+    Ok(SharedValue {
+        id: kept.id(),
+        bulk,
+    })
+}
+
+/// The initializer as agents are told of it, and its input.
+fn initializer(
+    shared: &PoolShared,
+    store: &mut Store,
+) -> io::Result<(Option<agent::Initializer>, Vec<u8>)> {
+    let Some(initializer) = &shared.config.initializer else {
+        return Ok((None, Vec::new()));
+    };
+    let all = worker::private::Given::default().add(&initializer.kept);
+    let values = all.iter().map(|kept| share(store, kept));
+    let values = values.collect::<io::Result<_>>()?;
+    let (input, payload) = match fits(initializer.input.len() as u64) {
+        true => (Carried::Here, initializer.input.clone()),
+        false => {
+            let bulk = store.offer(Arc::new(initializer.input.clone()))?;
+            (Carried::Apart(bulk), Vec::new())
+        }
+    };
+    let told = agent::Initializer {
+        task: initializer.job.task.clone(),
+        types: initializer.job.types.clone(),
+        encoding: initializer.job.encoding,
+        input,
+        shared: values,
+    };
+    Ok((Some(told), payload))
+}
+
+/// Whose run it is, and what it does.
+fn about(agents: &Agents) -> String {
+    let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
+    let what = agents.about.clone().unwrap_or_else(|| {
+        let program = std::env::current_exe().ok();
+        let name = program
+            .as_deref()
+            .and_then(|path| path.file_name())
+            .unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    });
+    format!("{user}: {what}")
+}

@@ -1,0 +1,312 @@
+//! What agents do to the pool's state: they join and go, take leases, and say what became of them. The desk speaks to them.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::agent::{Carried, Lease, MOST_PAYLOAD, Named, Report, What};
+use protocol::message::TaskInfo;
+
+use super::bulk::Fetched;
+use super::carriage::{self, Inputs, MOST_CALLS, nanos};
+use crate::engine::machines::Agent;
+use crate::engine::running::RunningCall;
+use crate::engine::shared::PoolShared;
+use crate::error::Why;
+use crate::payload::forward::Forwarder;
+use crate::payload::printed::{Captured, Output, Printed};
+use crate::payload::{By, Payload, Trace};
+use crate::scheduler::{AgentId, LeaseId, SlotId};
+
+/// The pool's state, as far as agents change it.
+pub(super) struct Ledger(pub(super) Arc<PoolShared>);
+
+/// Calls that were given to an agent. Where their inputs are is still to be said.
+pub(super) struct Given {
+    pub(super) id: LeaseId,
+    pub(super) lease: Lease,
+    pub(super) inputs: Inputs,
+}
+
+impl Ledger {
+    /// Keeps a line for people.
+    pub(super) fn note(&self, news: String) {
+        log::debug!("{news}");
+        self.0.state().machines.note(news);
+        self.0.milestone();
+    }
+
+    /// An agent will take calls.
+    pub(super) fn joins(&self, agent: AgentId, name: &str, slots: u32) {
+        let name: Arc<str> = name.into();
+        let now = self.0.now();
+        let news = format!("{name} joins with {}", count(slots, "slot"));
+        self.0.act(|state| {
+            state.jobs.join(agent, slots);
+            let joined = Agent {
+                name,
+                slots: slots as usize,
+                busy: 0,
+                // When it joined, until it is shown.
+                since: now,
+            };
+            state.machines.agents.insert(agent, joined);
+        });
+        self.note(news);
+    }
+
+    /// The tasks of an agent's workers. All workers are of one program.
+    pub(super) fn tasks_are(&self, tasks: &[TaskInfo]) {
+        let mut state = self.0.state();
+        state.machines.tasks.get_or_insert_with(|| tasks.into());
+    }
+
+    /// An agent has left.
+    pub(super) fn left(&self, agent: AgentId) {
+        if let Some(name) = self.forget(agent) {
+            self.note(format!("{name} has left"));
+        }
+        self.0.act(|state| state.jobs.leaves(agent));
+    }
+
+    fn forget(&self, agent: AgentId) -> Option<Arc<str>> {
+        let mut state = self.0.state();
+        state.machines.running.remove(&agent);
+        let known = state.machines.agents.remove(&agent);
+        known.map(|known| known.name)
+    }
+
+    /// An agent is lost, or has ended all that it held.
+    pub(super) fn lost(&self, agent: AgentId, named: &BTreeSet<(LeaseId, u64)>) {
+        let name = self.forget(agent);
+        let by = By {
+            slot: SlotId(0),
+            pid: 0,
+            machine: name.clone(),
+        };
+        let trace = Trace::one(by, Duration::ZERO, Printed::default(), Payload::default());
+        let now = self.0.now();
+        let held = self.0.act(|state| {
+            let held = state.jobs.held_by(agent);
+            state.jobs.leaves(agent);
+            let (jobs, sight) = state.jobs_and_sight();
+            jobs.agent_lost(agent, named, &trace, now, &sight);
+            state.counts.failed += named.len() as u64;
+            held
+        });
+        if let (Some(name), true) = (name, held > 0) {
+            self.note(format!(
+                "{name} is lost with {}, of which {} known to have begun",
+                count(held, "call"),
+                match named.len() {
+                    1 => "1 is".to_owned(),
+                    many => format!("{many} are"),
+                }
+            ));
+        }
+    }
+
+    /// An agent has room for a lease: what it is given, if there is something.
+    pub(super) fn lease(&self, agent: AgentId, most: u32) -> Option<Given> {
+        let most = most.min(MOST_CALLS as u32);
+        let now = self.0.now();
+        let given = self
+            .0
+            .act(|state| state.jobs.lease(agent, most, MOST_PAYLOAD, now));
+        let (id, batch, limits) = given?;
+        let lens = batch
+            .parts
+            .iter()
+            .flat_map(|part| part.inputs.lens(part.at, part.count));
+        let lease = Lease {
+            epoch: 0,
+            number: id.0,
+            task: batch.job.task.clone(),
+            types: batch.job.types.clone(),
+            encoding: batch.job.encoding,
+            first: batch.first,
+            attempt: batch.attempt,
+            timeout: limits.timeout.map(nanos),
+            grace: nanos(limits.grace),
+            memory: limits.memory,
+            inputs: Carried::Here,
+            shared: Vec::new(),
+            lens: lens.collect(),
+        };
+        Some(Given {
+            id,
+            lease,
+            inputs: Inputs(batch.parts),
+        })
+    }
+
+    /// The inputs of a lease can't be read.
+    pub(super) fn cannot_carry(&self, lease: &Lease, error: &std::io::Error) {
+        let id = LeaseId(lease.number);
+        let calls = lease.first..lease.first + lease.lens.count();
+        let why = format!("the input can't be sent to another machine: {error}");
+        let now = self.0.now();
+        self.0.act(|state| {
+            for index in calls {
+                let why = Err(Why::Undecodable(why.clone()));
+                let (jobs, sight) = state.jobs_and_sight();
+                jobs.leased_ended(id, index, why, (nobody(), 0), now, &sight);
+            }
+        });
+    }
+
+    /// An agent gives calls back.
+    pub(super) fn returned(&self, lease: LeaseId, calls: Vec<Range<u64>>) {
+        self.0.act(|state| {
+            for calls in calls {
+                state.jobs.returned(lease, calls);
+            }
+        });
+    }
+
+    /// What an agent says of calls, with its payload. Fails if it makes no sense.
+    pub(super) fn settle(
+        &self,
+        lease: LeaseId,
+        report: Report,
+        payload: Fetched,
+    ) -> Result<(), String> {
+        match report.what {
+            What::Values(values) => self.values(lease, values, payload),
+            ended @ What::Ended { .. } => self.ended(lease, ended, payload),
+            What::Returned(_) => Ok(()),
+        }
+    }
+
+    fn machine(&self, lease: LeaseId) -> Option<Arc<str>> {
+        let state = self.0.state();
+        let agent = state.jobs.agent_of(lease)?;
+        let known = state.machines.agents.get(&agent)?;
+        Some(Arc::clone(&known.name))
+    }
+
+    fn values(
+        &self,
+        lease: LeaseId,
+        values: Vec<protocol::agent::Values>,
+        payload: Fetched,
+    ) -> Result<(), String> {
+        let payload = payload.into_bytes().map_err(|error| error.to_string())?;
+        let machine = self.machine(lease);
+        let parts = carriage::values(values, &payload)?;
+        self.0.act(|state| {
+            for (part, outputs) in parts {
+                let by = By {
+                    slot: slot(part.slot),
+                    pid: part.worker,
+                    machine: machine.clone(),
+                };
+                let first = part.first;
+                let calls = first..first.saturating_add(outputs.nanos.len() as u64);
+                let counted = state.jobs.leased_values(lease, calls, |part| {
+                    // They lie within the calls above, of which there are not so many.
+                    let bytes =
+                        outputs.size((part.start - first) as u32, (part.end - first) as u32);
+                    (Trace::many(by.clone(), Arc::clone(&outputs)), bytes)
+                });
+                state.counts.succeeded += u64::from(counted);
+            }
+        });
+        Ok(())
+    }
+
+    fn ended(&self, lease: LeaseId, what: What, payload: Fetched) -> Result<(), String> {
+        let What::Ended {
+            index,
+            ending,
+            nanos,
+            slot: number,
+            worker,
+            stdout,
+            stderr,
+            note,
+        } = what
+        else {
+            return Ok(());
+        };
+        let (value, mut printed) = carriage::take_apart(payload, stdout, stderr)?;
+        if self.0.output() == Output::Null {
+            printed = Printed {
+                stdout: Captured::default(),
+                stderr: Captured::default(),
+            };
+        }
+        let by = By {
+            slot: slot(number),
+            pid: worker,
+            machine: self.machine(lease),
+        };
+        let result = carriage::result(ending);
+        let bytes = value.len();
+        let elapsed = Duration::from_nanos(nanos);
+        let mut trace = Trace::one(by, elapsed, printed.clone(), value);
+        trace.note = note;
+        let now = self.0.now();
+        let is_ok = result.is_ok();
+        let is_detached = self.0.act(|state| {
+            let is_detached = state.jobs.is_lease_detached(lease);
+            let (jobs, sight) = state.jobs_and_sight();
+            let counts = jobs.leased_ended(lease, index, result, (trace, bytes), now, &sight);
+            match is_ok {
+                true => state.counts.succeeded += u64::from(counts),
+                false => state.counts.failed += u64::from(counts),
+            }
+            is_detached && counts
+        });
+        if is_detached && self.0.output() == Output::Forward {
+            let forward = move || Forwarder::default().forward(&printed);
+            self.0.printer.send(forward);
+        }
+        Ok(())
+    }
+
+    /// Shows what an agent says that it runs.
+    pub(super) fn show_running(&self, name: &str, agent: AgentId, running: &[Named]) {
+        let mut state = self.0.state();
+        let calls = running.iter().filter_map(|named| {
+            let (job, attempt) = state.jobs.leased_call(LeaseId(named.lease), named.index)?;
+            Some(RunningCall {
+                task: job.task.clone(),
+                index: named.index,
+                attempt,
+                slot: named.slot as usize,
+                machine: Some(Arc::from(name)),
+                worker: named.worker,
+                elapsed: Duration::from_nanos(named.nanos),
+                stdout: Captured::default(),
+                stderr: Captured::default(),
+            })
+        });
+        let calls: Vec<RunningCall> = calls.collect();
+        state.machines.running.insert(agent, calls);
+    }
+}
+
+/// Slots are counted from 1 where people see them.
+fn slot(number: u32) -> SlotId {
+    SlotId(number.saturating_sub(1) as usize)
+}
+
+/// What is left of a call that nobody is known to have run.
+pub(super) fn nobody() -> Trace {
+    let by = By {
+        slot: SlotId(0),
+        pid: 0,
+        machine: None,
+    };
+    Trace::one(by, Duration::ZERO, Printed::default(), Payload::default())
+}
+
+/// A number of things, as people say it.
+fn count(number: u32, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        many => format!("{many} {what}s"),
+    }
+}

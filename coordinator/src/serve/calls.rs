@@ -1,0 +1,173 @@
+//! The calls of a lease, while this machine runs them.
+
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use protocol::agent::{MOST_PAYLOAD, Values, What};
+use protocol::message::Runs;
+
+use super::event::{Event, News};
+use crate::agents::bulk::Content;
+use crate::agents::carriage::{Told, ending};
+use crate::pool::{EncodedEnd, EncodedEnds, output_of};
+
+/// How long values are gathered, and how many bytes of them.
+const GATHER: Duration = Duration::from_millis(5);
+const ENOUGH: usize = MOST_PAYLOAD / 2;
+
+/// Follows the calls of a lease on a thread of its own, until the last has ended. `first` is the index of the first of them in
+/// the map of the coordinator.
+pub(super) fn follow(
+    (epoch, lease, first): (u64, u64, u64),
+    ends: EncodedEnds,
+    to: Sender<Event>,
+) -> std::io::Result<()> {
+    let follower = Follower {
+        epoch,
+        lease,
+        first,
+        to,
+        gathered: Vec::new(),
+        outputs: Vec::new(),
+        since: None,
+    };
+    thread::Builder::new()
+        .name("lease".to_owned())
+        .spawn(move || follower.run(ends))?;
+    Ok(())
+}
+
+struct Follower {
+    epoch: u64,
+    lease: u64,
+    first: u64,
+    to: Sender<Event>,
+    gathered: Vec<Values>,
+    outputs: Vec<u8>,
+    /// When the first of what was gathered came.
+    since: Option<Instant>,
+}
+
+impl Follower {
+    fn run(mut self, mut ends: EncodedEnds) {
+        loop {
+            let left = self
+                .since
+                .map(|since| GATHER.saturating_sub(since.elapsed()));
+            match ends.next(left) {
+                Some(Ok(EncodedEnd::Values {
+                    first,
+                    lens,
+                    nanos,
+                    outputs,
+                    slot,
+                    worker,
+                })) => {
+                    let by = (u32::try_from(slot).unwrap_or(0), worker);
+                    self.gather(self.first + first, by, &lens, &nanos, &outputs);
+                }
+                Some(Ok(EncodedEnd::One {
+                    index,
+                    result,
+                    note,
+                    mut trace,
+                })) => {
+                    self.say_gathered();
+                    let index = self.first + index;
+                    let elapsed = trace.elapsed(index - self.first);
+                    let value = match result {
+                        Ok(()) => output_of(&mut trace, index - self.first),
+                        Err(_) => Vec::new(),
+                    };
+                    let what = What::Ended {
+                        index,
+                        ending: ending(result),
+                        nanos: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
+                        slot: u32::try_from(trace.by.slot.0 + 1).unwrap_or(0),
+                        worker: trace.by.pid,
+                        stdout: trace.printed.stdout.len(),
+                        stderr: trace.printed.stderr.len(),
+                        note,
+                    };
+                    let told = Told {
+                        value,
+                        stdout: trace.printed.stdout,
+                        stderr: trace.printed.stderr,
+                    };
+                    self.say(1, what, Box::new(told));
+                }
+                Some(Ok(EncodedEnd::Unbegun { first, count })) => {
+                    self.say_gathered();
+                    let first = self.first + first;
+                    let what = What::Returned(vec![(first, first + u64::from(count))]);
+                    self.say(count.into(), what, Box::new(Vec::new()));
+                }
+                Some(Err(())) => self.say_gathered(),
+                None => break,
+            }
+        }
+        self.say_gathered();
+        // Nobody hears it if the agent has ended.
+        let _ = self.to.send(Event::Over {
+            epoch: self.epoch,
+            lease: self.lease,
+        });
+    }
+
+    fn gather(
+        &mut self,
+        first: u64,
+        (slot, worker): (u32, u32),
+        lens: &[u32],
+        nanos: &[u32],
+        outputs: &[u8],
+    ) {
+        let mut rest = outputs;
+        let mut part: Option<Values> = None;
+        for (index, (len, nanos)) in (first..).zip(lens.iter().zip(nanos)) {
+            let (ours, others) = rest.split_at_checked(*len as usize).unwrap_or_default();
+            rest = others;
+            if !self.outputs.is_empty() && self.outputs.len() + ours.len() > ENOUGH {
+                self.gathered.extend(part.take());
+                self.say_gathered();
+            }
+            self.outputs.extend_from_slice(ours);
+            let part = part.get_or_insert_with(|| Values {
+                first: index,
+                lens: Runs::default(),
+                nanos: Runs::default(),
+                slot,
+                worker,
+            });
+            part.lens.push(*len);
+            part.nanos.push(*nanos);
+            self.since.get_or_insert_with(Instant::now);
+        }
+        self.gathered.extend(part);
+        if self.outputs.len() >= ENOUGH {
+            self.say_gathered();
+        }
+    }
+
+    fn say_gathered(&mut self) {
+        self.since = None;
+        let gathered = std::mem::take(&mut self.gathered);
+        let outputs = std::mem::take(&mut self.outputs);
+        let calls = gathered.iter().map(|part| part.lens.count()).sum();
+        if calls > 0 {
+            self.say(calls, What::Values(gathered), Box::new(outputs));
+        }
+    }
+
+    fn say(&self, calls: u64, what: What, payload: Box<dyn Content>) {
+        // Nobody hears it if the agent has ended.
+        let _ = self.to.send(Event::News(News {
+            epoch: self.epoch,
+            lease: self.lease,
+            calls,
+            what,
+            payload,
+        }));
+    }
+}

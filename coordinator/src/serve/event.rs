@@ -1,0 +1,36 @@
+//! What an agent hears: from the broker, and from its own threads.
+
+use std::sync::Arc;
+
+use protocol::agent::What;
+
+use crate::agents::broker::Event as Heard;
+use crate::agents::bulk::Content;
+use crate::error::PoolError;
+use crate::pool::Pool;
+
+pub(super) enum Event {
+    Broker(Heard),
+    News(News),
+    /// All calls of a lease have ended, or came back.
+    Over {
+        epoch: u64,
+        lease: u64,
+    },
+    /// The workers of a run are ready, or can't be had.
+    Built {
+        run: String,
+        built: Result<Arc<Pool>, PoolError>,
+    },
+}
+
+/// What became of some calls of a lease.
+pub(super) struct News {
+    /// Which life of the agent it is of, and which lease.
+    pub(super) epoch: u64,
+    pub(super) lease: u64,
+    /// Of how many calls.
+    pub(super) calls: u64,
+    pub(super) what: What,
+    pub(super) payload: Box<dyn Content>,
+}

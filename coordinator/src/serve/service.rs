@@ -1,0 +1,670 @@
+//! The thread of an agent's process.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use protocol::agent::{self, About, All, Bulk, Down, Open, Presence, Up, Want};
+
+use super::event::Event;
+use super::life::Life;
+use super::preparing::{self, Preparing};
+use super::programs;
+use super::serving::{Answer, Letter, Serving};
+use crate::agents::access::{self, Agents, Way};
+use crate::agents::broker::{Access, Broker, Event as Heard};
+use crate::agents::bulk::{Fetched, Fetching, Progress};
+use crate::agents::member::{Member, UNANSWERED};
+use crate::agents::subjects;
+use crate::error::PoolError;
+use crate::os::{Fuse, boot_time};
+use crate::pool::{Pool, available_workers};
+
+/// How often an agent looks around while it has calls, and while it has none.
+const LOOK: Duration = Duration::from_millis(50);
+const IDLE: Duration = Duration::from_millis(500);
+/// How long an agent stays with a run that has nothing for it, when another is hungry.
+const STAYS: Duration = Duration::from_secs(5);
+/// How long what was said last may take on its way.
+const FLUSH: Duration = Duration::from_millis(500);
+/// How many runs that can't be served are remembered.
+const MOST_REFUSED: usize = 1024;
+
+/// How an agent is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// It finishes what it runs, and gives the rest back.
+    WhenDone,
+    /// It ends what it runs, and gives all back.
+    Now,
+}
+
+/// An agent: it lends the slots of this machine to the runs of others, one after another.
+///
+/// ```no_run
+/// use coordinator::{Agents, Service};
+///
+/// coordinator::init();
+/// let (_leave, told) = std::sync::mpsc::channel();
+/// Service::new(Agents::at("tls://hub").key("agent.key")).slots(8).run(&told)?;
+/// # Ok::<(), coordinator::PoolError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "an agent does nothing until run() is called"]
+pub struct Service {
+    agents: Agents,
+    name: Option<String>,
+    slots: Option<usize>,
+    max_load: Option<f64>,
+    min_free_memory: Option<u64>,
+}
+
+impl Service {
+    /// An agent of those that wait at a broker, with the key of agents.
+    ///
+    /// See [`Service`] for an example.
+    pub fn new(agents: Agents) -> Self {
+        Service {
+            agents,
+            name: None,
+            slots: None,
+            max_load: None,
+            min_free_memory: None,
+        }
+    }
+
+    /// Its name. Default: the machine's.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Agents, Service};
+    /// let service = Service::new(Agents::at("tls://hub").key("agent.key")).name("rack1-7");
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How many calls it runs at once. Default: as many as this process may use processors.
+    ///
+    /// See [`Service`] for an example.
+    pub fn slots(mut self, slots: usize) -> Self {
+        self.slots = Some(slots);
+        self
+    }
+
+    /// It takes no further calls while the load of its machine, over the last minute, is this or above.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Agents, Service};
+    /// let service = Service::new(Agents::at("tls://hub").key("agent.key")).max_load(16.0);
+    /// ```
+    pub fn max_load(mut self, load: f64) -> Self {
+        self.max_load = Some(load);
+        self
+    }
+
+    /// It takes no further calls while its machine has less free memory than this, in bytes.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Agents, Service};
+    /// let service = Service::new(Agents::at("tls://hub").key("agent.key")).min_free_memory(4 << 30);
+    /// ```
+    pub fn min_free_memory(mut self, bytes: u64) -> Self {
+        self.min_free_memory = Some(bytes);
+        self
+    }
+
+    /// Serves until it is told to leave, and has left.
+    ///
+    /// # Errors
+    ///
+    /// The broker does not let this agent in, or is not to be trusted; another agent of this name runs on this machine; or a
+    /// setting makes no sense.
+    ///
+    /// See [`Service`] for an example.
+    pub fn run(self, told: &Receiver<Leave>) -> Result<(), PoolError> {
+        let name = subjects::as_name(&self.name.clone().unwrap_or_else(host_name));
+        let Way::Broker { url, key, insecure } = &self.agents.way else {
+            let why = "an agent waits at a broker: use Agents::at";
+            return Err(PoolError::Setting(why.to_owned()));
+        };
+        let access = access::access(url, key.as_deref(), *insecure, "agent")?;
+        let slots = self.slots.unwrap_or_else(available_workers);
+        if slots == 0 {
+            let why = "an agent without slots runs nothing: use 1 or more";
+            return Err(PoolError::Setting(why.to_owned()));
+        }
+        Desk::new(self, access, name, slots)?.run(told)
+    }
+}
+
+/// The name of this machine.
+fn host_name() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
+
+enum Doing {
+    Nothing,
+    Preparing(Box<Preparing>),
+    Serving(Box<Serving>),
+}
+
+struct Desk {
+    service: Service,
+    name: String,
+    slots: usize,
+    life: Life,
+    /// The life that begins with the next run.
+    epoch: u64,
+    own: (PathBuf, Bulk),
+    fuse: Fuse,
+    broker: Broker,
+    events: Receiver<Event>,
+    to: Sender<Event>,
+    doing: Doing,
+    fetching: Fetching,
+    /// Runs that can't be served here, and why.
+    refused: BTreeSet<String>,
+    /// Since when nobody has taken what this agent asked.
+    unheard_since: Option<Instant>,
+    leave: Option<Leave>,
+    failure: Option<PoolError>,
+}
+
+impl Desk {
+    fn new(
+        service: Service,
+        access: Access,
+        name: String,
+        slots: usize,
+    ) -> Result<Self, PoolError> {
+        let system = |what: &str, error: std::io::Error| {
+            PoolError::System(format!("the agent can't be: {what}: {error}"))
+        };
+        let life = Life::begin(&name)?;
+        let own = programs::own().map_err(|error| system("its program", error))?;
+        let fuse = Fuse::new().map_err(|error| system("a timer", error))?;
+        let (to, events) = channel();
+        let subjects = vec![
+            subjects::call(),
+            subjects::agents(),
+            subjects::all("*"),
+            subjects::down("*", &name),
+        ];
+        let hears = to.clone();
+        let broker = Broker::connect(access, subjects, move |event| {
+            // An agent that has left hears nothing.
+            let _ = hears.send(Event::Broker(event));
+        });
+        Ok(Desk {
+            service,
+            name,
+            slots,
+            epoch: life.epoch,
+            life,
+            own,
+            fuse,
+            broker: broker.map_err(|error| system("its connection", error))?,
+            events,
+            to,
+            doing: Doing::Nothing,
+            fetching: Fetching::default(),
+            refused: BTreeSet::new(),
+            unheard_since: None,
+            leave: None,
+            failure: None,
+        })
+    }
+
+    fn run(mut self, told: &Receiver<Leave>) -> Result<(), PoolError> {
+        loop {
+            match self.events.recv_timeout(self.nap()) {
+                Ok(event) => self.happens(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            // What has come together is heard together: the clock is looked at once.
+            for _ in 0..1000 {
+                match self.events.try_recv() {
+                    Ok(event) => self.happens(event),
+                    Err(_) => break,
+                }
+            }
+            if let Ok(leave) = told.try_recv() {
+                self.leaves(leave);
+            }
+            self.look_around();
+            self.set_fuse();
+            if let Some(failure) = self.failure.take() {
+                self.stop_serving();
+                return Err(failure);
+            }
+            if self.leave.is_some() && self.has_left() {
+                break;
+            }
+        }
+        self.broker.flush(FLUSH);
+        Ok(())
+    }
+
+    fn nap(&self) -> Duration {
+        match &self.doing {
+            Doing::Serving(serving) => {
+                let next = serving.member.next_tick().saturating_sub(boot_time());
+                let look = if serving.has_calls() { LOOK } else { IDLE };
+                next.min(look)
+            }
+            Doing::Nothing | Doing::Preparing(_) => IDLE,
+        }
+    }
+
+    fn set_fuse(&mut self) {
+        let at = match &self.doing {
+            Doing::Serving(serving) if serving.has_calls() => serving.member.fuse(),
+            _ => None,
+        };
+        if let Err(error) = self.fuse.set(at) {
+            log::error!("the timer that would end this agent in time can't be set: {error}");
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        let now = boot_time();
+        match event {
+            Event::Broker(heard) => self.hear(heard),
+            Event::News(news) => {
+                if let Doing::Serving(serving) = &mut self.doing {
+                    let letters = serving.news(news);
+                    self.send_all(letters);
+                }
+            }
+            Event::Over { epoch, lease } => {
+                if let Doing::Serving(serving) = &mut self.doing {
+                    let letters = serving.over(epoch, lease, now);
+                    self.send_all(letters);
+                }
+            }
+            Event::Built { run, built } => self.built(&run, built),
+        }
+    }
+
+    fn look_around(&mut self) {
+        let now = boot_time();
+        let takes_none = self.leave.is_some() || !self.is_free();
+        if let Doing::Serving(serving) = &mut self.doing {
+            serving.member.takes_none(takes_none);
+            let answer = serving.tick(now);
+            self.answer(answer);
+        }
+        for (_, want) in self.fetching.again(now) {
+            self.send(&Up::Want(want), &[]);
+        }
+        self.look_whether_wanted();
+    }
+
+    /// Leaves a run whose coordinator is gone, or whose pool can't work.
+    fn look_whether_wanted(&mut self) {
+        let Doing::Serving(serving) = &self.doing else {
+            return;
+        };
+        if let (Some(failure), false) = (serving.pool.failure(), serving.has_calls()) {
+            let why = preparing::why(&failure);
+            self.cannot(&serving.open.run.clone(), why);
+            return;
+        }
+        let is_unheard = self
+            .unheard_since
+            .is_some_and(|since| since.elapsed() >= UNANSWERED);
+        if is_unheard && !serving.member.is_working() && !serving.has_calls() {
+            log::info!("the run {} is gone", serving.open.about);
+            self.stop_serving();
+        }
+    }
+
+    /// Whether this machine has something to lend now.
+    fn is_free(&self) -> bool {
+        let Service {
+            max_load,
+            min_free_memory,
+            ..
+        } = &self.service;
+        let quiet = max_load.is_none_or(|most| f64::from(load()) < most);
+        quiet && min_free_memory.is_none_or(|least| free_memory().is_none_or(|free| free >= least))
+    }
+
+    // ---- The broker ------------------------------------------------------------------------
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Connected => log::info!("{} waits for runs", self.name),
+            Heard::Disconnected => log::info!("the broker is away: waiting for it"),
+            Heard::Refused(why) => {
+                log::warn!("the broker does not allow what this agent needs: {why}");
+            }
+            Heard::Ended(why) => self.failure = Some(PoolError::System(why)),
+            Heard::NobodyTakes => {
+                self.unheard_since.get_or_insert_with(Instant::now);
+                if let Doing::Serving(serving) = &mut self.doing {
+                    serving.member.nobody_answers(boot_time());
+                }
+            }
+            Heard::Message {
+                subject,
+                payload,
+                reply,
+            } => self.message(&subject, &payload, reply),
+        }
+    }
+
+    fn message(&mut self, subject: &str, payload: &[u8], reply: Option<String>) {
+        if subject == subjects::call() {
+            if let Ok((open, input)) = agent::decode::<Open>(payload) {
+                self.opened(open, input);
+            }
+        } else if subject == subjects::agents() {
+            if let Some(reply) = reply {
+                self.show(&reply);
+            }
+        } else if subjects::run_of(subject) == self.current_run() {
+            match subjects::last(subject) {
+                "all" => match agent::decode::<All>(payload) {
+                    Ok((All::End, _)) => self.ended(),
+                    Ok((all, _)) => {
+                        if let Doing::Serving(serving) = &mut self.doing {
+                            let answer = serving.hear_all(all, boot_time());
+                            self.answer(answer);
+                        }
+                    }
+                    Err(error) => log::debug!("a message can't be read: {error:?}"),
+                },
+                _ => match agent::decode::<Down>(payload) {
+                    Ok((down, payload)) => self.hear_down(down, payload),
+                    Err(error) => log::debug!("a message can't be read: {error:?}"),
+                },
+            }
+        }
+    }
+
+    /// The run that this agent has to do with.
+    fn current_run(&self) -> Option<&str> {
+        match &self.doing {
+            Doing::Nothing => None,
+            Doing::Preparing(preparing) => Some(&preparing.open.run),
+            Doing::Serving(serving) => Some(&serving.open.run),
+        }
+    }
+
+    fn hear_down(&mut self, down: Down, payload: &[u8]) {
+        self.unheard_since = None;
+        let now = boot_time();
+        if let Down::Piece(want) = down {
+            return self.piece(want, payload.to_vec(), now);
+        }
+        if let Doing::Serving(serving) = &mut self.doing {
+            let answer = serving.hear(down, payload, now);
+            self.answer(answer);
+        }
+    }
+
+    fn piece(&mut self, want: Want, bytes: Vec<u8>, now: Duration) {
+        match self.fetching.arrived(want, bytes, now) {
+            Progress::More(wants) => self.want(wants),
+            Progress::Whole(fetched) => self.whole(want.bulk, Some(fetched), now),
+            Progress::Failed(why) => {
+                log::warn!("something large did not come through: {why}");
+                self.whole(want.bulk, None, now);
+            }
+        }
+    }
+
+    /// Something large has come, or will not.
+    fn whole(&mut self, bulk: Bulk, fetched: Option<Fetched>, now: Duration) {
+        match &mut self.doing {
+            Doing::Nothing => {}
+            Doing::Serving(serving) => {
+                let answer = serving.arrived(bulk, fetched, now);
+                self.answer(answer);
+            }
+            Doing::Preparing(preparing) => {
+                let run = preparing.open.run.clone();
+                let arrived = match fetched {
+                    Some(fetched) => preparing.arrived(bulk, fetched),
+                    None => Err("what it needs did not come through".to_owned()),
+                };
+                match arrived {
+                    Ok(()) => self.go_on_preparing(),
+                    Err(why) => self.cannot(&run, why),
+                }
+            }
+        }
+    }
+
+    // ---- Runs ------------------------------------------------------------------------------
+
+    /// A run wants machines.
+    fn opened(&mut self, open: Open, input: &[u8]) {
+        if self.refused.contains(&open.run) {
+            // Its coordinator may not have heard why.
+            return;
+        }
+        let can_change = match &self.doing {
+            Doing::Nothing => true,
+            Doing::Preparing(_) => false,
+            Doing::Serving(serving) => {
+                let is_idle = !serving.has_calls() && serving.member.is_done();
+                let is_other = serving.open.run != open.run;
+                is_other && open.is_hungry && is_idle && serving.idle_since.elapsed() >= STAYS
+            }
+        };
+        if !can_change || self.leave.is_some() || !self.is_free() {
+            return;
+        }
+        self.stop_serving();
+        log::info!("serving the run {}", open.about);
+        let run = open.run.clone();
+        match Preparing::new(open, input.to_vec(), &self.own) {
+            Ok(preparing) => {
+                self.doing = Doing::Preparing(Box::new(preparing));
+                self.go_on_preparing();
+            }
+            Err(why) => self.cannot_serve(&run, why),
+        }
+    }
+
+    fn go_on_preparing(&mut self) {
+        let Doing::Preparing(preparing) = &mut self.doing else {
+            return;
+        };
+        let missing: Vec<Bulk> = preparing.missing().collect();
+        if !missing.is_empty() {
+            return self.fetch(missing);
+        }
+        if !preparing.is_building {
+            let run = preparing.open.run.clone();
+            if let Err(why) = preparing.build(self.slots, self.life.mark(), self.to.clone()) {
+                self.cannot(&run, why);
+            }
+        }
+    }
+
+    fn fetch(&mut self, bulks: Vec<Bulk>) {
+        for bulk in bulks {
+            // All comes from the coordinator.
+            match self.fetching.begin(bulk, "", boot_time()) {
+                Ok(wants) => self.want(wants),
+                Err(error) => log::warn!("something large can't be kept here: {error}"),
+            }
+        }
+    }
+
+    fn want(&self, wants: Vec<Want>) {
+        for want in wants {
+            self.send(&Up::Want(want), &[]);
+        }
+    }
+
+    fn built(&mut self, run: &str, built: Result<Arc<Pool>, PoolError>) {
+        let Doing::Preparing(preparing) = &self.doing else {
+            return;
+        };
+        if preparing.open.run != run {
+            return;
+        }
+        let tasks = built.and_then(|pool| Ok((pool.tasks()?, pool)));
+        let (tasks, pool) = match tasks {
+            Ok(built) => built,
+            Err(error) => return self.cannot(run, preparing::why(&error)),
+        };
+        let about = About {
+            slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
+            home: self.life.home,
+            tasks: tasks.to_vec(),
+        };
+        let open = preparing.open.clone();
+        let (lease, grace) = (
+            Duration::from_nanos(open.lease),
+            Duration::from_nanos(open.grace),
+        );
+        let member = Member::new(about, self.epoch, lease, grace, boot_time());
+        self.unheard_since = None;
+        let serving = Serving::new(open, pool, member, self.to.clone());
+        self.doing = Doing::Serving(Box::new(serving));
+        self.look_around();
+    }
+
+    /// This agent can't serve the run that it has to do with.
+    fn cannot(&mut self, run: &str, why: String) {
+        self.cannot_serve(run, why);
+        self.stop_serving();
+    }
+
+    fn cannot_serve(&mut self, run: &str, why: String) {
+        log::warn!("a run can't be served: {why}");
+        if self.refused.len() >= MOST_REFUSED {
+            self.refused.pop_first();
+        }
+        self.refused.insert(run.to_owned());
+        self.send_to(run, &Up::Cannot { why }, &[]);
+    }
+
+    /// The run is over.
+    fn ended(&mut self) {
+        log::info!("the run is over");
+        self.stop_serving();
+    }
+
+    /// Ends what runs of a run, and forgets it. What is told of it afterwards is of nobody.
+    fn stop_serving(&mut self) {
+        if let Doing::Serving(serving) = &self.doing {
+            let leave = serving.member.leave();
+            self.epoch = serving.member.epoch() + 1;
+            // Returns when all is dead. The kernel's timer stays set meanwhile.
+            serving.pool.terminate();
+            self.send(&leave, &[]);
+        }
+        self.doing = Doing::Nothing;
+        self.fetching = Fetching::default();
+        self.unheard_since = None;
+    }
+
+    // ---- Leaving ---------------------------------------------------------------------------
+
+    fn leaves(&mut self, leave: Leave) {
+        self.leave = Some(leave);
+        if let Doing::Serving(serving) = &mut self.doing {
+            serving.member.takes_none(true);
+            let letters = serving.take_back_all(leave == Leave::Now);
+            self.send_all(letters);
+        }
+    }
+
+    /// Whether nothing is left to do or to say.
+    fn has_left(&mut self) -> bool {
+        match &self.doing {
+            Doing::Nothing | Doing::Preparing(_) => true,
+            Doing::Serving(serving) => {
+                let is_gone = !serving.member.is_working() && !serving.has_calls();
+                let is_done = serving.member.is_done() && !serving.has_calls();
+                if is_done || is_gone {
+                    self.stop_serving();
+                    return true;
+                }
+                false
+            }
+        }
+    }
+
+    // ---- Sending ---------------------------------------------------------------------------
+
+    fn answer(&mut self, answer: Answer) {
+        self.send_all(answer.letters);
+        self.fetch(answer.fetch);
+        if let Some(why) = answer.refused {
+            self.failure = Some(PoolError::System(why));
+        }
+    }
+
+    fn send_all(&self, letters: Vec<Letter>) {
+        for letter in letters {
+            self.send(&letter.up, &letter.payload);
+        }
+    }
+
+    fn send(&self, up: &Up, payload: &[u8]) {
+        if let Some(run) = self.current_run() {
+            self.send_to(run, up, payload);
+        }
+    }
+
+    fn send_to(&self, run: &str, up: &Up, payload: &[u8]) {
+        let subject = subjects::up(run, &self.name);
+        match agent::encode(up, payload) {
+            // If it is lost, it is sent again.
+            Ok(bytes) => _ = self.broker.ask(&subject, bytes),
+            Err(error) => log::error!("a message can't be sent: {error}"),
+        }
+    }
+
+    /// Says what this agent is doing to whoever asks.
+    fn show(&self, reply: &str) {
+        let (busy, run) = match &self.doing {
+            Doing::Serving(serving) => {
+                let seconds = serving.since.elapsed().as_secs();
+                let run = (serving.open.about.clone(), seconds);
+                (serving.pool.stats().running, Some(run))
+            }
+            Doing::Preparing(preparing) => (0, Some((preparing.open.about.clone(), 0))),
+            Doing::Nothing => (0, None),
+        };
+        let presence = Presence {
+            name: self.name.clone(),
+            slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
+            busy: u32::try_from(busy).unwrap_or(u32::MAX),
+            run,
+            load: load(),
+            version: format!("{} {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH),
+        };
+        if let Ok(bytes) = agent::encode(&presence, &[]) {
+            self.broker.publish(reply, bytes);
+        }
+    }
+}
+
+/// The load of this machine over the last minute; 0 if nobody knows.
+fn load() -> f32 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = text.split(' ').next().and_then(|load| load.parse().ok());
+    load.unwrap_or(0.0)
+}
+
+/// How much memory is free, in bytes, if that can be read.
+fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes << 10)
+}

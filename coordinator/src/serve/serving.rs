@@ -1,0 +1,552 @@
+//! A run that this agent serves: its pool, the leases that it has, and what it has told and was not heard yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use protocol::agent::{
+    All, Bulk, Carried, Down, Ending, Lease, Named, Open, Recall, SharedValue, Up, Want, What,
+};
+use worker::private::Kept;
+
+use super::calls;
+use super::event::{Event, News};
+use crate::agents::bulk::{Fetched, Store};
+use crate::agents::carriage::{MOST_CALLS, fits};
+use crate::agents::member::{Deed, Member};
+use crate::payload::{EncodedInputs, Job, Place};
+use crate::pool::{EncodedMap, Pool};
+use crate::scheduler::Limits;
+
+/// How long a call runs before its coordinator is told that it does.
+const NAMED: Duration = Duration::from_millis(100);
+/// How many bytes of values that no lease refers to are kept, because another may.
+const KEPT: u64 = 1 << 30;
+
+/// A lease that waits for its inputs, or for what they refer to.
+struct Awaited {
+    lease: Lease,
+    inputs: Option<Vec<u8>>,
+    missing: BTreeSet<Bulk>,
+}
+
+/// A lease that this agent has.
+enum Under {
+    /// It waits for inputs, or for what they refer to.
+    Waiting(Box<Awaited>),
+    Running {
+        map: EncodedMap,
+        /// The index of its first call in the map of the coordinator.
+        first: u64,
+        /// The coordinator wants what runs to be ended.
+        is_killed: bool,
+    },
+}
+
+/// Something to send to the coordinator.
+pub(super) struct Letter {
+    pub(super) up: Up,
+    pub(super) payload: Vec<u8>,
+}
+
+pub(super) struct Serving {
+    pub(super) open: Open,
+    pub(super) pool: Arc<Pool>,
+    pub(super) member: Member,
+    pub(super) since: Instant,
+    /// Since when it has held no lease.
+    pub(super) idle_since: Instant,
+    leases: BTreeMap<u64, Under>,
+    /// The payloads of reports that were not heard, by serial number, and those that are offered as bulks.
+    payloads: BTreeMap<u64, Payload>,
+    pub(super) store: Store,
+    /// Values that inputs have referred to, by number; and of what size. The oldest first.
+    values: Vec<(SharedValue, Kept)>,
+    named: BTreeSet<(u64, u64)>,
+    /// It ends all of its calls.
+    is_ending: bool,
+    /// This machine wants to be rid of it: what runs is ended, and returned.
+    pub(super) is_ended_here: bool,
+    to: Sender<Event>,
+}
+
+enum Payload {
+    Here(Vec<u8>),
+    Apart(Bulk),
+}
+
+/// What became of something that was heard.
+#[derive(Default)]
+pub(super) struct Answer {
+    pub(super) letters: Vec<Letter>,
+    /// Fetch these.
+    pub(super) fetch: Vec<Bulk>,
+    /// The coordinator will have nothing to do with this agent.
+    pub(super) refused: Option<String>,
+}
+
+impl Serving {
+    pub(super) fn new(open: Open, pool: Arc<Pool>, member: Member, to: Sender<Event>) -> Self {
+        Serving {
+            open,
+            pool,
+            member,
+            since: Instant::now(),
+            idle_since: Instant::now(),
+            leases: BTreeMap::new(),
+            payloads: BTreeMap::new(),
+            store: Store::default(),
+            values: Vec::new(),
+            named: BTreeSet::new(),
+            is_ending: false,
+            is_ended_here: false,
+            to,
+        }
+    }
+
+    /// Whether calls of it may run here.
+    pub(super) fn has_calls(&self) -> bool {
+        !self.leases.is_empty()
+    }
+
+    /// Time passes.
+    pub(super) fn tick(&mut self, now: Duration) -> Answer {
+        let running = self.running();
+        let fresh = running
+            .iter()
+            .any(|named| !self.named.contains(&(named.lease, named.index)));
+        let mut deeds = self.member.tick(now, running.clone());
+        let has_beaten = |deed: &Deed| matches!(deed, Deed::Send(Up::Beat(_)));
+        if fresh && self.member.is_working() && !deeds.iter().any(has_beaten) {
+            deeds.push(self.member.beat(now, running.clone()));
+        }
+        self.named = running
+            .iter()
+            .map(|named| (named.lease, named.index))
+            .collect();
+        self.do_all(deeds, Vec::new(), now)
+    }
+
+    /// The calls that have run for a while.
+    fn running(&self) -> Vec<Named> {
+        if self.leases.is_empty() {
+            return Vec::new();
+        }
+        let places = self.pool.running_places().into_iter();
+        places
+            .filter(|place| place.elapsed >= NAMED && self.leases.contains_key(&place.lease))
+            .map(|place| Named {
+                lease: place.lease,
+                index: place.index,
+                slot: u32::try_from(place.slot).unwrap_or(0),
+                worker: place.worker,
+                nanos: u64::try_from(place.elapsed.as_nanos()).unwrap_or(u64::MAX),
+            })
+            .collect()
+    }
+
+    /// The coordinator says something to this agent.
+    pub(super) fn hear(&mut self, down: Down, payload: &[u8], now: Duration) -> Answer {
+        if let Down::Want(want) = down {
+            return self.give_piece(want);
+        }
+        let deeds = self.member.hear(down, now);
+        self.prune();
+        self.do_all(deeds, payload.to_vec(), now)
+    }
+
+    /// The coordinator says something to all of its agents. Its end is the service's business.
+    pub(super) fn hear_all(&mut self, all: All, now: Duration) -> Answer {
+        let deed = match all {
+            All::Pause { patience } => self.member.pause(Duration::from_nanos(patience)),
+            All::Resume => self.member.resume(),
+            All::End => None,
+        };
+        self.do_all(deed.into_iter().collect(), Vec::new(), now)
+    }
+
+    fn give_piece(&self, want: Want) -> Answer {
+        let piece = self.store.piece(&want);
+        let letter = piece.map(|payload| Letter {
+            up: Up::Piece(want),
+            payload,
+        });
+        Answer {
+            letters: letter.into_iter().collect(),
+            ..Answer::default()
+        }
+    }
+
+    /// Forgets the payloads of reports that were heard.
+    fn prune(&mut self) {
+        let Serving {
+            payloads,
+            member,
+            store,
+            ..
+        } = self;
+        payloads.retain(|serial, payload| {
+            let is_kept = member.is_unheard(*serial);
+            if let (false, Payload::Apart(bulk)) = (is_kept, &payload) {
+                store.withdraw(bulk);
+            }
+            is_kept
+        });
+    }
+
+    fn do_all(&mut self, deeds: Vec<Deed>, payload: Vec<u8>, now: Duration) -> Answer {
+        let mut answer = Answer::default();
+        let mut payload = Some(payload);
+        for deed in deeds {
+            match deed {
+                Deed::Send(up) => answer.letters.push(self.letter(up)),
+                Deed::Run(lease) => {
+                    let more = self.take(lease, payload.take().unwrap_or_default(), now);
+                    answer.letters.extend(more.letters);
+                    answer.fetch.extend(more.fetch);
+                }
+                Deed::Recall { lease, from, kill } => {
+                    let more = self.recall(Recall {
+                        epoch: 0,
+                        lease,
+                        from,
+                        kill,
+                    });
+                    answer.letters.extend(more);
+                }
+                Deed::EndAll => answer.letters.extend(self.end_all(now)),
+                Deed::Pause(true) => self.pool.pause(),
+                Deed::Pause(false) => self.pool.resume(),
+                Deed::Refused(why) => answer.refused = Some(why),
+            }
+        }
+        answer
+    }
+
+    fn letter(&self, up: Up) -> Letter {
+        let payload = match &up {
+            Up::Report(report) => match self.payloads.get(&report.serial) {
+                Some(Payload::Here(bytes)) => bytes.clone(),
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        Letter { up, payload }
+    }
+
+    // ---- Leases ----------------------------------------------------------------------------
+
+    /// A lease may be run: begins to, if all that it needs is here.
+    fn take(&mut self, lease: Lease, payload: Vec<u8>, now: Duration) -> Answer {
+        let known = |value: &&SharedValue| self.values.iter().all(|(known, _)| known != *value);
+        let mut missing: BTreeSet<Bulk> = lease
+            .shared
+            .iter()
+            .filter(known)
+            .map(|value| value.bulk)
+            .collect();
+        let inputs = match lease.inputs {
+            Carried::Here => Some(payload),
+            Carried::Apart(bulk) => {
+                missing.insert(bulk);
+                None
+            }
+        };
+        let fetch = missing.iter().copied().collect();
+        let number = lease.number;
+        let awaited = Box::new(Awaited {
+            lease,
+            inputs,
+            missing,
+        });
+        self.leases.insert(number, Under::Waiting(awaited));
+        let mut answer = self.start_ready(now);
+        answer.fetch = fetch;
+        answer
+    }
+
+    /// Something has come that leases may have waited for. What failed to come is waited for no more: its calls are returned.
+    pub(super) fn arrived(
+        &mut self,
+        bulk: Bulk,
+        fetched: Option<Fetched>,
+        now: Duration,
+    ) -> Answer {
+        let bytes = fetched.and_then(|fetched| fetched.into_bytes().ok());
+        for under in self.leases.values_mut() {
+            let Under::Waiting(awaited) = under else {
+                continue;
+            };
+            if !awaited.missing.remove(&bulk) {
+                continue;
+            }
+            if awaited.lease.inputs == Carried::Apart(bulk) {
+                awaited.inputs = Some(bytes.clone().unwrap_or_default());
+            }
+            let values = awaited.lease.shared.iter();
+            for value in values.filter(|value| value.bulk == bulk) {
+                let is_new = self.values.iter().all(|(known, _)| known.id != value.id);
+                if let (true, Some(bytes)) = (is_new, &bytes) {
+                    match Kept::copy_of(value.id, bytes) {
+                        Ok(kept) => self.values.push((*value, kept)),
+                        Err(error) => log::warn!("a shared value can't be kept: {error}"),
+                    }
+                }
+            }
+        }
+        self.start_ready(now)
+    }
+
+    /// Begins what has waited, and waits for nothing any more.
+    fn start_ready(&mut self, now: Duration) -> Answer {
+        let is_ready =
+            |under: &Under| matches!(under, Under::Waiting(awaited) if awaited.missing.is_empty());
+        let ready = self.leases.iter().filter(|(_, under)| is_ready(under));
+        let ready: Vec<u64> = ready.map(|(number, _)| *number).collect();
+        let mut answer = Answer::default();
+        for number in ready {
+            let Some(Under::Waiting(awaited)) = self.leases.remove(&number) else {
+                continue;
+            };
+            let Awaited { lease, inputs, .. } = *awaited;
+            let (first, calls) = (lease.first, lease.lens.count());
+            if let Err(why) = self.start(lease, inputs.unwrap_or_default()) {
+                log::warn!("a lease can't be run: {why}");
+                let deed = self
+                    .member
+                    .returned(number, first..first.saturating_add(calls));
+                answer.letters.extend(
+                    self.do_all(deed.into_iter().collect(), Vec::new(), now)
+                        .letters,
+                );
+            }
+        }
+        self.forget_values();
+        answer
+    }
+
+    fn start(&mut self, lease: Lease, inputs: Vec<u8>) -> Result<(), String> {
+        if lease.lens.count() > MOST_CALLS {
+            return Err(format!("it has {} calls", lease.lens.count()));
+        }
+        let lens = lease.lens.to_vec();
+        let values = self.values.iter();
+        let values = values.filter(|(value, _)| lease.shared.contains(value));
+        let kept = values.map(|(_, kept)| kept.clone()).collect();
+        let inputs = EncodedInputs::several(inputs, &lens, kept)?;
+        let job = Job {
+            task: lease.task,
+            types: lease.types,
+            encoding: lease.encoding,
+            place: Place {
+                lease: lease.number,
+                first: lease.first,
+                attempts: lease.attempt.saturating_sub(1),
+            },
+        };
+        let grace = Duration::from_nanos(lease.grace.min(self.open.grace));
+        let limits = Limits {
+            timeout: lease.timeout.map(Duration::from_nanos),
+            grace,
+            memory: lease.memory,
+            ..Limits::default()
+        };
+        let (map, ends) = self.pool.run_encoded(job, limits, inputs)?;
+        let of = (self.member.epoch(), lease.number, lease.first);
+        calls::follow(of, ends, self.to.clone()).map_err(|error| error.to_string())?;
+        let under = Under::Running {
+            map,
+            first: lease.first,
+            is_killed: false,
+        };
+        self.leases.insert(lease.number, under);
+        Ok(())
+    }
+
+    /// Forgets the oldest of the values that no lease refers to, if they are too large together.
+    fn forget_values(&mut self) {
+        let mut all: u64 = self.values.iter().map(|(value, _)| value.bulk.len).sum();
+        while all > KEPT && self.values.len() > 1 && self.leases.is_empty() {
+            all -= self.values.remove(0).0.bulk.len;
+        }
+    }
+
+    /// Calls are wanted back.
+    fn recall(&mut self, recall: Recall) -> Vec<Letter> {
+        match self.leases.get_mut(&recall.lease) {
+            Some(Under::Running {
+                map,
+                first,
+                is_killed,
+            }) => {
+                *is_killed |= recall.kill;
+                map.take_back(recall.from.saturating_sub(*first), recall.kill);
+                Vec::new()
+            }
+            // None of it has begun, so all of it goes back.
+            Some(Under::Waiting(awaited)) => {
+                let first = awaited.lease.first;
+                let calls = first..first.saturating_add(awaited.lease.lens.count());
+                self.leases.remove(&recall.lease);
+                let deed = self.member.returned(recall.lease, calls);
+                deed.into_iter()
+                    .filter_map(|deed| self.sent(deed))
+                    .collect()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn sent(&self, deed: Deed) -> Option<Letter> {
+        match deed {
+            Deed::Send(up) => Some(self.letter(up)),
+            _ => None,
+        }
+    }
+
+    /// Takes back all that has not begun. With `kill` what runs is ended, too.
+    pub(super) fn take_back_all(&mut self, kill: bool) -> Vec<Letter> {
+        self.is_ended_here |= kill;
+        let leases: Vec<u64> = self.leases.keys().copied().collect();
+        let letters = leases.into_iter().flat_map(|lease| {
+            self.recall_here(Recall {
+                epoch: 0,
+                lease,
+                from: 0,
+                kill,
+            })
+        });
+        letters.collect()
+    }
+
+    /// As [`recall`](Self::recall), by this machine's own wish.
+    fn recall_here(&mut self, recall: Recall) -> Vec<Letter> {
+        let was_killed = self.is_killed(recall.lease);
+        let letters = self.recall(recall);
+        if let Some(Under::Running { is_killed, .. }) = self.leases.get_mut(&recall.lease) {
+            *is_killed = was_killed;
+        }
+        letters
+    }
+
+    fn is_killed(&self, lease: u64) -> bool {
+        matches!(
+            self.leases.get(&lease),
+            Some(Under::Running {
+                is_killed: true,
+                ..
+            })
+        )
+    }
+
+    /// Ends all calls. When all are dead, a new life begins.
+    fn end_all(&mut self, now: Duration) -> Vec<Letter> {
+        self.is_ending = true;
+        self.leases.retain(|_, under| match under {
+            Under::Running { map, .. } => {
+                map.take_back(0, true);
+                true
+            }
+            Under::Waiting(_) => false,
+        });
+        // What is stopped hears no SIGTERM.
+        self.pool.resume();
+        self.look_whether_dead(now)
+    }
+
+    fn look_whether_dead(&mut self, now: Duration) -> Vec<Letter> {
+        if !self.is_ending || !self.leases.is_empty() {
+            return Vec::new();
+        }
+        self.is_ending = false;
+        let deeds = self.member.all_dead(now);
+        self.prune();
+        deeds
+            .into_iter()
+            .filter_map(|deed| self.sent(deed))
+            .collect()
+    }
+
+    // ---- Calls -----------------------------------------------------------------------------
+
+    /// Something became of calls.
+    pub(super) fn news(&mut self, news: News) -> Vec<Letter> {
+        if news.epoch != self.member.epoch() {
+            return Vec::new();
+        }
+        let mut what = news.what;
+        // What this machine has ended is no outcome of the call.
+        if let What::Ended {
+            index,
+            ending: Ending::Cancelled,
+            ..
+        } = what
+            && !self.is_killed(news.lease)
+        {
+            what = What::Returned(vec![(index, index + 1)]);
+        }
+        let content = match what {
+            What::Returned(_) => Box::new(Vec::new()),
+            _ => news.payload,
+        };
+        let kept = match fits(content.len()) {
+            true => content
+                .read(0, usize::try_from(content.len()).unwrap_or(0))
+                .map(|bytes| (Carried::Here, Payload::Here(bytes))),
+            false => self
+                .store
+                .offer(Arc::from(content))
+                .map(|bulk| (Carried::Apart(bulk), Payload::Apart(bulk))),
+        };
+        let (carried, payload) = kept.unwrap_or_else(|error| {
+            let why = format!("what it has returned and printed can't be read any more: {error}");
+            what = unreadable(
+                std::mem::replace(&mut what, What::Returned(Vec::new())),
+                why,
+            );
+            (Carried::Here, Payload::Here(Vec::new()))
+        });
+        // It is kept before it is told, because it may have to be sent at once.
+        let serial = self.member.last_serial() + 1;
+        let deed = self.member.ended(news.lease, news.calls, what, carried);
+        if self.member.is_unheard(serial) {
+            self.payloads.insert(serial, payload);
+        }
+        deed.into_iter()
+            .filter_map(|deed| self.sent(deed))
+            .collect()
+    }
+
+    /// All calls of a lease have ended, or came back.
+    pub(super) fn over(&mut self, epoch: u64, lease: u64, now: Duration) -> Vec<Letter> {
+        if epoch == self.member.epoch() {
+            self.leases.remove(&lease);
+        }
+        self.idle_since = Instant::now();
+        self.look_whether_dead(now)
+    }
+}
+
+/// A call whose output is lost.
+fn unreadable(what: What, why: String) -> What {
+    match what {
+        What::Ended {
+            index,
+            nanos,
+            slot,
+            worker,
+            ..
+        } => What::Ended {
+            index,
+            ending: Ending::Undecodable(why),
+            nanos,
+            slot,
+            worker,
+            stdout: 0,
+            stderr: 0,
+            note: None,
+        },
+        other => other,
+    }
+}
