@@ -52,11 +52,13 @@ pub(super) fn keep(program: &Bulk, fetched: Fetched) -> io::Result<PathBuf> {
         .truncate(true)
         .mode(0o700)
         .open(&new)?;
-    let kept = file
+    let written = file
         .write_all(&bytes)
         .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o700)))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&new, &path));
+        .and_then(|()| file.sync_all());
+    // What is open for writing can't be run, and another agent may run it as soon as it has its name.
+    drop(file);
+    let kept = written.and_then(|()| fs::rename(&new, &path));
     if kept.is_err() {
         // It is of no use to anybody.
         let _ = fs::remove_file(&new);
