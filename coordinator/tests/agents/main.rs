@@ -1,0 +1,24 @@
+//! Calls over several machines: a real broker, agents that are processes, and all that can go wrong between them.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod failures;
+mod soak;
+mod support;
+mod usual;
+
+use std::thread;
+use std::time::Duration;
+
+use coordinator::task;
+use support::Call;
+
+coordinator::enable_in_tests!();
+
+/// Runs for a while; returns the index.
+#[task]
+fn work(call: Call) -> u64 {
+    let begun = support::begin(&call);
+    thread::sleep(Duration::from_millis(call.millis));
+    begun.end();
+    call.index
+}
