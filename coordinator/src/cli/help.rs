@@ -20,14 +20,14 @@ const OPTIONS: &str = "
   -j, --jobs N|N%|-N     so many workers  -a, --input FILE    `-` is stdin
   -t, --timeout TIME     limit of a call  -0, --null          end with NUL
   -r, --retries N        try again        -u, --unordered     as results come
-      --backoff TIME     wait before that     --live          as lines come
-      --grace TIME       TERM to KILL         --tag           input before lines
-      --memory SIZE      of a worker          --json          an object a call
-      --recycle N|SIZE   renew workers    -q, --quiet         silent if all ok
-      --max-fail N[:now] then give up         --progress WHEN auto|always|never
-      --delay TIME       between starts       --color WHEN    auto|always|never
-      --max-load N|N%    start below that     --log FILE      a line an attempt
-      --min-free-memory SIZE                  --resume, --dry-run
+      --backoff TIME     wait before that     --live, --tag   lines, with input
+      --grace TIME       TERM to KILL         --json          an object a call
+      --memory SIZE      of a worker          --log FILE      a line an attempt
+      --recycle N|SIZE   renew workers        --resume, --dry-run, --quiet, -q
+      --max-fail N[:now] then give up         --progress, --color WHEN
+      --delay TIME       between starts; or --max-load N|N%, --min-free-memory SIZE
+      --on HOST[:N],...  other machines, or --nats URL --key FILE --insecure; with
+      --send, --fetch FILE, --env NAME[=VALUE], --lease TIME, --at-most-once
 ";
 
 pub(super) const MAP_ABOUT: &str = "\

@@ -33,6 +33,8 @@ pub(super) struct Line {
     /// When the attempt began, in seconds since 1970.
     pub(super) start: f64,
     pub(super) ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) machine: Option<String>,
     pub(super) worker: Option<usize>,
     pub(super) pid: Option<u32>,
     pub(super) error: Option<String>,

@@ -1,5 +1,6 @@
 //! How a call, or an attempt, ended, as a run reports it: on stderr, as JSON, and in the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -34,6 +35,8 @@ pub(super) struct Outcome {
     pub(super) again: bool,
     pub(super) elapsed: Duration,
     pub(super) slot: Option<usize>,
+    /// The machine that ran it, if that was another.
+    pub(super) machine: Option<Arc<str>>,
     pub(super) pid: Option<u32>,
     pub(super) error: Option<String>,
     /// The value that the task returned.
@@ -69,6 +72,7 @@ impl Outcome {
             again: report.again,
             elapsed: report.elapsed,
             slot: report.slot,
+            machine: report.machine,
             pid: report.worker,
             error: None,
             value: Vec::new(),
@@ -128,6 +132,7 @@ impl Outcome {
         object.insert("signal".into(), json!(self.signal));
         object.insert("attempts".into(), self.attempts.into());
         object.insert("ms".into(), millis(self.elapsed).into());
+        object.insert("machine".into(), json!(self.machine.as_deref()));
         object.insert("worker".into(), json!(self.slot));
         object.insert("pid".into(), json!(self.pid));
         match (self.status, work) {

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -51,6 +52,8 @@ pub(super) struct Summary {
     rest: BTreeMap<u64, Vec<u8>>,
     /// The total length of these inputs, in bytes.
     rest_len: usize,
+    /// How many calls each machine has ended, if there are several; `None` is this one.
+    machines: BTreeMap<Option<Arc<str>>, u64>,
     /// How many inputs a call takes.
     many: usize,
     colour: bool,
@@ -71,12 +74,16 @@ impl Summary {
             reasons: HashMap::new(),
             rest: BTreeMap::new(),
             rest_len: 0,
+            machines: BTreeMap::new(),
             many,
             colour,
         }
     }
 
     pub(super) fn count(&mut self, outcome: &Outcome) {
+        if !outcome.again && outcome.slot.is_some() {
+            *self.machines.entry(outcome.machine.clone()).or_default() += 1;
+        }
         if outcome.again {
             self.again += 1;
         } else if outcome.status == Status::Ok {
@@ -142,8 +149,11 @@ impl Summary {
     /// Prints the summary. A run without failures gets one only on a terminal.
     pub(super) fn say(&self, options: &Options, stopped: bool) {
         let went_well = self.is_well() && !stopped;
-        let is_news =
-            !went_well || self.again > 0 || self.skipped > 0 || io::stderr().is_terminal();
+        let is_news = !went_well
+            || self.again > 0
+            || self.skipped > 0
+            || self.machines.keys().any(Option::is_some)
+            || io::stderr().is_terminal();
         if !is_news || (went_well && options.quiet) {
             return;
         }
@@ -217,8 +227,21 @@ impl Summary {
         if self.not_run > 0 || stopped {
             parts.push("the rest did not run".to_owned());
         }
-        parts.push(format!("it took {:.1?}", self.began.elapsed()));
+        let machines = self.by_machine();
+        parts.push(format!("it took {:.1?}{machines}", self.began.elapsed()));
         parts.join("; ")
+    }
+
+    /// How many calls each machine has ended, if others took part.
+    fn by_machine(&self) -> String {
+        if self.machines.keys().all(Option::is_none) {
+            return String::new();
+        }
+        let parts = self.machines.iter().map(|(machine, calls)| {
+            let machine = machine.as_deref().unwrap_or("here");
+            format!("{machine} {calls}")
+        });
+        format!(" ({})", parts.collect::<Vec<_>>().join(" · "))
     }
 
     /// The command line that runs what is left.

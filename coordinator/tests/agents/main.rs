@@ -1,5 +1,9 @@
 //! Calls over several machines: a real broker, agents that are processes, and all that can go wrong between them.
-#![allow(clippy::unwrap_used, reason = "a test may fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may fail, and says why"
+)]
 
 mod failures;
 mod soak;

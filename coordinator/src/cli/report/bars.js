@@ -1,5 +1,7 @@
 // The timeline: a row for each worker, a bar for each attempt.
-const gutter = 48, right = 6;
+// Names of machines need more room than numbers.
+const longest = Math.max(0, ...data.workers.map((label) => label.length));
+const gutter = Math.min(48 + 7 * Math.max(longest - 4, 0), 160), right = 6;
 const strip = runs.length > 1 ? 22 : 0;
 // No canvas may be higher than some 32,000 pixels of the screen.
 const rowHeight = Math.max(rows.length > 1500 ? 2 : 5, Math.min(26, Math.floor(520 / rows.length)));

@@ -126,7 +126,10 @@ pub(super) fn write(out: &mut dyn Write, timeline: &Timeline) -> io::Result<()> 
     writeln!(out, "\"names\":[{}],", names.join(","))?;
     let labels = Status::ALL.map(|status| text::json(&status.label()));
     writeln!(out, "\"labels\":[{}],", labels.join(","))?;
-    writeln!(out, "\"workers\":{},", array(&timeline.workers))?;
+    let labels = timeline.workers.iter();
+    let labels = labels.map(|lane| text::json(&terminal::visible(&timeline.machines.label(*lane))));
+    let labels: Vec<_> = labels.collect();
+    writeln!(out, "\"workers\":[{}],", labels.join(","))?;
     for (name, column) in columns.times.into_iter().chain(columns.numbers) {
         writeln!(out, "\"{name}\":{},", array(&column))?;
     }

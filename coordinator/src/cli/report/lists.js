@@ -7,7 +7,7 @@ const of = {
   Call: (k) => data.seq[k], Input: (k) => data.inputs[data.input[k]],
   Outcome: (k) => labels[status[k]] + " " + data.reasons[data.reason[k]],
   Attempt: (k) => data.attempt[k], Duration: (k) => k < total ? ends[k] - starts[k] : -1,
-  Worker: (k) => k < total ? data.workers[data.row[k]] : 0,
+  Worker: (k) => k < total ? data.row[k] + 1 : 0,
 };
 
 function element(name, text, attributes = {}) {

@@ -46,8 +46,7 @@ pub(super) struct Attempt {
     /// When it began, in seconds since 1970. `None` if it never ran.
     pub(super) start: Option<f64>,
     pub(super) ms: f64,
-    /// Its worker's number, from 1, or 0 if it had no worker.
-    pub(super) worker: u32,
+    pub(super) lane: Lane,
     pub(super) pid: Option<u64>,
 }
 
@@ -60,8 +59,56 @@ pub(super) struct RunSums {
     pub(super) ran: Option<(f64, f64)>,
     pub(super) attempts: usize,
     pub(super) succeeded: usize,
-    /// The numbers of its workers.
-    pub(super) workers: BTreeSet<u32>,
+    /// Its workers.
+    pub(super) workers: BTreeSet<Lane>,
+}
+
+/// A worker, which is a row of the chart: those of this machine first, and then those of others, machine by machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Lane {
+    /// Which other machine it is on, from 1, or 0 if it is on this one.
+    pub(super) machine: u16,
+    /// Its number, from 1, or 0 if there was no worker.
+    pub(super) worker: u32,
+}
+
+/// The other machines of a log, in the order in which they appear.
+#[derive(Debug, Default)]
+pub(super) struct Machines {
+    names: Vec<String>,
+    numbers: HashMap<String, u16>,
+}
+
+impl Machines {
+    fn lane(&mut self, machine: Option<&str>, worker: Option<u32>) -> Lane {
+        let worker = worker.unwrap_or(0);
+        let Some(name) = machine.filter(|_| worker != 0) else {
+            return Lane { machine: 0, worker };
+        };
+        let machine = match self.numbers.get(name) {
+            Some(number) => *number,
+            None => {
+                self.names.push(name.to_owned());
+                // Beyond that number, machines can't be distinguished. No run has so many.
+                let number = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
+                self.numbers.insert(name.to_owned(), number);
+                number
+            }
+        };
+        Lane { machine, worker }
+    }
+
+    /// A worker, as people see it; empty if there was none.
+    pub(super) fn label(&self, lane: Lane) -> String {
+        let name = usize::from(lane.machine)
+            .checked_sub(1)
+            .and_then(|at| self.names.get(at));
+        match (name, lane.worker) {
+            (_, 0) => String::new(),
+            (None, worker) => worker.to_string(),
+            (Some(name), worker) => format!("{name} {worker}"),
+        }
+    }
 }
 
 /// The content of a log.
@@ -69,6 +116,7 @@ pub(super) struct RunSums {
 pub(super) struct LogSums {
     /// The runs in the order in which they appear.
     pub(super) runs: Vec<RunSums>,
+    pub(super) machines: Machines,
     pub(super) calls: Calls,
     /// The number of attempts by how they ended.
     pub(super) statuses: [usize; Status::ALL.len()],
@@ -136,6 +184,8 @@ struct Line<'l> {
     signal: Option<Value>,
     start: Option<f64>,
     ms: Option<f64>,
+    #[serde(borrow, default)]
+    machine: Option<Cow<'l, str>>,
     worker: Option<u32>,
     pid: Option<u64>,
     #[serde(borrow, default)]
@@ -171,7 +221,7 @@ pub(super) fn read(mut from: impl Read + Seek, mut said: impl FnMut(u64)) -> io:
     drop(marks);
     log.picked = picked.with_failed(&log.calls.failed);
     from.rewind()?;
-    log.attempts = fetch(from, &log.picked, &runs)?;
+    log.attempts = fetch(from, &log.picked, &runs, &mut log.machines)?;
     Ok(log)
 }
 
@@ -180,6 +230,7 @@ fn fetch(
     from: impl Read,
     picked: &Picked,
     runs: &HashMap<String, usize>,
+    machines: &mut Machines,
 ) -> io::Result<Vec<Attempt>> {
     let mut attempts = Vec::new();
     let mut lines = Lines::new(BufReader::with_capacity(BLOCK, from));
@@ -196,7 +247,8 @@ fn fetch(
                 {
                     let id = line.run.as_deref().unwrap_or_default();
                     let run = runs.get(id).copied().unwrap_or(0);
-                    attempts.push(line.attempt(number, run));
+                    let lane = machines.lane(line.machine.as_deref(), line.worker);
+                    attempts.push(line.attempt(number, run, lane));
                 }
                 break;
             }
@@ -258,7 +310,8 @@ impl Reading {
                 let end = start + ms / 1e3;
                 let (first, last) = of_run.ran.unwrap_or((start, end));
                 of_run.ran = Some((first.min(start), last.max(end)));
-                of_run.workers.insert(line.worker.unwrap_or(0));
+                let lane = log.machines.lane(line.machine.as_deref(), line.worker);
+                of_run.workers.insert(lane);
                 log.times.push(ms as f32);
                 self.slowest.add(ms, at_line);
             }
@@ -312,7 +365,7 @@ impl Line<'_> {
         self.ms.unwrap_or(0.0).max(0.0)
     }
 
-    fn attempt(&self, line: u32, run: usize) -> Attempt {
+    fn attempt(&self, line: u32, run: usize, lane: Lane) -> Attempt {
         let input = match (&self.input, &self.input_b64) {
             (Some(text), _) => text::shorten(text, KEPT),
             (None, Some(encoded)) => match from_base64(encoded) {
@@ -334,7 +387,7 @@ impl Line<'_> {
             words: self.words(),
             start: self.start,
             ms: self.took(),
-            worker: self.worker.unwrap_or(0),
+            lane,
             pid: self.pid,
         }
     }

@@ -262,16 +262,16 @@ fn table(
         "<div class=\"scroll\"><table id=\"{name}\"><thead><tr>{HEADS}</tr></thead><tbody>"
     )?;
     for index in indices {
-        row(out, &timeline.attempts[index])?;
+        row(out, timeline, &timeline.attempts[index])?;
     }
     writeln!(out, "</tbody></table></div>")
 }
 
-fn row(out: &mut dyn Write, attempt: &Attempt) -> io::Result<()> {
+fn row(out: &mut dyn Write, timeline: &Timeline, attempt: &Attempt) -> io::Result<()> {
     let seq = attempt.seq.map_or("–".to_owned(), |seq| seq.to_string());
-    let worker = match attempt.worker {
-        0 => "–".to_owned(),
-        worker => worker.to_string(),
+    let worker = match timeline.machines.label(attempt.lane) {
+        none if none.is_empty() => "–".to_owned(),
+        label => html(&label),
     };
     let time = attempt
         .start

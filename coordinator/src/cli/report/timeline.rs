@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::marks::Calls;
 use super::pick::Picked;
-use super::read::{Attempt, LogSums, RunSums};
+use super::read::{Attempt, Lane, LogSums, Machines, RunSums};
 use super::text;
 use crate::cli::status::Status;
 
@@ -45,8 +45,9 @@ pub(super) struct Timeline {
     pub(super) runs: Vec<Run>,
     /// The attempts that ran, sorted by their start.
     pub(super) bars: Vec<Bar>,
-    /// The numbers of the workers, one for each row.
-    pub(super) workers: Vec<u32>,
+    /// The workers, one for each row.
+    pub(super) workers: Vec<Lane>,
+    pub(super) machines: Machines,
     pub(super) calls: Calls,
     /// The number of attempts by how they ended, of those followed by a retry, and of those that never ran.
     pub(super) statuses: [usize; Status::ALL.len()],
@@ -66,6 +67,7 @@ impl Timeline {
     pub(super) fn new(log: LogSums) -> Self {
         let LogSums {
             runs,
+            machines,
             calls,
             statuses,
             again,
@@ -77,8 +79,8 @@ impl Timeline {
             ..
         } = log;
         let all = runs.iter().flat_map(|run| &run.workers);
-        let workers: BTreeSet<u32> = all.copied().collect();
-        let workers: Vec<u32> = workers.into_iter().collect();
+        let workers: BTreeSet<Lane> = all.copied().collect();
+        let workers: Vec<Lane> = workers.into_iter().collect();
         let mut runs: Vec<Run> = runs.into_iter().map(measure).collect();
         let end = lay_out(&mut runs, &mut attempts);
         let bars = bars(&runs, &workers, &attempts);
@@ -86,6 +88,7 @@ impl Timeline {
         Self {
             bars,
             workers,
+            machines,
             end,
             wall_ms: runs.iter().map(|run| run.ms).sum(),
             busy_ms,
@@ -187,7 +190,7 @@ fn lay_out(runs: &mut Vec<Run>, attempts: &mut [Attempt]) -> i64 {
     end
 }
 
-fn bars(runs: &[Run], workers: &[u32], attempts: &[Attempt]) -> Vec<Bar> {
+fn bars(runs: &[Run], workers: &[Lane], attempts: &[Attempt]) -> Vec<Bar> {
     let mut bars = Vec::with_capacity(attempts.len());
     for (index, attempt) in attempts.iter().enumerate() {
         let run = &runs[attempt.run];
@@ -198,7 +201,7 @@ fn bars(runs: &[Run], workers: &[u32], attempts: &[Attempt]) -> Vec<Bar> {
             attempt: index,
             start: run.from.saturating_add(micros((start - first) * 1e3)),
             length: micros(attempt.ms),
-            row: workers.binary_search(&attempt.worker).unwrap_or(0),
+            row: workers.binary_search(&attempt.lane).unwrap_or(0),
         });
     }
     bars.sort_by_key(|bar| bar.start);
@@ -228,7 +231,8 @@ mod tests {
              {\"v\":1,\"run\":\"early\",\"seq\":2,\"start\":10,\"ms\":250,\"worker\":7,\"status\":\"ok\"}\n",
         );
         assert_eq!(timeline.runs[0].id, "early");
-        assert_eq!(timeline.workers, [1, 2, 7]);
+        let numbers = timeline.workers.iter().map(|lane| lane.worker);
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 7]);
         let places: Vec<_> = timeline
             .bars
             .iter()

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::read::Attempt;
+use super::read::{Attempt, Lane};
 use super::text;
 use super::timeline::{Bar, Timeline};
 use crate::cli::status::Status;
@@ -53,19 +53,24 @@ fn run_names(timeline: &Timeline) -> impl Iterator<Item = Value> {
 /// Writes the names of each run's workers. A worker of one run may be missing in another.
 fn worker_names(timeline: &Timeline) -> impl Iterator<Item = Value> {
     let named = timeline.attempts.iter();
-    let named: BTreeSet<(usize, u32)> =
-        named.map(|attempt| (attempt.run, attempt.worker)).collect();
-    named.into_iter().flat_map(|(run, worker)| {
-        let name = match worker {
-            0 => "no worker".to_owned(),
-            _ => format!("worker {worker}"),
+    let named: BTreeSet<(usize, Lane)> = named.map(|attempt| (attempt.run, attempt.lane)).collect();
+    named.into_iter().flat_map(|(run, lane)| {
+        let name = match timeline.machines.label(lane) {
+            none if none.is_empty() => "no worker".to_owned(),
+            label => format!("worker {label}"),
         };
+        let worker = thread_of(lane);
         let of = |what: &str, args: Value| json!({ "ph": "M", "name": what, "pid": run + 1, "tid": worker, "args": args });
         [
             of("thread_name", json!({ "name": name })),
             of("thread_sort_index", json!({ "sort_index": worker })),
         ]
     })
+}
+
+/// A worker's number in the trace, where those of all machines stand in one row of numbers.
+fn thread_of(lane: Lane) -> u64 {
+    u64::from(lane.machine) * 1_000_000 + u64::from(lane.worker)
 }
 
 fn event(timeline: &Timeline, attempt: &Attempt, bar: Option<&Bar>) -> Value {
@@ -77,7 +82,7 @@ fn event(timeline: &Timeline, attempt: &Attempt, bar: Option<&Bar>) -> Value {
         "name": if name.is_empty() { "(no input)" } else { &name },
         "cat": attempt.status.word(),
         "pid": attempt.run + 1,
-        "tid": attempt.worker,
+        "tid": thread_of(attempt.lane),
         "args": {
             "input": attempt.input, "status": attempt.status.word(), "seq": attempt.seq,
             "attempt": attempt.number, "again": attempt.again, "reason": attempt.reason,
