@@ -27,7 +27,7 @@
 //!   for tests; in a task, [`current`] and [`Current`]; [`Shared`] values, and [`Described`] for types that need names.
 //! - **Errors**: [`CallError`] and why, [`Why`] and [`Death`]; [`PoolError`].
 //! - **A map from both ends**, for inputs that arrive over time: [`Inputs`], [`Reports`], [`Report`], [`Order`], [`Refused`],
-//!   [`NotYet`].
+//!   [`NotYet`]; [`Files`] that go along with a call to another machine.
 //! - **What tasks print**: [`Output`], [`Captured`], [`Stray`] and [`StraySource`].
 //! - **Looking on**: [`Stats`], [`Worker`], [`RunningCall`], [`TaskInfo`], [`available_workers`], [`is_initialized`].
 //! - **Tasks known only by name**, and workers started by hand: [`Text`], [`Typed`], [`ByHand`].
@@ -51,6 +51,7 @@ pub use engine::machines::Agent;
 pub use engine::running::RunningCall;
 pub use engine::stray::{Stray, StraySource};
 pub use error::{CallError, Death, PoolError, Why};
+pub use payload::Files;
 pub use payload::printed::{Captured, Output};
 pub use pool::{
     Builder, Child, Inputs, NotYet, Order, Pending, Pool, Process, Refused, Report, Reports, Stats,

@@ -64,6 +64,28 @@ pub struct SharedValue {
     pub bulk: Bulk,
 }
 
+/// The files that go along with a call, and those that come back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// The call's index in its map.
+    pub index: u64,
+    /// What stands in its directory when it begins.
+    pub send: Vec<Sent>,
+    /// What is wanted of that directory when it has succeeded, by relative name.
+    pub fetch: Vec<Vec<u8>>,
+}
+
+/// A file that goes along with a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Its relative name.
+    pub name: Vec<u8>,
+    /// Its permissions, as chmod(2) has them.
+    pub mode: u32,
+    /// Its content.
+    pub bulk: Bulk,
+}
+
 /// A run that wants machines, to all agents. With an initializer the payload is its input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
@@ -79,6 +101,8 @@ pub struct Open {
     pub initializer: Option<Initializer>,
     /// In which directory workers run.
     pub directory: Vec<u8>,
+    /// Each call has a directory of its own instead, with the files that go along with it.
+    pub is_apart: bool,
     /// Variables that are set for them.
     pub variables: Vec<(Vec<u8>, Vec<u8>)>,
     /// After how many calls a worker is replaced.
@@ -231,6 +255,8 @@ pub struct Report {
     pub what: What,
     /// Where its payload is.
     pub payload: Carried,
+    /// The files that were wanted of a call that has succeeded, in the order in which they were named.
+    pub files: Vec<Bulk>,
 }
 
 /// What became of calls.
@@ -371,6 +397,8 @@ pub struct Lease {
     pub inputs: Carried,
     /// The values that the inputs refer to.
     pub shared: Vec<SharedValue>,
+    /// The files of those calls that have some.
+    pub files: Vec<Files>,
     /// The lengths of the inputs in the payload, in bytes: one for each call.
     pub lens: Runs,
 }

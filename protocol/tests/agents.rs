@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use protocol::agent::{
-    self, About, All, Beat, Bulk, Carried, Down, Ending, Heard, Initializer, Join, Lease, Named,
-    Open, Recall, Report, SharedValue, Unreadable, Up, Values, Want, What,
+    self, About, All, Beat, Bulk, Carried, Down, Ending, Files, Heard, Initializer, Join, Lease,
+    Named, Open, Recall, Report, Sent, SharedValue, Unreadable, Up, Values, Want, What,
 };
 use protocol::message::{Encoding, Panic, Runs, TaskInfo};
 
@@ -31,6 +31,20 @@ fn want() -> impl Strategy<Value = Want> {
 fn shared() -> impl Strategy<Value = Vec<SharedValue>> {
     let value = (any::<u64>(), bulk()).prop_map(|(id, bulk)| SharedValue { id, bulk });
     prop::collection::vec(value, 0..3)
+}
+
+fn files() -> impl Strategy<Value = Vec<Files>> {
+    let sent = (any::<(Vec<u8>, u32)>(), bulk()).prop_map(|((name, mode), bulk)| Sent {
+        name,
+        mode,
+        bulk,
+    });
+    let files = (
+        any::<(u64, Vec<Vec<u8>>)>(),
+        prop::collection::vec(sent, 0..3),
+    );
+    let files = files.prop_map(|((index, fetch), send)| Files { index, send, fetch });
+    prop::collection::vec(files, 0..3)
 }
 
 fn ending() -> impl Strategy<Value = Ending> {
@@ -127,15 +141,22 @@ fn up() -> impl Strategy<Value = Up> {
                 patience,
             })
         ),
-        (any::<(u64, u64, u64)>(), what(), carried()).prop_map(
-            |((epoch, serial, lease), what, payload)| Up::Report(Report {
-                epoch,
-                serial,
-                lease,
-                what,
-                payload,
-            })
-        ),
+        (
+            any::<(u64, u64, u64)>(),
+            what(),
+            carried(),
+            prop::collection::vec(bulk(), 0..3)
+        )
+            .prop_map(|((epoch, serial, lease), what, payload, files)| Up::Report(
+                Report {
+                    epoch,
+                    serial,
+                    lease,
+                    what,
+                    payload,
+                    files,
+                }
+            )),
         any::<u64>().prop_map(|epoch| Up::Leave { epoch }),
         ".*".prop_map(|why| Up::Cannot { why }),
         want().prop_map(Up::Want),
@@ -149,7 +170,7 @@ fn down() -> impl Strategy<Value = Down> {
         ".*",
         any::<(Option<String>, Option<u64>, Option<u64>)>(),
         runs(),
-        (carried(), shared()),
+        (carried(), shared(), files()),
     );
     prop_oneof![
         any::<(u64, Option<u64>, u64, u64, u64, bool)>().prop_map(
@@ -168,7 +189,7 @@ fn down() -> impl Strategy<Value = Down> {
                 task,
                 (types, timeout, memory),
                 lens,
-                (inputs, shared),
+                (inputs, shared, files),
             )| {
                 let encoding = Encoding::Postcard;
                 Down::Lease(Lease {
@@ -184,6 +205,7 @@ fn down() -> impl Strategy<Value = Down> {
                     memory,
                     inputs,
                     shared,
+                    files,
                     lens,
                 })
             }
@@ -223,6 +245,7 @@ fn open() -> impl Strategy<Value = Open> {
             Option<u64>,
             bool,
             bool,
+            bool,
         )>(),
     )
         .prop_map(
@@ -230,7 +253,7 @@ fn open() -> impl Strategy<Value = Open> {
                 (run, lease, grace, directory, about),
                 program,
                 initializer,
-                (variables, recycle_after, recycle_above, prints, is_hungry),
+                (variables, recycle_after, recycle_above, prints, is_hungry, is_apart),
             )| Open {
                 run,
                 lease,
@@ -238,6 +261,7 @@ fn open() -> impl Strategy<Value = Open> {
                 program,
                 initializer,
                 directory,
+                is_apart,
                 variables,
                 recycle_after,
                 recycle_above,

@@ -34,6 +34,7 @@ pub struct Agents {
     pub(crate) way: Way,
     pub(crate) variables: Vec<(OsString, OsString)>,
     pub(crate) about: Option<String>,
+    pub(crate) is_apart: bool,
 }
 
 /// How agents are reached.
@@ -79,6 +80,7 @@ impl Agents {
             way,
             variables: Vec::new(),
             about: None,
+            is_apart: false,
         }
     }
 
@@ -114,6 +116,18 @@ impl Agents {
     /// ```
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// Each call has a directory of its own on other machines, with the [`Files`](crate::Files) that go along with it. Without
+    /// this, calls run in the directory of the same name as this program's.
+    ///
+    /// ```no_run
+    /// # use coordinator::Agents;
+    /// let agents = Agents::over_ssh(["box2"]).apart();
+    /// ```
+    pub fn apart(mut self) -> Self {
+        self.is_apart = true;
         self
     }
 

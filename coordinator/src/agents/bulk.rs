@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::agent::{Bulk, PIECE, Want};
 use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
 
 /// How many pieces are asked for at once.
 const AT_ONCE: usize = 4;
@@ -42,6 +44,22 @@ impl Content for Vec<u8> {
         bytes
             .map(<[u8]>::to_vec)
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// A file by its path: it is opened for each piece, because there may be many.
+pub(crate) struct AtPath {
+    pub(crate) path: PathBuf,
+    pub(crate) len: u64,
+}
+
+impl Content for AtPath {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        Content::read(&File::open(&self.path)?, at, len)
     }
 }
 
@@ -86,8 +104,13 @@ impl Store {
     /// Offers a content until it is withdrawn as often.
     pub(crate) fn offer(&mut self, content: Arc<dyn Content>) -> io::Result<Bulk> {
         let bulk = name_of(&*content)?;
-        self.0.entry(bulk).or_insert((0, content)).0 += 1;
+        self.offer_as(bulk, content);
         Ok(bulk)
+    }
+
+    /// The same, where it is known what the content is called.
+    pub(crate) fn offer_as(&mut self, bulk: Bulk, content: Arc<dyn Content>) {
+        self.0.entry(bulk).or_insert((0, content)).0 += 1;
     }
 
     pub(crate) fn withdraw(&mut self, bulk: &Bulk) {
@@ -103,7 +126,10 @@ impl Store {
     pub(crate) fn piece(&self, want: &Want) -> Option<Vec<u8>> {
         let (_, content) = self.0.get(&want.bulk)?;
         let at = want.piece.checked_mul(PIECE)?;
-        let left = want.bulk.len.checked_sub(at).filter(|left| *left > 0)?;
+        let left = want.bulk.len.checked_sub(at)?;
+        if want.piece >= pieces(want.bulk) {
+            return None;
+        }
         let read = content.read(at, length(left));
         read.inspect_err(|error| log::warn!("something large can't be read any more: {error}"))
             .ok()
@@ -116,6 +142,8 @@ pub(crate) enum Fetched {
     Memory(Vec<u8>),
     /// In a file without a name, of this length.
     File(File, u64),
+    /// In the file that it was to be put in.
+    Named(NamedTempFile),
 }
 
 impl Fetched {
@@ -130,6 +158,10 @@ impl Fetched {
                 bytes.resize(len, 0);
                 file.read_exact_at(&mut bytes, 0)?;
                 Ok(bytes)
+            }
+            Fetched::Named(file) => {
+                let len = file.as_file().metadata()?.len();
+                Fetched::File(file.reopen()?, len).into_bytes()
             }
         }
     }
@@ -164,13 +196,24 @@ pub(crate) struct Fetching(BTreeMap<Bulk, Fetch>);
 impl Fetching {
     /// Begins to fetch something from somebody, unless that is under way. Ask for these pieces.
     pub(crate) fn begin(&mut self, bulk: Bulk, from: &str, now: Time) -> io::Result<Vec<Want>> {
-        if self.0.contains_key(&bulk) {
-            return Ok(Vec::new());
-        }
         let so_far = match bulk.len {
             0..=IN_MEMORY => Fetched::Memory(Vec::new()),
             _ => Fetched::File(tempfile::tempfile()?, 0),
         };
+        Ok(self.begin_into(bulk, from, so_far, now))
+    }
+
+    /// The same, into a place.
+    pub(crate) fn begin_into(
+        &mut self,
+        bulk: Bulk,
+        from: &str,
+        so_far: Fetched,
+        now: Time,
+    ) -> Vec<Want> {
+        if self.0.contains_key(&bulk) {
+            return Vec::new();
+        }
         let mut fetch = Fetch {
             from: from.to_owned(),
             next: 0,
@@ -182,7 +225,7 @@ impl Fetching {
         };
         let wants = fetch.ask(bulk, now);
         self.0.insert(bulk, fetch);
-        Ok(wants)
+        wants
     }
 
     /// A piece has come.
@@ -244,6 +287,7 @@ impl Fetch {
                 file.write_all(bytes)?;
                 *len += bytes.len() as u64;
             }
+            Fetched::Named(file) => file.write_all(bytes)?,
         }
         Ok(())
     }
@@ -262,5 +306,98 @@ impl Fetch {
 
 /// How many pieces a bulk has: an empty one, too, has to be asked for.
 fn pieces(bulk: Bulk) -> u64 {
-    bulk.len.div_ceil(PIECE)
+    bulk.len.div_ceil(PIECE).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Fetches something where each third piece is lost, comes twice, or comes late.
+    fn fetch(content: Vec<u8>, into_file: bool) -> Result<Fetched, String> {
+        let mut store = Store::default();
+        let bulk = store.offer(Arc::new(content)).unwrap();
+        let mut fetching = Fetching::default();
+        let mut now = Duration::ZERO;
+        let mut wanted = match into_file {
+            true => fetching.begin_into(
+                bulk,
+                "a",
+                Fetched::Named(NamedTempFile::new().unwrap()),
+                now,
+            ),
+            false => fetching.begin(bulk, "a", now).unwrap(),
+        };
+        // It is under way: nobody asks twice.
+        assert!(fetching.begin(bulk, "a", now).unwrap().is_empty());
+        let mut turn = 0;
+        loop {
+            let distinct: BTreeSet<u64> = wanted.iter().map(|want| want.piece).collect();
+            assert!(distinct.len() <= AT_ONCE, "{distinct:?} at once");
+            wanted.reverse();
+            for want in std::mem::take(&mut wanted) {
+                turn += 1;
+                let piece = store.piece(&want).unwrap();
+                for _ in 0..turn % 3 {
+                    match fetching.arrived(want, piece.clone(), now) {
+                        Progress::More(more) => wanted.extend(more),
+                        Progress::Whole(fetched) => return Ok(fetched),
+                        Progress::Failed(why) => return Err(why),
+                    }
+                }
+            }
+            now += PATIENCE;
+            wanted.extend(fetching.again(now).into_iter().map(|(_, want)| want));
+        }
+    }
+
+    #[test]
+    fn what_is_lost_doubled_or_late_comes_through() {
+        let piece = PIECE as usize;
+        for len in [0, 1, piece - 1, piece, piece + 1, 7 * piece + 5, 20 * piece] {
+            let content: Vec<u8> = (0..len).map(|at| (at % 253) as u8).collect();
+            for into_file in [false, true] {
+                let fetched = fetch(content.clone(), into_file).unwrap();
+                assert!(fetched.into_bytes().unwrap() == content, "{len}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_what_was_named_is_refused() {
+        let bulk = Bulk {
+            hash: [7; 32],
+            len: 3,
+        };
+        for bytes in [&b"abc"[..], b"ab", b"abcd"] {
+            let mut fetching = Fetching::default();
+            let wants = fetching.begin(bulk, "a", Duration::ZERO).unwrap();
+            let progress = fetching.arrived(wants[0], bytes.to_vec(), Duration::ZERO);
+            assert!(matches!(progress, Progress::Failed(_)), "{bytes:?}");
+        }
+        // A piece that nobody asked for is nothing.
+        let mut fetching = Fetching::default();
+        fetching.begin(bulk, "a", Duration::ZERO).unwrap();
+        let want = Want { bulk, piece: 1 };
+        let progress = fetching.arrived(want, Vec::new(), Duration::ZERO);
+        assert!(matches!(progress, Progress::More(more) if more.is_empty()));
+        let store = Store::default();
+        assert!(store.piece(&want).is_none());
+    }
+
+    #[test]
+    fn what_is_offered_twice_is_withdrawn_twice() {
+        let mut store = Store::default();
+        let bulk = store.offer(Arc::new(b"x".to_vec())).unwrap();
+        store.offer(Arc::new(b"x".to_vec())).unwrap();
+        let want = Want { bulk, piece: 0 };
+        store.withdraw(&bulk);
+        assert_eq!(store.piece(&want).unwrap(), b"x");
+        store.withdraw(&bulk);
+        assert!(store.piece(&want).is_none());
+    }
 }

@@ -165,6 +165,7 @@ pub(crate) fn take_apart(
             };
             Ok((whole(bytes), printed))
         }
+        Fetched::Named(_) => Err("it was put somewhere else".to_owned()),
         Fetched::File(file, len) => {
             let value = len.checked_sub(printed).ok_or_else(wrong)?;
             let bytes = beginning(&file, value).map_err(|error| {

@@ -4,20 +4,27 @@
 //! What that does to the pool's state is the ledger's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use protocol::agent::{self, All, Bulk, Carried, Down, Open, Report, SharedValue, Up, Want};
+use protocol::agent::{
+    self, All, Bulk, Carried, Down, Ending, Open, Report, SharedValue, Up, Want, What,
+};
 
 use super::access::{Agents, Wanted};
+use super::awaited::Awaited;
 use super::broker::{Broker, Event as Heard};
 use super::bulk::{Content as _, Fetched, Fetching, Progress, Store};
 use super::carriage::{Inputs, fits, nanos};
 use super::fleet::{Deed, Fleet};
 use super::ledger::{self, Given, Ledger};
+use super::measure::{self, Measured};
 use super::subjects;
 use crate::engine::shared::PoolShared;
 use crate::error::PoolError;
@@ -42,6 +49,8 @@ pub(crate) enum Event {
     Broker(Heard),
     /// The pool has something to tell.
     Bell,
+    /// It is known what the files of a lease's calls are called.
+    Measured(AgentId, Box<Given>, Measured),
 }
 
 /// A lease that is out.
@@ -50,6 +59,7 @@ struct Out {
     /// As which bulk it is offered, if it is large.
     bulk: Option<Bulk>,
     shared: Vec<SharedValue>,
+    files: Vec<agent::Files>,
 }
 
 struct Desk {
@@ -65,8 +75,11 @@ struct Desk {
     out: BTreeMap<LeaseId, Out>,
     store: Store,
     fetching: Fetching,
-    /// Reports whose payload has not come yet.
-    waiting: BTreeMap<Bulk, Vec<(String, Report)>>,
+    /// Reports that wait for what belongs to them.
+    waiting: Vec<Awaited>,
+    /// Agents that will get a lease when it is known what its files are called.
+    measuring: BTreeSet<AgentId>,
+    to: Bell,
     /// Agents that have sent what makes no sense: they are not heard any more.
     turned_away: BTreeSet<String>,
     /// Who has said why it can't take part.
@@ -158,6 +171,7 @@ impl Desk {
             program,
             initializer,
             directory: wanted.directory.as_os_str().as_bytes().to_vec(),
+            is_apart: wanted.agents.is_apart,
             variables: wanted
                 .agents
                 .variables
@@ -171,7 +185,7 @@ impl Desk {
             is_hungry: false,
         };
         let subjects = vec![subjects::up(&run, "*")];
-        let to = to.clone();
+        let (bell, to) = (to.clone(), to.clone());
         let broker = Broker::connect(wanted.access.clone(), subjects, move |event| {
             // A desk that has ended hears nothing.
             let _ = to.0.send(Event::Broker(event));
@@ -189,7 +203,9 @@ impl Desk {
             out: BTreeMap::new(),
             store,
             fetching: Fetching::default(),
-            waiting: BTreeMap::new(),
+            waiting: Vec::new(),
+            measuring: BTreeSet::new(),
+            to: bell,
             turned_away: BTreeSet::new(),
             complained: BTreeSet::new(),
             alone_since: Instant::now(),
@@ -204,6 +220,9 @@ impl Desk {
         loop {
             match self.events.recv_timeout(self.nap()) {
                 Ok(Event::Broker(event)) => self.hear(event),
+                Ok(Event::Measured(agent, given, measured)) => {
+                    self.measured(agent, *given, measured);
+                }
                 Ok(Event::Bell) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -350,11 +369,9 @@ impl Desk {
                     self.ledger.note(format!("{from} can't take part: {why}"));
                 }
             }
-            Up::Report(report) => match report.payload {
-                _ if !self.fleet.expects(from, &report) => self.hear_up(from, Up::Report(report)),
-                Carried::Here => self.hear_report(from, report, Fetched::Memory(payload.to_vec())),
-                Carried::Apart(bulk) => self.fetch_for(from, report, bulk),
-            },
+            Up::Report(report) if self.fleet.expects(from, &report) => {
+                self.await_report(from, report, payload);
+            }
             Up::Join(join) => {
                 self.ledger.tasks_are(&join.about.tasks);
                 self.hear_up(from, Up::Join(join));
@@ -396,22 +413,85 @@ impl Desk {
             .note(format!("{name} is not heard any more: {why}"));
     }
 
-    fn fetch_for(&mut self, from: &str, report: Report, bulk: Bulk) {
-        let waiting = self.waiting.entry(bulk).or_default();
-        if waiting
-            .iter()
-            .any(|(name, known)| name == from && *known == report)
-        {
+    /// Hears a report when all that belongs to it is here.
+    fn await_report(&mut self, from: &str, report: Report, payload: &[u8]) {
+        if self.waiting.iter().any(|known| known.is(from, &report)) {
             return;
         }
-        waiting.push((from.to_owned(), report));
-        match self.fetching.begin(bulk, from, boot_time()) {
-            Ok(wants) => self.ask(from, wants),
-            Err(error) => self.turn_away(
-                from,
-                &format!("what it has to say can't be kept here: {error}"),
-            ),
+        let places = self.places_of(&report);
+        if places.len() != report.files.len() {
+            return self.turn_away(from, "it has not sent the files that were wanted");
         }
+        let awaited = Awaited::new(from, report, payload, places);
+        let missing: Vec<Bulk> = awaited.missing().collect();
+        self.waiting.push(awaited);
+        for bulk in missing {
+            self.fetch(bulk);
+        }
+        self.hear_complete();
+    }
+
+    /// Where the files of a report go.
+    fn places_of(&self, report: &Report) -> Vec<PathBuf> {
+        let What::Ended {
+            index,
+            ending: Ending::Value,
+            ..
+        } = report.what
+        else {
+            return Vec::new();
+        };
+        let out = self.out.get(&LeaseId(report.lease));
+        let files = out.and_then(|out| out.files.iter().find(|files| files.index == index));
+        let names = files.into_iter().flat_map(|files| &files.fetch);
+        names
+            .map(|name| self.wanted.directory.join(OsStr::from_bytes(name)))
+            .collect()
+    }
+
+    /// Begins to fetch something for the first report that waits for it.
+    fn fetch(&mut self, bulk: Bulk) {
+        let Some(awaited) = self
+            .waiting
+            .iter_mut()
+            .find(|awaited| awaited.misses(&bulk))
+        else {
+            return;
+        };
+        let from = awaited.from.clone();
+        let now = boot_time();
+        let begun = match awaited.place_for(&bulk) {
+            None => self.fetching.begin(bulk, &from, now),
+            Some(Ok(file)) => Ok(self
+                .fetching
+                .begin_into(bulk, &from, Fetched::Named(file), now)),
+            Some(Err(error)) => Err(error),
+        };
+        match begun {
+            Ok(wants) => self.ask(&from, wants),
+            Err(error) => awaited.arrived(bulk, Err(format!("there is no place for it: {error}"))),
+        }
+    }
+
+    /// Hears the reports to which nothing is missing.
+    fn hear_complete(&mut self) {
+        while let Some(at) = self.waiting.iter().position(Awaited::is_complete) {
+            let awaited = self.waiting.remove(at);
+            let counts = self.counts(&awaited.from, &awaited.report);
+            let from = awaited.from.clone();
+            let (report, payload) = awaited.finish(counts);
+            self.hear_report(&from, report, payload);
+        }
+    }
+
+    /// Whether the outcome that a report tells of will be one.
+    fn counts(&self, from: &str, report: &Report) -> bool {
+        let lease = LeaseId(report.lease);
+        self.fleet.expects(from, report)
+            && match report.what {
+                What::Ended { index, .. } => self.ledger.holds(lease, index),
+                _ => true,
+            }
     }
 
     fn ask(&mut self, from: &str, wants: Vec<Want>) {
@@ -427,27 +507,19 @@ impl Desk {
     }
 
     fn take_piece(&mut self, from: &str, want: Want, bytes: Vec<u8>) {
-        match self.fetching.arrived(want, bytes, boot_time()) {
-            Progress::More(wants) => self.ask(from, wants),
-            Progress::Failed(why) => {
-                self.waiting.remove(&want.bulk);
-                self.turn_away(
-                    from,
-                    &format!("something large did not come through: {why}"),
-                );
-            }
-            Progress::Whole(fetched) => {
-                // Who else has said the same is asked again, because a payload is given away.
-                let mut waiting = self.waiting.remove(&want.bulk).unwrap_or_default();
-                if !waiting.is_empty() {
-                    let (name, report) = waiting.remove(0);
-                    self.hear_report(&name, report, fetched);
-                }
-                for (name, report) in waiting {
-                    self.fetch_for(&name, report, want.bulk);
-                }
-            }
+        let bulk = want.bulk;
+        let come = match self.fetching.arrived(want, bytes, boot_time()) {
+            Progress::More(wants) => return self.ask(from, wants),
+            Progress::Failed(why) => Err(why),
+            Progress::Whole(fetched) => Ok(fetched),
+        };
+        let mut waiting = self.waiting.iter_mut();
+        if let Some(awaited) = waiting.find(|awaited| awaited.misses(&bulk)) {
+            awaited.arrived(bulk, come);
         }
+        // Whoever else waits for the same has to fetch it anew, because it is given away.
+        self.fetch(bulk);
+        self.hear_complete();
     }
 
     // ---- What follows ----------------------------------------------------------------------
@@ -472,15 +544,62 @@ impl Desk {
 
     /// An agent has room for a lease.
     fn lease(&mut self, agent: AgentId, most: u32) {
+        if self.measuring.contains(&agent) {
+            return;
+        }
         let Some(given) = self.ledger.lease(agent, most) else {
             return;
         };
+        if !measure::has_files(&given.inputs) {
+            return self.give(agent, given, Vec::new());
+        }
+        self.measuring.insert(agent);
+        let (to, directory) = (self.to.clone(), self.wanted.directory.clone());
+        let first = given.lease.first;
+        let body = move || {
+            let measured = measure::all(&given.inputs, first, &directory);
+            // A desk that has ended needs to know nothing.
+            let _ = to.0.send(Event::Measured(agent, Box::new(given), measured));
+        };
+        if let Err(error) = thread::Builder::new().name("files".to_owned()).spawn(body) {
+            give_up(
+                &self.shared,
+                &format!("the files of calls can't be read: a thread: {error}"),
+            );
+        }
+    }
+
+    /// It is known what the files of a lease's calls are called.
+    fn measured(&mut self, agent: AgentId, given: Given, measured: Measured) {
+        self.measuring.remove(&agent);
+        let Measured {
+            files,
+            contents,
+            failed,
+        } = measured;
+        let is_open = self.ledger.is_open(given.id);
+        if is_open && failed.is_empty() {
+            for (bulk, content) in contents {
+                self.store.offer_as(bulk, content);
+            }
+            self.give(agent, given, files);
+        } else if is_open {
+            // The calls whose files can be read wait for the next lease.
+            self.ledger.cannot_send(&given.lease, failed);
+        }
+        let offers = self.fleet.offer();
+        self.do_all(offers);
+    }
+
+    /// Gives an agent a lease. What goes along with its calls can be asked for already.
+    fn give(&mut self, agent: AgentId, given: Given, files: Vec<agent::Files>) {
         let Given {
             id,
             mut lease,
             inputs,
         } = given;
-        match self.carry(id, inputs) {
+        lease.files.clone_from(&files);
+        match self.carry(id, inputs, files) {
             Ok((inputs, shared)) => (lease.inputs, lease.shared) = (inputs, shared),
             Err(error) => return self.ledger.cannot_carry(&lease, &error),
         }
@@ -537,7 +656,12 @@ impl Desk {
     }
 
     /// Takes care that an agent can get the inputs of a lease.
-    fn carry(&mut self, lease: LeaseId, inputs: Inputs) -> io::Result<(Carried, Vec<SharedValue>)> {
+    fn carry(
+        &mut self,
+        lease: LeaseId,
+        inputs: Inputs,
+        files: Vec<agent::Files>,
+    ) -> io::Result<(Carried, Vec<SharedValue>)> {
         let kept = inputs.0.iter().flat_map(|part| part.inputs.kept());
         let all = worker::private::Given::default().add(kept);
         let shared = all.iter().map(|kept| share(&mut self.store, kept));
@@ -551,6 +675,7 @@ impl Desk {
             inputs,
             bulk,
             shared: shared.clone(),
+            files,
         };
         self.out.insert(lease, out);
         Ok((bulk.map_or(Carried::Here, Carried::Apart), shared))
@@ -560,7 +685,9 @@ impl Desk {
     fn put_away(&mut self, lease: LeaseId) {
         if let Some(out) = self.out.remove(&lease) {
             let shared = out.shared.iter().map(|value| &value.bulk);
-            for bulk in out.bulk.iter().chain(shared) {
+            let sent = out.files.iter().flat_map(|files| &files.send);
+            let sent = sent.map(|sent| &sent.bulk);
+            for bulk in out.bulk.iter().chain(shared).chain(sent) {
                 self.store.withdraw(bulk);
             }
         }

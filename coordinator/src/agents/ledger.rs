@@ -23,7 +23,7 @@ use crate::scheduler::{AgentId, LeaseId, SlotId};
 pub(super) struct Ledger(pub(super) Arc<PoolShared>);
 
 /// Calls that were given to an agent. Where their inputs are is still to be said.
-pub(super) struct Given {
+pub(crate) struct Given {
     pub(super) id: LeaseId,
     pub(super) lease: Lease,
     pub(super) inputs: Inputs,
@@ -132,6 +132,7 @@ impl Ledger {
             memory: limits.memory,
             inputs: Carried::Here,
             shared: Vec::new(),
+            files: Vec::new(),
             lens: lens.collect(),
         };
         Some(Given {
@@ -139,6 +140,31 @@ impl Ledger {
             lease,
             inputs: Inputs(batch.parts),
         })
+    }
+
+    /// Whether a lease holds calls.
+    pub(super) fn is_open(&self, lease: LeaseId) -> bool {
+        self.0.state().jobs.agent_of(lease).is_some()
+    }
+
+    /// Whether a lease holds a call.
+    pub(super) fn holds(&self, lease: LeaseId, index: u64) -> bool {
+        self.0.state().jobs.leased_call(lease, index).is_some()
+    }
+
+    /// Files of some calls can't be read: those end, and the others are given to whoever wants them.
+    pub(super) fn cannot_send(&self, lease: &Lease, failed: Vec<(u64, String)>) {
+        let id = LeaseId(lease.number);
+        let now = self.0.now();
+        self.0.act(|state| {
+            for (index, why) in failed {
+                let why = Err(Why::Undecodable(why));
+                let (jobs, sight) = state.jobs_and_sight();
+                jobs.leased_ended(id, index, why, (nobody(), 0), now, &sight);
+            }
+            let all = lease.first..lease.first + lease.lens.count();
+            state.jobs.returned(id, all);
+        });
     }
 
     /// The inputs of a lease can't be read.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use protocol::agent::{
-    About, Beat, Carried, Down, Heard, Join, Lease, Named, Recall, Report, Up, What,
+    About, Beat, Bulk, Carried, Down, Heard, Join, Lease, Named, Recall, Report, Up, What,
 };
 
 use super::Broken;
@@ -40,6 +40,22 @@ pub(crate) enum Deed {
     Pause(bool),
     /// The coordinator will have nothing to do with this agent.
     Refused(String),
+}
+
+/// Where what belongs to a report is.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) payload: Carried,
+    pub(crate) files: Vec<Bulk>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Told {
+            payload: Carried::Here,
+            files: Vec::new(),
+        }
+    }
 }
 
 /// What a member has of a lease.
@@ -342,13 +358,7 @@ impl Member {
     }
 
     /// Calls of a lease have ended, or come back unbegun: there are `calls` of them.
-    pub(crate) fn ended(
-        &mut self,
-        lease: u64,
-        calls: u64,
-        what: What,
-        payload: Carried,
-    ) -> Option<Deed> {
+    pub(crate) fn ended(&mut self, lease: u64, calls: u64, what: What, told: Told) -> Option<Deed> {
         let held = self.held.get_mut(&lease)?;
         held.open = held.open.saturating_sub(calls);
         if held.open == 0 {
@@ -360,7 +370,8 @@ impl Member {
             serial: self.serial,
             lease,
             what,
-            payload,
+            payload: told.payload,
+            files: told.files,
         };
         self.outbox.insert(self.serial, report.clone());
         // While it ends its calls it has nothing to say: the new life says all.
@@ -370,7 +381,7 @@ impl Member {
     /// Calls that were recalled had not begun.
     pub(crate) fn returned(&mut self, lease: u64, calls: Range<u64>) -> Option<Deed> {
         let what = What::Returned(vec![(calls.start, calls.end)]);
-        self.ended(lease, calls.end - calls.start, what, Carried::Here)
+        self.ended(lease, calls.end - calls.start, what, Told::default())
     }
 
     fn end(&mut self, now: Time) -> Vec<Deed> {

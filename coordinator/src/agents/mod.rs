@@ -5,12 +5,14 @@
 //! which calls is the scheduler's. A broker, files and processes have no place in these two: `broker` alone speaks to one.
 
 pub(crate) mod access;
+mod awaited;
 pub(crate) mod broker;
 pub(crate) mod bulk;
 pub(crate) mod carriage;
 pub(crate) mod desk;
 mod fleet;
 mod ledger;
+mod measure;
 pub(crate) mod member;
 pub(crate) mod subjects;
 #[cfg(test)]

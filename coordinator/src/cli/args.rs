@@ -108,6 +108,13 @@ pub(super) struct Exec {
         conflicts_with = "command"
     )]
     pub(super) script: Option<OsString>,
+    /// Take this file along to another machine, with the same places for inputs as in the command; with --send or --fetch, each
+    /// call has a directory of its own there
+    #[arg(long, value_name = "FILE")]
+    pub(super) send: Vec<OsString>,
+    /// Bring this file back from another machine when the call has succeeded
+    #[arg(long, value_name = "FILE")]
+    pub(super) fetch: Vec<OsString>,
     /// The command and its words
     #[arg(value_name = "COMMAND", last = true, add = ArgValueCompleter::new(CommandWords))]
     pub(super) command: Vec<OsString>,

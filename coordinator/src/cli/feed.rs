@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coordinator::{Inputs as Sender, Pool, Text};
+use coordinator::{Files, Inputs as Sender, Pool, Text};
 
 use super::args::Options;
 use super::inputs::Source;
@@ -245,6 +245,8 @@ pub(super) fn start(
                 }
             }
             let (mut items, mut payloads) = (Vec::new(), Vec::new());
+            let files = work.files(first.inputs(), first.item.seq);
+            let most = if files.is_some() { 1 } else { most };
             let mut next = Some(first);
             while let Some(call) = next {
                 payloads.push(work.payload(call.inputs(), call.item.seq));
@@ -252,7 +254,7 @@ pub(super) fn start(
                 let more = items.len() < most && gathered.is_at_hand();
                 next = more.then(|| gathered.next(&feed.skipped)).flatten();
             }
-            if !feed.add(items) || sender.send_all(payloads).is_err() {
+            if !feed.add(items) || !send(&sender, payloads, files) {
                 return;
             }
         }
@@ -264,6 +266,18 @@ pub(super) fn start(
         .name("inputs".to_owned())
         .spawn(body)?;
     Ok(())
+}
+
+/// Makes calls. Files go along with one alone. Returns `false` if the run wants no more calls.
+fn send(sender: &Sender<Text>, mut payloads: Vec<Vec<u8>>, files: Option<Files>) -> bool {
+    match (files, payloads.pop()) {
+        (Some(files), Some(payload)) => sender.send_with(payload, files).is_ok(),
+        (_, None) => true,
+        (None, Some(last)) => {
+            payloads.push(last);
+            sender.send_all(payloads).is_ok()
+        }
+    }
 }
 
 /// Holds calls back: for a time between two starts, or while the machine is too busy.

@@ -27,7 +27,7 @@ const OPTIONS: &str = "
       --max-fail N[:now] then give up         --progress, --color WHEN
       --delay TIME       between starts; or --max-load N|N%, --min-free-memory SIZE
       --on HOST[:N],...  other machines, or --nats URL --key FILE --insecure; with
-      --send, --fetch FILE, --env NAME[=VALUE], --lease TIME, --at-most-once
+      --env NAME[=VALUE] set there        --lease TIME    --at-most-once
 ";
 
 pub(super) const MAP_ABOUT: &str = "\
@@ -138,7 +138,8 @@ pub(super) fn map() -> String {
 }
 
 pub(super) fn exec() -> String {
-    let own = "  -n, --inputs N         for a command    -c, --script SCRIPT sh -c, with \"$@\"\n";
+    let own = "      --send, --fetch FILE   go along with a call to another machine, and come back\n  \
+               -n, --inputs N         for a command    -c, --script SCRIPT sh -c, with \"$@\"\n";
     format!(
         "{}{OPTIONS}{own}\n\
          {{}} is the input, {{.}} without extension, {{/}} its last part, {{//}} its directory,\n\

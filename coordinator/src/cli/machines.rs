@@ -9,6 +9,7 @@ use coordinator::{Builder, Pool};
 
 use super::Trouble;
 use super::units;
+use super::work::Work;
 
 /// Which machines, and how they are reached.
 #[derive(Debug, Args)]
@@ -68,12 +69,12 @@ pub(super) fn key(named: Option<&PathBuf>) -> Option<PathBuf> {
     named.cloned().or_else(set)
 }
 
-/// Has a pool use the machines. `about` is what the run does.
+/// Has a pool use the machines for some work.
 #[cfg(feature = "agents")]
 pub(super) fn apply(
     machines: &MachineArgs,
     builder: Builder,
-    about: &str,
+    work: &Work,
 ) -> Result<Builder, Trouble> {
     use coordinator::Agents;
     use std::os::unix::ffi::OsStrExt as _;
@@ -111,7 +112,10 @@ pub(super) fn apply(
         };
         agents = agents.env(name, value);
     }
-    let mut builder = builder.agents(agents.about(about));
+    if work.has_files() {
+        agents = agents.apart();
+    }
+    let mut builder = builder.agents(agents.about(work.key()));
     if let Some(lease) = machines.lease {
         builder = builder.lease(lease);
     }
@@ -150,7 +154,7 @@ fn hosts_of(hosts: &str) -> Result<Vec<String>, Trouble> {
 pub(super) fn apply(
     machines: &MachineArgs,
     builder: Builder,
-    _about: &str,
+    _work: &Work,
 ) -> Result<Builder, Trouble> {
     match machines.are_wanted() {
         true => Err(Trouble::Usage(WITHOUT.to_owned())),

@@ -208,7 +208,7 @@ fn pool(
     let builder = options.limits.apply(builder).workers(jobs);
     let builder = match options.dry_run {
         true => builder,
-        false => machines::apply(&options.machines, builder, &work.key())?,
+        false => machines::apply(&options.machines, builder, work)?,
     };
     let builder = match workers.manual {
         true => work::by_hand(builder),
@@ -290,6 +290,9 @@ impl Run<'_> {
             }
         }
         let mut with = self.pool.with().order(Order::Completion);
+        if self.options.machines.at_most_once {
+            with = with.at_most_once();
+        }
         // Only the log and the summary care about an attempt that is tried again.
         if self.options.limits.retries.unwrap_or(0) > 0 {
             with = with.every_attempt();

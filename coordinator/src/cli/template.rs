@@ -51,6 +51,11 @@ impl Template {
         Template(words)
     }
 
+    /// Parses words that stand as they are if they have no place for inputs.
+    pub(super) fn exact(words: &[OsString]) -> Self {
+        Template(words.iter().map(|word| pieces(word.as_bytes())).collect())
+    }
+
     /// Finds text in a word that is a place in other programs, but not here.
     pub(super) fn unknown_place(word: &OsStr) -> Option<String> {
         let is_mark = |byte: &u8| byte.is_ascii_digit() || b"./%+#".contains(byte);

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use coordinator::{Builder, ByHand, Pool};
+use coordinator::{Builder, ByHand, Files, Pool};
 use worker::builtin::pipe::{NUMBERED, pipe_open};
 use worker::builtin::{Bytes, Command};
 
@@ -25,6 +25,8 @@ pub(super) enum Work {
         template: Template,
         many: usize,
         key: String,
+        /// The files that go along with a call, and those that come back; `None` if there are none.
+        files: Option<(Template, Template)>,
     },
     /// Send a line to a warm process, perhaps with its number.
     Pipe {
@@ -80,6 +82,7 @@ impl Work {
             template,
             many: exec.many as usize,
             key,
+            files: files(exec)?,
         })
     }
 
@@ -127,6 +130,28 @@ impl Work {
             Work::Exec { template, .. } => template.size_of(input),
             _ => input.len(),
         }
+    }
+
+    /// The files that go along with a call, and come back.
+    pub(super) fn files(&self, inputs: &[Vec<u8>], seq: u64) -> Option<Files> {
+        let Work::Exec {
+            files: Some((send, fetch)),
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let paths = |template: &Template| {
+            let words = template.fill(inputs, seq).into_iter();
+            words.map(OsString::from_vec).collect::<Vec<_>>()
+        };
+        let files = paths(send).into_iter().fold(Files::new(), Files::send);
+        Some(paths(fetch).into_iter().fold(files, Files::fetch))
+    }
+
+    /// Whether files go along with calls.
+    pub(super) fn has_files(&self) -> bool {
+        matches!(self, Work::Exec { files: Some(_), .. })
     }
 
     /// The name of the task that workers run.
@@ -222,6 +247,19 @@ impl Work {
             _ => builder,
         })
     }
+}
+
+/// The files that go along with calls, as the options name them.
+fn files(exec: &Exec) -> Result<Option<(Template, Template)>, Trouble> {
+    let mut words = exec.send.iter().chain(&exec.fetch);
+    if let Some(place) = words.find_map(|word| Template::unknown_place(word)) {
+        return Err(Trouble::Usage(format!(
+            "`{place}` in the name of a file stands for nothing: a call has one input, `{{}}`, or with -n several"
+        )));
+    }
+    let is_none = exec.send.is_empty() && exec.fetch.is_empty();
+    let templates = (Template::exact(&exec.send), Template::exact(&exec.fetch));
+    Ok((!is_none).then_some(templates))
 }
 
 /// Sets up a pool whose workers a person starts by hand.

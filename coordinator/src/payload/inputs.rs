@@ -8,7 +8,7 @@ use protocol::board::InputSheet;
 use protocol::board::{Board, Region};
 use worker::private::Kept;
 
-use crate::payload::buffers;
+use crate::payload::{Files, buffers};
 use crate::scheduler;
 
 /// The encoded inputs of consecutive calls. Shared, because a call that is tried again needs its input
@@ -28,6 +28,8 @@ pub(crate) struct Chunk {
     large: Option<Region>,
     /// The shared values that the inputs refer to.
     kept: Vec<Kept>,
+    /// What goes along with its one input.
+    files: Option<Box<Files>>,
 }
 
 impl Drop for Chunk {
@@ -51,6 +53,7 @@ impl Default for Chunk {
             ends: Vec::new(),
             large: None,
             kept: Vec::new(),
+            files: None,
         }
     }
 }
@@ -93,6 +96,11 @@ impl Chunk {
         Ok(())
     }
 
+    /// These go along with the input, which is the only one.
+    pub(crate) fn accompany(&mut self, files: Files) {
+        self.files = (!files.is_empty()).then(|| Box::new(files));
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.bytes.len() >= CHUNK || self.large.is_some()
     }
@@ -110,6 +118,7 @@ impl Chunk {
             ends: vec![region.len() as u32],
             large: Some(region),
             kept: self.kept.clone(),
+            files: self.files.take(),
         });
         let small = (!self.ends.is_empty()).then(|| {
             let bytes = match self.bytes.len() {
@@ -121,6 +130,7 @@ impl Chunk {
                 ends: Vec::with_capacity(self.ends.len()),
                 large: None,
                 kept: Vec::new(),
+                files: None,
             };
             std::mem::replace(self, next)
         });
@@ -139,6 +149,7 @@ impl EncodedInputs {
             ends,
             large: None,
             kept,
+            files: None,
         }))
     }
 
@@ -168,7 +179,17 @@ impl EncodedInputs {
             ends,
             large: None,
             kept,
+            files: None,
         })))
+    }
+
+    /// The files that go along with the one input.
+    #[cfg_attr(
+        not(feature = "agents"),
+        allow(dead_code, reason = "only agents need it")
+    )]
+    pub(crate) fn files(&self) -> Option<&Files> {
+        self.0.files.as_deref()
     }
 
     /// The shared values that they refer to.
@@ -231,7 +252,8 @@ impl scheduler::Bundle for EncodedInputs {
     }
 
     fn bytes(&self, from: u32, count: u32) -> usize {
-        self.start(from + count) - self.start(from)
+        let files = self.0.files.as_ref().map_or(0, |files| files.size());
+        self.start(from + count) - self.start(from) + files
     }
 }
 

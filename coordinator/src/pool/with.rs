@@ -30,6 +30,7 @@ pub struct With<'p> {
     order: Order,
     every_attempt: bool,
     failures: Failures,
+    at_most_once: bool,
 }
 
 impl<'p> With<'p> {
@@ -40,6 +41,7 @@ impl<'p> With<'p> {
             order: Order::Input,
             every_attempt: false,
             failures: Failures::Any,
+            at_most_once: false,
         }
     }
 
@@ -124,6 +126,24 @@ impl<'p> With<'p> {
     /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.limits.memory = Some(bytes);
+        self
+    }
+
+    /// A call that may have begun on a machine that was lost is not run again, unless by [`retries`](Self::retries): it ends as
+    /// [`Died`](crate::Why::Died). Without this, calls that are not known to have begun are run elsewhere; one that runs for less
+    /// than 0.1 s may so run twice.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Pool, task};
+    /// # #[task] fn square(x: i64) -> i64 { x * x }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let with = pool.with().at_most_once();
+    /// with.map(square, 1..=9)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn at_most_once(mut self) -> Self {
+        self.at_most_once = true;
         self
     }
 
@@ -471,7 +491,7 @@ impl<'p> With<'p> {
                 failures: Failures::Any,
                 lazy: false,
                 every_attempt: false,
-                at_most_once: false,
+                at_most_once: self.at_most_once,
             })
         })
     }

@@ -1,13 +1,16 @@
 //! The calls of a lease, while this machine runs them.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use protocol::agent::{MOST_PAYLOAD, Values, What};
+use protocol::agent::{Ending, Files, MOST_PAYLOAD, Values, What};
 use protocol::message::Runs;
 
 use super::event::{Event, News};
+use super::files::{self, Made};
 use crate::agents::bulk::Content;
 use crate::agents::carriage::{Told, ending};
 use crate::pool::{EncodedEnd, EncodedEnds, output_of};
@@ -16,11 +19,20 @@ use crate::pool::{EncodedEnd, EncodedEnds, output_of};
 const GATHER: Duration = Duration::from_millis(5);
 const ENOUGH: usize = MOST_PAYLOAD / 2;
 
+/// Where the files of calls are.
+pub(super) struct CallFiles {
+    /// The directory that has one for each call.
+    pub(super) calls: PathBuf,
+    /// What goes along with each call, by its index.
+    pub(super) files: BTreeMap<u64, Files>,
+}
+
 /// Follows the calls of a lease on a thread of its own, until the last has ended. `first` is the index of the first of them in
 /// the map of the coordinator.
 pub(super) fn follow(
     (epoch, lease, first): (u64, u64, u64),
     ends: EncodedEnds,
+    files: Option<CallFiles>,
     to: Sender<Event>,
 ) -> std::io::Result<()> {
     let follower = Follower {
@@ -28,6 +40,7 @@ pub(super) fn follow(
         lease,
         first,
         to,
+        files,
         gathered: Vec::new(),
         outputs: Vec::new(),
         since: None,
@@ -43,6 +56,7 @@ struct Follower {
     lease: u64,
     first: u64,
     to: Sender<Event>,
+    files: Option<CallFiles>,
     gathered: Vec<Values>,
     outputs: Vec<u8>,
     /// When the first of what was gathered came.
@@ -65,7 +79,11 @@ impl Follower {
                     worker,
                 })) => {
                     let by = (u32::try_from(slot).unwrap_or(0), worker);
-                    self.gather(self.first + first, by, &lens, &nanos, &outputs);
+                    let first = self.first + first;
+                    match self.files {
+                        None => self.gather(first, by, &lens, &nanos, &outputs),
+                        Some(_) => self.say_each(first, by, &lens, &nanos, &outputs),
+                    }
                 }
                 Some(Ok(EncodedEnd::One {
                     index,
@@ -80,9 +98,14 @@ impl Follower {
                         Ok(()) => output_of(&mut trace, index - self.first),
                         Err(_) => Vec::new(),
                     };
+                    let made = self.made_by(index, result.is_ok());
+                    let (ending, made) = match made {
+                        Ok(made) => (ending(result), made),
+                        Err(why) => (Ending::Failed(why), Vec::new()),
+                    };
                     let what = What::Ended {
                         index,
-                        ending: ending(result),
+                        ending,
                         nanos: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
                         slot: u32::try_from(trace.by.slot.0 + 1).unwrap_or(0),
                         worker: trace.by.pid,
@@ -95,13 +118,13 @@ impl Follower {
                         stdout: trace.printed.stdout,
                         stderr: trace.printed.stderr,
                     };
-                    self.say(1, what, Box::new(told));
+                    self.say(1, what, Box::new(told), made);
                 }
                 Some(Ok(EncodedEnd::Unbegun { first, count })) => {
                     self.say_gathered();
                     let first = self.first + first;
                     let what = What::Returned(vec![(first, first + u64::from(count))]);
-                    self.say(count.into(), what, Box::new(Vec::new()));
+                    self.say(count.into(), what, Box::new(Vec::new()), Vec::new());
                 }
                 Some(Err(())) => self.say_gathered(),
                 None => break,
@@ -156,11 +179,53 @@ impl Follower {
         let outputs = std::mem::take(&mut self.outputs);
         let calls = gathered.iter().map(|part| part.lens.count()).sum();
         if calls > 0 {
-            self.say(calls, What::Values(gathered), Box::new(outputs));
+            let outputs = Box::new(outputs);
+            self.say(calls, What::Values(gathered), outputs, Vec::new());
         }
     }
 
-    fn say(&self, calls: u64, what: What, payload: Box<dyn Content>) {
+    /// Tells of each of these calls by itself, with what it has made.
+    fn say_each(
+        &mut self,
+        first: u64,
+        (slot, worker): (u32, u32),
+        lens: &[u32],
+        nanos: &[u32],
+        outputs: &[u8],
+    ) {
+        let mut rest = outputs;
+        for (index, (len, nanos)) in (first..).zip(lens.iter().zip(nanos)) {
+            let (ours, others) = rest.split_at_checked(*len as usize).unwrap_or_default();
+            rest = others;
+            let (ending, value, made) = match self.made_by(index, true) {
+                Ok(made) => (Ending::Value, ours.to_vec(), made),
+                Err(why) => (Ending::Failed(why), Vec::new(), Vec::new()),
+            };
+            let what = What::Ended {
+                index,
+                ending,
+                nanos: u64::from(*nanos),
+                slot,
+                worker,
+                stdout: 0,
+                stderr: 0,
+                note: None,
+            };
+            self.say(1, what, Box::new(value), made);
+        }
+    }
+
+    /// What a call has made, if it has succeeded. An error says what it has not made.
+    fn made_by(&self, index: u64, is_ok: bool) -> Result<Made, String> {
+        let known = self.files.as_ref().filter(|_| is_ok);
+        let files = known.and_then(|known| Some((&known.calls, known.files.get(&index)?)));
+        match files {
+            Some((calls, files)) => files::collect(calls, files),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn say(&self, calls: u64, what: What, payload: Box<dyn Content>, made: Made) {
         // Nobody hears it if the agent has ended.
         let _ = self.to.send(Event::News(News {
             epoch: self.epoch,
@@ -168,6 +233,7 @@ impl Follower {
             calls,
             what,
             payload,
+            made,
         }));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use protocol::agent::What;
 
+use super::files::Made;
 use crate::agents::broker::Event as Heard;
 use crate::agents::bulk::Content;
 use crate::error::PoolError;
@@ -16,6 +17,12 @@ pub(super) enum Event {
     Over {
         epoch: u64,
         lease: u64,
+    },
+    /// The files of a lease's calls are in their places, or can't be put there.
+    LaidOut {
+        epoch: u64,
+        lease: u64,
+        done: std::io::Result<()>,
     },
     /// The workers of a run are ready, or can't be had.
     Built {
@@ -33,4 +40,6 @@ pub(super) struct News {
     pub(super) calls: u64,
     pub(super) what: What,
     pub(super) payload: Box<dyn Content>,
+    /// The files that it has made.
+    pub(super) made: Made,
 }

@@ -16,6 +16,7 @@ use protocol::agent::{Bulk, Carried, Open};
 use worker::private::Kept;
 
 use super::event::Event;
+use super::files::RunFiles;
 use super::programs;
 use crate::agents::bulk::Fetched;
 use crate::engine::config::Initializer;
@@ -25,6 +26,9 @@ use crate::payload::{Job, Place};
 use crate::pool::Pool;
 use crate::workers::launch::Surroundings;
 
+/// The variable that tells the built-in tasks where each call has its own directory: the same as theirs.
+const CALLS_VARIABLE: &str = "COORDINATOR_CALLS";
+
 /// A run that this agent is going to serve.
 pub(super) struct Preparing {
     pub(super) open: Open,
@@ -32,6 +36,8 @@ pub(super) struct Preparing {
     /// Where its program is, once that is known.
     program: Option<PathBuf>,
     directory: Option<OwnedFd>,
+    /// The files of its calls, if they have some.
+    pub(super) files: Option<RunFiles>,
     /// What had to be fetched, as far as it has come.
     fetched: BTreeMap<Bulk, Option<Vec<u8>>>,
     pub(super) is_building: bool,
@@ -39,8 +45,19 @@ pub(super) struct Preparing {
 
 impl Preparing {
     /// Looks at what a run needs. An error says why it can't be served here.
-    pub(super) fn new(open: Open, input: Vec<u8>, own: &(PathBuf, Bulk)) -> Result<Self, String> {
-        let path = PathBuf::from(OsString::from_vec(open.directory.clone()));
+    pub(super) fn new(
+        open: Open,
+        input: Vec<u8>,
+        own: &(PathBuf, Bulk),
+        agent: &str,
+    ) -> Result<Self, String> {
+        let files = open.is_apart.then(|| RunFiles::new(agent)).transpose();
+        let files = files
+            .map_err(|error| format!("there is no place here for the files of calls: {error}"))?;
+        let path = match &files {
+            Some(files) => files.calls(),
+            None => PathBuf::from(OsString::from_vec(open.directory.clone())),
+        };
         let directory = File::open(&path).and_then(|file| match file.metadata()?.is_dir() {
             true => Ok(OwnedFd::from(file)),
             false => Err(io::Error::other("it is no directory")),
@@ -67,6 +84,7 @@ impl Preparing {
             input,
             program,
             directory: Some(directory),
+            files,
             fetched,
             is_building: false,
         })
@@ -134,8 +152,12 @@ impl Preparing {
             let text = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
             (text(name), text(value))
         });
+        let calls = self.files.as_ref().map(|files| {
+            let calls = files.calls().into_os_string();
+            (OsString::from(CALLS_VARIABLE), calls)
+        });
         let surroundings = Surroundings {
-            env: variables.chain([mark]).collect(),
+            env: variables.chain([mark]).chain(calls).collect(),
             directory: self.directory.take(),
         };
         let mut builder = Pool::builder()

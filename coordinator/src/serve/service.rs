@@ -1,12 +1,13 @@
 //! The thread of an agent's process.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use protocol::agent::{self, About, All, Bulk, Down, Open, Presence, Up, Want};
+use tempfile::NamedTempFile;
 
 use super::event::Event;
 use super::life::Life;
@@ -167,7 +168,7 @@ struct Desk {
     doing: Doing,
     fetching: Fetching,
     /// Runs that can't be served here, and why.
-    refused: BTreeSet<String>,
+    refused: BTreeMap<String, String>,
     /// Since when nobody has taken what this agent asked.
     unheard_since: Option<Instant>,
     leave: Option<Leave>,
@@ -212,7 +213,7 @@ impl Desk {
             to,
             doing: Doing::Nothing,
             fetching: Fetching::default(),
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
             unheard_since: None,
             leave: None,
             failure: None,
@@ -285,6 +286,12 @@ impl Desk {
                 if let Doing::Serving(serving) = &mut self.doing {
                     let letters = serving.over(epoch, lease, now);
                     self.send_all(letters);
+                }
+            }
+            Event::LaidOut { epoch, lease, done } => {
+                if let Doing::Serving(serving) = &mut self.doing {
+                    let answer = serving.laid_out(epoch, lease, done);
+                    self.answer(answer);
                 }
             }
             Event::Built { run, built } => self.built(&run, built),
@@ -412,29 +419,22 @@ impl Desk {
     fn piece(&mut self, want: Want, bytes: Vec<u8>, now: Duration) {
         match self.fetching.arrived(want, bytes, now) {
             Progress::More(wants) => self.want(wants),
-            Progress::Whole(fetched) => self.whole(want.bulk, Some(fetched), now),
-            Progress::Failed(why) => {
-                log::warn!("something large did not come through: {why}");
-                self.whole(want.bulk, None, now);
-            }
+            Progress::Whole(fetched) => self.whole(want.bulk, Ok(fetched)),
+            Progress::Failed(why) => self.whole(want.bulk, Err(why)),
         }
     }
 
     /// Something large has come, or will not.
-    fn whole(&mut self, bulk: Bulk, fetched: Option<Fetched>, now: Duration) {
+    fn whole(&mut self, bulk: Bulk, fetched: Result<Fetched, String>) {
         match &mut self.doing {
             Doing::Nothing => {}
             Doing::Serving(serving) => {
-                let answer = serving.arrived(bulk, fetched, now);
+                let answer = serving.arrived(bulk, fetched);
                 self.answer(answer);
             }
             Doing::Preparing(preparing) => {
                 let run = preparing.open.run.clone();
-                let arrived = match fetched {
-                    Some(fetched) => preparing.arrived(bulk, fetched),
-                    None => Err("what it needs did not come through".to_owned()),
-                };
-                match arrived {
+                match fetched.and_then(|fetched| preparing.arrived(bulk, fetched)) {
                     Ok(()) => self.go_on_preparing(),
                     Err(why) => self.cannot(&run, why),
                 }
@@ -446,9 +446,10 @@ impl Desk {
 
     /// A run wants machines.
     fn opened(&mut self, open: Open, input: &[u8]) {
-        if self.refused.contains(&open.run) {
-            // Its coordinator may not have heard why.
-            return;
+        if let Some(why) = self.refused.get(&open.run) {
+            // Its coordinator may not have heard that yet.
+            let why = why.clone();
+            return self.send_to(&open.run, &Up::Cannot { why }, &[]);
         }
         let can_change = match &self.doing {
             Doing::Nothing => true,
@@ -465,7 +466,7 @@ impl Desk {
         self.stop_serving();
         log::info!("serving the run {}", open.about);
         let run = open.run.clone();
-        match Preparing::new(open, input.to_vec(), &self.own) {
+        match Preparing::new(open, input.to_vec(), &self.own, &self.name) {
             Ok(preparing) => {
                 self.doing = Doing::Preparing(Box::new(preparing));
                 self.go_on_preparing();
@@ -480,7 +481,7 @@ impl Desk {
         };
         let missing: Vec<Bulk> = preparing.missing().collect();
         if !missing.is_empty() {
-            return self.fetch(missing);
+            return self.fetch(missing.into_iter().map(|bulk| (bulk, None)).collect());
         }
         if !preparing.is_building {
             let run = preparing.open.run.clone();
@@ -490,10 +491,17 @@ impl Desk {
         }
     }
 
-    fn fetch(&mut self, bulks: Vec<Bulk>) {
-        for bulk in bulks {
+    fn fetch(&mut self, bulks: Vec<(Bulk, Option<NamedTempFile>)>) {
+        for (bulk, place) in bulks {
             // All comes from the coordinator.
-            match self.fetching.begin(bulk, "", boot_time()) {
+            let begun = match place {
+                None => self.fetching.begin(bulk, "", boot_time()),
+                Some(file) => {
+                    let into = Fetched::Named(file);
+                    Ok(self.fetching.begin_into(bulk, "", into, boot_time()))
+                }
+            };
+            match begun {
                 Ok(wants) => self.want(wants),
                 Err(error) => log::warn!("something large can't be kept here: {error}"),
             }
@@ -518,6 +526,9 @@ impl Desk {
             Ok(built) => built,
             Err(error) => return self.cannot(run, preparing::why(&error)),
         };
+        let Doing::Preparing(preparing) = &mut self.doing else {
+            return;
+        };
         let about = About {
             slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
             home: self.life.home,
@@ -530,7 +541,8 @@ impl Desk {
         );
         let member = Member::new(about, self.epoch, lease, grace, boot_time());
         self.unheard_since = None;
-        let serving = Serving::new(open, pool, member, self.to.clone());
+        let files = preparing.files.take();
+        let serving = Serving::new(open, pool, member, files, self.to.clone());
         self.doing = Doing::Serving(Box::new(serving));
         self.look_around();
     }
@@ -546,7 +558,7 @@ impl Desk {
         if self.refused.len() >= MOST_REFUSED {
             self.refused.pop_first();
         }
-        self.refused.insert(run.to_owned());
+        self.refused.insert(run.to_owned(), why.clone());
         self.send_to(run, &Up::Cannot { why }, &[]);
     }
 
@@ -602,6 +614,9 @@ impl Desk {
     fn answer(&mut self, answer: Answer) {
         self.send_all(answer.letters);
         self.fetch(answer.fetch);
+        if let (Some(why), Some(run)) = (answer.cannot, self.current_run().map(str::to_owned)) {
+            self.cannot(&run, why);
+        }
         if let Some(why) = answer.refused {
             self.failure = Some(PoolError::System(why));
         }

@@ -1,20 +1,25 @@
 //! A run that this agent serves: its pool, the leases that it has, and what it has told and was not heard yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use protocol::agent::{
-    All, Bulk, Carried, Down, Ending, Lease, Named, Open, Recall, SharedValue, Up, Want, What,
+    All, Bulk, Carried, Down, Ending, Files, Lease, Named, Open, Recall, SharedValue, Up, Want,
+    What,
 };
+use tempfile::NamedTempFile;
 use worker::private::Kept;
 
-use super::calls;
+use super::calls::{self, CallFiles};
 use super::event::{Event, News};
+use super::files::RunFiles;
 use crate::agents::bulk::{Fetched, Store};
 use crate::agents::carriage::{MOST_CALLS, fits};
-use crate::agents::member::{Deed, Member};
+use crate::agents::member::{Deed, Member, Told};
 use crate::payload::{EncodedInputs, Job, Place};
 use crate::pool::{EncodedMap, Pool};
 use crate::scheduler::Limits;
@@ -35,12 +40,15 @@ struct Awaited {
 enum Under {
     /// It waits for inputs, or for what they refer to.
     Waiting(Box<Awaited>),
+    /// The files of its calls are put in their places.
+    LayingOut(Box<Awaited>),
     Running {
         map: EncodedMap,
         /// The index of its first call in the map of the coordinator.
         first: u64,
         /// The coordinator wants what runs to be ended.
         is_killed: bool,
+        files: Vec<Files>,
     },
 }
 
@@ -64,6 +72,8 @@ pub(super) struct Serving {
     /// Values that inputs have referred to, by number; and of what size. The oldest first.
     values: Vec<(SharedValue, Kept)>,
     named: BTreeSet<(u64, u64)>,
+    /// The files of calls, if they have some.
+    files: Option<RunFiles>,
     /// It ends all of its calls.
     is_ending: bool,
     /// This machine wants to be rid of it: what runs is ended, and returned.
@@ -71,7 +81,15 @@ pub(super) struct Serving {
     to: Sender<Event>,
 }
 
-enum Payload {
+/// What belongs to a report that was not heard yet.
+struct Payload {
+    place: Carriage,
+    /// What its call has made, and which call that was.
+    made: Vec<Bulk>,
+    index: Option<u64>,
+}
+
+enum Carriage {
     Here(Vec<u8>),
     Apart(Bulk),
 }
@@ -80,14 +98,22 @@ enum Payload {
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) letters: Vec<Letter>,
-    /// Fetch these.
-    pub(super) fetch: Vec<Bulk>,
+    /// Fetch these, into a file if there is one for it.
+    pub(super) fetch: Vec<(Bulk, Option<NamedTempFile>)>,
+    /// This machine can't serve the run: why.
+    pub(super) cannot: Option<String>,
     /// The coordinator will have nothing to do with this agent.
     pub(super) refused: Option<String>,
 }
 
 impl Serving {
-    pub(super) fn new(open: Open, pool: Arc<Pool>, member: Member, to: Sender<Event>) -> Self {
+    pub(super) fn new(
+        open: Open,
+        pool: Arc<Pool>,
+        member: Member,
+        files: Option<RunFiles>,
+        to: Sender<Event>,
+    ) -> Self {
         Serving {
             open,
             pool,
@@ -99,6 +125,7 @@ impl Serving {
             store: Store::default(),
             values: Vec::new(),
             named: BTreeSet::new(),
+            files,
             is_ending: false,
             is_ended_here: false,
             to,
@@ -178,18 +205,28 @@ impl Serving {
         }
     }
 
-    /// Forgets the payloads of reports that were heard.
+    /// Forgets what belongs to reports that were heard.
     fn prune(&mut self) {
         let Serving {
             payloads,
             member,
             store,
+            files,
             ..
         } = self;
         payloads.retain(|serial, payload| {
             let is_kept = member.is_unheard(*serial);
-            if let (false, Payload::Apart(bulk)) = (is_kept, &payload) {
-                store.withdraw(bulk);
+            if !is_kept {
+                let apart = match &payload.place {
+                    Carriage::Apart(bulk) => Some(bulk),
+                    Carriage::Here(_) => None,
+                };
+                for bulk in apart.into_iter().chain(&payload.made) {
+                    store.withdraw(bulk);
+                }
+                if let (Some(files), Some(index)) = (&files, payload.index) {
+                    files.remove(index);
+                }
             }
             is_kept
         });
@@ -202,9 +239,10 @@ impl Serving {
             match deed {
                 Deed::Send(up) => answer.letters.push(self.letter(up)),
                 Deed::Run(lease) => {
-                    let more = self.take(lease, payload.take().unwrap_or_default(), now);
+                    let more = self.take(lease, payload.take().unwrap_or_default());
                     answer.letters.extend(more.letters);
                     answer.fetch.extend(more.fetch);
+                    answer.cannot = answer.cannot.or(more.cannot);
                 }
                 Deed::Recall { lease, from, kill } => {
                     let more = self.recall(Recall {
@@ -226,10 +264,13 @@ impl Serving {
 
     fn letter(&self, up: Up) -> Letter {
         let payload = match &up {
-            Up::Report(report) => match self.payloads.get(&report.serial) {
-                Some(Payload::Here(bytes)) => bytes.clone(),
-                _ => Vec::new(),
-            },
+            Up::Report(report) => {
+                let known = self.payloads.get(&report.serial);
+                match known.map(|payload| &payload.place) {
+                    Some(Carriage::Here(bytes)) => bytes.clone(),
+                    _ => Vec::new(),
+                }
+            }
             _ => Vec::new(),
         };
         Letter { up, payload }
@@ -238,7 +279,7 @@ impl Serving {
     // ---- Leases ----------------------------------------------------------------------------
 
     /// A lease may be run: begins to, if all that it needs is here.
-    fn take(&mut self, lease: Lease, payload: Vec<u8>, now: Duration) -> Answer {
+    fn take(&mut self, lease: Lease, payload: Vec<u8>) -> Answer {
         let known = |value: &&SharedValue| self.values.iter().all(|(known, _)| known != *value);
         let mut missing: BTreeSet<Bulk> = lease
             .shared
@@ -253,7 +294,17 @@ impl Serving {
                 None
             }
         };
-        let fetch = missing.iter().copied().collect();
+        let mut answer = Answer {
+            fetch: missing.iter().map(|bulk| (*bulk, None)).collect(),
+            ..Answer::default()
+        };
+        match self.places_for(&lease) {
+            Ok(files) => {
+                missing.extend(files.iter().map(|(bulk, _)| *bulk));
+                answer.fetch.extend(files);
+            }
+            Err(why) => answer.cannot = Some(why),
+        }
         let number = lease.number;
         let awaited = Box::new(Awaited {
             lease,
@@ -261,45 +312,73 @@ impl Serving {
             missing,
         });
         self.leases.insert(number, Under::Waiting(awaited));
-        let mut answer = self.start_ready(now);
-        answer.fetch = fetch;
+        answer.letters = self.start_ready().letters;
         answer
     }
 
-    /// Something has come that leases may have waited for. What failed to come is waited for no more: its calls are returned.
-    pub(super) fn arrived(
-        &mut self,
-        bulk: Bulk,
-        fetched: Option<Fetched>,
-        now: Duration,
-    ) -> Answer {
-        let bytes = fetched.and_then(|fetched| fetched.into_bytes().ok());
+    /// Places for the files of a lease that are not here yet.
+    fn places_for(&mut self, lease: &Lease) -> Result<Vec<(Bulk, Option<NamedTempFile>)>, String> {
+        if lease.files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let files = self
+            .files
+            .as_mut()
+            .ok_or("files go along with calls, and the run has not said so")?;
+        let missing = files.need(&lease.files).into_iter();
+        let places = missing.map(|bulk| Ok((bulk, Some(files.place()?))));
+        places
+            .collect::<io::Result<_>>()
+            .map_err(|error| format!("the files of calls can't be kept here: {error}"))
+    }
+
+    /// Something has come that leases may have waited for. Without it this machine can't serve the run.
+    pub(super) fn arrived(&mut self, bulk: Bulk, come: Result<Fetched, String>) -> Answer {
+        let kept = come.and_then(|fetched| self.keep(bulk, fetched));
+        if let Err(why) = kept {
+            return Answer {
+                cannot: Some(format!("what calls need can't be had: {why}")),
+                ..Answer::default()
+            };
+        }
+        for under in self.leases.values_mut() {
+            if let Under::Waiting(awaited) = under {
+                awaited.missing.remove(&bulk);
+            }
+        }
+        self.start_ready()
+    }
+
+    fn keep(&mut self, bulk: Bulk, fetched: Fetched) -> Result<(), String> {
+        let files = self.files.as_mut();
+        if let Some(files) = files.filter(|files| files.needs(&bulk)) {
+            let Fetched::Named(file) = fetched else {
+                return Err("it was put somewhere else".to_owned());
+            };
+            return files.keep(&bulk, file).map_err(|error| error.to_string());
+        }
+        let bytes = fetched.into_bytes().map_err(|error| error.to_string())?;
         for under in self.leases.values_mut() {
             let Under::Waiting(awaited) = under else {
                 continue;
             };
-            if !awaited.missing.remove(&bulk) {
-                continue;
-            }
             if awaited.lease.inputs == Carried::Apart(bulk) {
-                awaited.inputs = Some(bytes.clone().unwrap_or_default());
+                awaited.inputs = Some(bytes.clone());
             }
             let values = awaited.lease.shared.iter();
             for value in values.filter(|value| value.bulk == bulk) {
-                let is_new = self.values.iter().all(|(known, _)| known.id != value.id);
-                if let (true, Some(bytes)) = (is_new, &bytes) {
-                    match Kept::copy_of(value.id, bytes) {
-                        Ok(kept) => self.values.push((*value, kept)),
-                        Err(error) => log::warn!("a shared value can't be kept: {error}"),
-                    }
+                if self.values.iter().all(|(known, _)| known.id != value.id) {
+                    let kept = Kept::copy_of(value.id, &bytes);
+                    self.values
+                        .push((*value, kept.map_err(|error| error.to_string())?));
                 }
             }
         }
-        self.start_ready(now)
+        Ok(())
     }
 
     /// Begins what has waited, and waits for nothing any more.
-    fn start_ready(&mut self, now: Duration) -> Answer {
+    fn start_ready(&mut self) -> Answer {
         let is_ready =
             |under: &Under| matches!(under, Under::Waiting(awaited) if awaited.missing.is_empty());
         let ready = self.leases.iter().filter(|(_, under)| is_ready(under));
@@ -309,32 +388,60 @@ impl Serving {
             let Some(Under::Waiting(awaited)) = self.leases.remove(&number) else {
                 continue;
             };
-            let Awaited { lease, inputs, .. } = *awaited;
-            let (first, calls) = (lease.first, lease.lens.count());
-            if let Err(why) = self.start(lease, inputs.unwrap_or_default()) {
-                log::warn!("a lease can't be run: {why}");
-                let deed = self
-                    .member
-                    .returned(number, first..first.saturating_add(calls));
-                answer.letters.extend(
-                    self.do_all(deed.into_iter().collect(), Vec::new(), now)
-                        .letters,
-                );
+            let begun = match awaited.lease.files.is_empty() {
+                true => self.start(*awaited),
+                false => self.lay_out(awaited),
+            };
+            if let Err(why) = begun {
+                answer.cannot = Some(format!("calls can't be begun: {why}"));
             }
         }
         self.forget_values();
         answer
     }
 
-    fn start(&mut self, lease: Lease, inputs: Vec<u8>) -> Result<(), String> {
+    /// Puts the files of a lease's calls in their places, on a thread: it takes as long as copying does.
+    fn lay_out(&mut self, awaited: Box<Awaited>) -> Result<(), String> {
+        let files = self.files.as_ref().ok_or("there is no place for files")?;
+        let plan = files.plan(&awaited.lease.files);
+        let (files, to) = (awaited.lease.files.clone(), self.to.clone());
+        let (epoch, lease) = (self.member.epoch(), awaited.lease.number);
+        let body = move || {
+            let done = plan.carry_out(&files);
+            // Nobody hears it if the agent has ended.
+            let _ = to.send(Event::LaidOut { epoch, lease, done });
+        };
+        let spawned = thread::Builder::new().name("files".to_owned()).spawn(body);
+        spawned.map_err(|error| format!("a thread could not be started: {error}"))?;
+        self.leases.insert(lease, Under::LayingOut(awaited));
+        Ok(())
+    }
+
+    /// The files of a lease's calls are in their places, or can't be put there.
+    pub(super) fn laid_out(&mut self, epoch: u64, lease: u64, done: io::Result<()>) -> Answer {
+        let mut answer = Answer::default();
+        if epoch != self.member.epoch() {
+            return answer;
+        }
+        if let Some(Under::LayingOut(awaited)) = self.leases.remove(&lease) {
+            let begun = done
+                .map_err(|error| error.to_string())
+                .and_then(|()| self.start(*awaited));
+            answer.cannot = begun.err();
+        }
+        answer
+    }
+
+    fn start(&mut self, awaited: Awaited) -> Result<(), String> {
+        let Awaited { lease, inputs, .. } = awaited;
         if lease.lens.count() > MOST_CALLS {
-            return Err(format!("it has {} calls", lease.lens.count()));
+            return Err(format!("a lease has {} calls", lease.lens.count()));
         }
         let lens = lease.lens.to_vec();
         let values = self.values.iter();
         let values = values.filter(|(value, _)| lease.shared.contains(value));
         let kept = values.map(|(_, kept)| kept.clone()).collect();
-        let inputs = EncodedInputs::several(inputs, &lens, kept)?;
+        let inputs = EncodedInputs::several(inputs.unwrap_or_default(), &lens, kept)?;
         let job = Job {
             task: lease.task,
             types: lease.types,
@@ -354,11 +461,20 @@ impl Serving {
         };
         let (map, ends) = self.pool.run_encoded(job, limits, inputs)?;
         let of = (self.member.epoch(), lease.number, lease.first);
-        calls::follow(of, ends, self.to.clone()).map_err(|error| error.to_string())?;
+        let files = self.files.as_ref().map(|known| CallFiles {
+            calls: known.calls(),
+            files: lease
+                .files
+                .iter()
+                .map(|files| (files.index, files.clone()))
+                .collect(),
+        });
+        calls::follow(of, ends, files, self.to.clone()).map_err(|error| error.to_string())?;
         let under = Under::Running {
             map,
             first: lease.first,
             is_killed: false,
+            files: lease.files,
         };
         self.leases.insert(lease.number, under);
         Ok(())
@@ -379,13 +495,14 @@ impl Serving {
                 map,
                 first,
                 is_killed,
+                ..
             }) => {
                 *is_killed |= recall.kill;
                 map.take_back(recall.from.saturating_sub(*first), recall.kill);
                 Vec::new()
             }
             // None of it has begun, so all of it goes back.
-            Some(Under::Waiting(awaited)) => {
+            Some(Under::Waiting(awaited) | Under::LayingOut(awaited)) => {
                 let first = awaited.lease.first;
                 let calls = first..first.saturating_add(awaited.lease.lens.count());
                 self.leases.remove(&recall.lease);
@@ -448,7 +565,7 @@ impl Serving {
                 map.take_back(0, true);
                 true
             }
-            Under::Waiting(_) => false,
+            Under::Waiting(_) | Under::LayingOut(_) => false,
         });
         // What is stopped hears no SIGTERM.
         self.pool.resume();
@@ -493,25 +610,37 @@ impl Serving {
         let kept = match fits(content.len()) {
             true => content
                 .read(0, usize::try_from(content.len()).unwrap_or(0))
-                .map(|bytes| (Carried::Here, Payload::Here(bytes))),
+                .map(|bytes| (Carried::Here, Carriage::Here(bytes))),
             false => self
                 .store
                 .offer(Arc::from(content))
-                .map(|bulk| (Carried::Apart(bulk), Payload::Apart(bulk))),
+                .map(|bulk| (Carried::Apart(bulk), Carriage::Apart(bulk))),
         };
-        let (carried, payload) = kept.unwrap_or_else(|error| {
+        let (carried, place) = kept.unwrap_or_else(|error| {
             let why = format!("what it has returned and printed can't be read any more: {error}");
             what = unreadable(
                 std::mem::replace(&mut what, What::Returned(Vec::new())),
                 why,
             );
-            (Carried::Here, Payload::Here(Vec::new()))
+            (Carried::Here, Carriage::Here(Vec::new()))
         });
+        let index = match what {
+            What::Ended { index, .. } => Some(index),
+            _ => None,
+        };
+        let made: Vec<Bulk> = news.made.iter().map(|(bulk, _)| *bulk).collect();
+        let told = Told {
+            payload: carried,
+            files: made.clone(),
+        };
         // It is kept before it is told, because it may have to be sent at once.
         let serial = self.member.last_serial() + 1;
-        let deed = self.member.ended(news.lease, news.calls, what, carried);
+        let deed = self.member.ended(news.lease, news.calls, what, told);
         if self.member.is_unheard(serial) {
-            self.payloads.insert(serial, payload);
+            for (bulk, file) in news.made {
+                self.store.offer_as(bulk, file);
+            }
+            self.payloads.insert(serial, Payload { place, made, index });
         }
         deed.into_iter()
             .filter_map(|deed| self.sent(deed))
@@ -520,11 +649,30 @@ impl Serving {
 
     /// All calls of a lease have ended, or came back.
     pub(super) fn over(&mut self, epoch: u64, lease: u64, now: Duration) -> Vec<Letter> {
-        if epoch == self.member.epoch() {
-            self.leases.remove(&lease);
+        if epoch == self.member.epoch()
+            && let Some(Under::Running { files, .. }) = self.leases.remove(&lease)
+        {
+            self.forget_files(&files);
         }
         self.idle_since = Instant::now();
         self.look_whether_dead(now)
+    }
+}
+
+impl Serving {
+    /// A lease is over: its files are not needed any more, but for those of reports that were not heard.
+    fn forget_files(&mut self, files: &[Files]) {
+        let Some(known) = &mut self.files else {
+            return;
+        };
+        known.forget(files);
+        let told: BTreeSet<u64> = self
+            .payloads
+            .values()
+            .filter_map(|payload| payload.index)
+            .collect();
+        let left = files.iter().filter(|files| !told.contains(&files.index));
+        left.for_each(|files| known.remove(files.index));
     }
 }
 

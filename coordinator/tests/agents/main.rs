@@ -6,6 +6,7 @@
 )]
 
 mod failures;
+mod files;
 mod soak;
 mod support;
 mod usual;

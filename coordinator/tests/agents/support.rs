@@ -256,6 +256,12 @@ impl Agent {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    /// Whether no files of a run are left.
+    pub(crate) fn keeps_no_files(&self) -> bool {
+        let calls = self.home.path().join("coordinator/calls");
+        fs::read_dir(calls).map_or(true, |entries| entries.count() == 0)
+    }
+
     pub(crate) fn signal(&self, signal: i32) {
         let pid = self.child.as_ref().unwrap().id();
         let sent = Command::new("kill")

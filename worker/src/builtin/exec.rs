@@ -3,9 +3,12 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,10 @@ use crate::{current, task};
 
 const NO_TERMINAL: &str = "was stopped because it wanted the terminal, and killed: commands run in the background, \
                            so tell it what it would have asked for";
+
+/// The variable that names the directory in which each call has one of its own, with the files that go along with it. An agent
+/// sets it for its workers.
+pub const CALLS_VARIABLE: &str = "COORDINATOR_CALLS";
 
 /// The words of `pipe`'s error when its process has ended, before and behind the ending.
 pub(super) const PROCESS: &str = "the process ";
@@ -102,7 +109,14 @@ pub fn exec(command: Command) -> Result<(), String> {
     ];
     let hold = Hold::new();
     let pump = Pump::get().map_err(|error| not_started(&command.argv, &error))?;
-    let mut group = start(&command.argv, Streams::Pumped(pump), &vars)?;
+    let directory = own_directory(current.map_or(0, |current| current.index))
+        .map_err(|error| format!("the directory of this call can't be used: {error}"))?;
+    let mut group = start(
+        &command.argv,
+        Streams::Pumped(pump),
+        &vars,
+        directory.as_ref().map(AsFd::as_fd),
+    )?;
     hold.pass_on_to(group.pid());
     let waited = group.wait();
     hold.keep();
@@ -120,22 +134,40 @@ pub fn exec(command: Command) -> Result<(), String> {
     }
 }
 
-/// Starts a process with this command line and these additional variables.
+/// The directory of a call that has one of its own.
+fn own_directory(index: u64) -> io::Result<Option<OwnedFd>> {
+    let Some(calls) = env::var_os(CALLS_VARIABLE) else {
+        return Ok(None);
+    };
+    let directory = File::open(Path::new(&calls).join(index.to_string()))?;
+    Ok(Some(directory.into()))
+}
+
+/// Starts a process with this command line and these additional variables, in a directory, if that is not the worker's.
 pub(super) fn start(
     argv: &[Bytes],
     streams: Streams,
     vars: &[(&str, String)],
+    directory: Option<BorrowedFd<'_>>,
 ) -> Result<Group, String> {
     let program = argv.first().ok_or("there is no command to run")?;
-    let started = place_of(OsStr::from_bytes(&program.0)).and_then(|place| {
+    let program = OsStr::from_bytes(&program.0);
+    let place = match directory {
+        // It is looked for from there.
+        Some(_) if program.as_bytes().contains(&b'/') => Ok(PathBuf::from(program)),
+        _ => place_of(program),
+    };
+    let started = place.and_then(|place| {
         let words = argv.iter().map(|word| word.0.as_slice());
-        let inherited = env::vars_os().filter(|(name, _)| vars.iter().all(|(set, _)| name != set));
+        // A coordinator that is started by a command has calls of its own.
+        let inherited = env::vars_os()
+            .filter(|(name, _)| name != CALLS_VARIABLE && vars.iter().all(|(set, _)| name != set));
         let set = vars
             .iter()
             .map(|(name, value)| (OsString::from(name), value.into()));
         let image = Image::at(&place)?;
         let command = Spawn::new(&image, words, inherited.chain(set))?;
-        Group::start(&command, streams).map_err(|error| match error.kind() {
+        Group::start(&command, streams, directory).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if place.exists() => io::Error::other(
                 "the interpreter that its first line names is not there, or another part of it",
             ),

@@ -162,7 +162,7 @@ impl Warm {
     }
 
     fn start(&mut self) -> Result<(), String> {
-        let group = start(&self.argv, Streams::Pipes, &[])?;
+        let group = start(&self.argv, Streams::Pipes, &[], None)?;
         let process = Process::new(group).map_err(|error| not_started(&self.argv, &error))?;
         self.process = Some(process);
         self.previous = None;

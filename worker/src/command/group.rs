@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Once;
@@ -57,7 +57,11 @@ impl Group {
     /// The new process arms its own lifeline before it leaves the worker's group, whose members die with the
     /// worker. If the worker armed the lifeline, a command would stay alive whose worker is killed just before that. On a
     /// busy machine that moment is not short.
-    pub(crate) fn start(command: &Spawn<'_>, streams: Streams) -> io::Result<Self> {
+    pub(crate) fn start(
+        command: &Spawn<'_>,
+        streams: Streams,
+        directory: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Self> {
         static HEEDS: Once = Once::new();
         HEEDS.call_once(heed_deaths);
         let (reader, first_writer) = io::pipe()?;
@@ -73,6 +77,9 @@ impl Group {
         drop(first_writer);
         let prepare = || {
             leave(lifeline.as_fd(), writer.as_fd())?;
+            if let Some(directory) = directory {
+                rustix::process::fchdir(directory)?;
+            }
             rustix::io::fcntl_setfd(&lifeline, FdFlags::empty()).map_err(Into::into)
         };
         let (started, pipes) = match streams {

@@ -136,6 +136,7 @@ fn an_agent_speaks_for_its_own_leases_only() {
         memory: None,
         inputs: Carried::Here,
         shared: Vec::new(),
+        files: Vec::new(),
         lens: lens.clone(),
     };
     let sent = fleet.leased(AgentId(0), lease, now);
@@ -154,6 +155,7 @@ fn an_agent_speaks_for_its_own_leases_only() {
             lease,
             what,
             payload: Carried::Here,
+            files: Vec::new(),
         })
     };
     let is_answer_only = |deeds: &[fleet::Deed]| {

@@ -382,6 +382,7 @@ impl World {
                         memory: None,
                         inputs: Carried::Here,
                         shared: Vec::new(),
+                        files: Vec::new(),
                         lens,
                     };
                     if let Some(deed) = self.fleet.leased(agent, message, now) {

@@ -7,7 +7,7 @@ use super::under::Under;
 use crate::engine::shared::PoolShared;
 use crate::engine::state::{Parked, State};
 use crate::error::Why;
-use crate::payload::Chunk;
+use crate::payload::{Chunk, Files};
 use crate::pool::codec::Codec;
 use crate::scheduler::{MapId, Next, Time};
 
@@ -38,6 +38,10 @@ impl<C: Codec> Inputs<C> {
     /// # Ok(()) }
     /// ```
     pub fn send(&self, input: C::Input) -> Result<(), Refused> {
+        self.send_one(input, Files::new())
+    }
+
+    fn send_one(&self, input: C::Input, files: Files) -> Result<(), Refused> {
         let Under {
             shared,
             id,
@@ -47,7 +51,10 @@ impl<C: Codec> Inputs<C> {
             return Err(Refused);
         }
         let mut chunk = Chunk::default();
-        let encoded = chunk.add(shared.board(), |sheet| self.codec.encode(input, sheet));
+        let encoded = files
+            .check()
+            .and_then(|()| chunk.add(shared.board(), |sheet| self.codec.encode(input, sheet)));
+        chunk.accompany(files);
         let mut state = shared.state();
         while !state.jobs.has_room(*id) {
             if state.jobs.is_sealed(*id) {
@@ -61,6 +68,29 @@ impl<C: Codec> Inputs<C> {
         }
         shared.release(state);
         Ok(())
+    }
+
+    /// As [`send`](Self::send), with files that go along with the call if it runs on another machine, and come back from there.
+    /// A call whose files lie outside of this program's directory ends as [`Undecodable`](crate::Why::Undecodable).
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    ///
+    /// ```no_run
+    /// # use coordinator::{Files, Pool, task};
+    /// # #[task] fn resize(path: String) {}
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = Pool::new(2)?;
+    /// let (inputs, reports) = pool.with().open(resize);
+    /// if let Some(inputs) = inputs {
+    ///     inputs.send_with("a.png".to_owned(), Files::new().send("a.png").fetch("a.small.png"))?;
+    /// }
+    /// # drop(reports);
+    /// # Ok(()) }
+    /// ```
+    pub fn send_with(&self, input: C::Input, files: Files) -> Result<(), Refused> {
+        self.send_one(input, files)
     }
 
     /// Adds calls. Costs less for each than [`send`](Self::send) does. Blocks while the map's window is full.

@@ -345,7 +345,11 @@ impl<C: Codec> Reports<C> {
             let output = output.unwrap_or(Encoded::Bytes(&[]));
             C::decode(output).map_err(Why::Undecodable)
         });
-        let slot = trace.as_ref().map(|trace| trace.by.slot.0 + 1);
+        // A call that ended before a machine had it was run by nobody.
+        let ran = trace
+            .as_ref()
+            .filter(|trace| trace.by.pid != 0 || trace.by.machine.is_some());
+        let slot = ran.map(|trace| trace.by.slot.0 + 1);
         let worker = trace.as_ref().map(|trace| trace.by.pid);
         let worker = worker.filter(|pid| *pid != 0);
         let machine = trace.as_ref().and_then(|trace| trace.by.machine.clone());

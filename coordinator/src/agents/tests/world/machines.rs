@@ -1,6 +1,7 @@
 //! The machines of a play: an agent's process on each, with its calls, its clock, and its deaths.
 
 use super::*;
+use crate::agents::member::Told;
 
 /// A call that an agent runs.
 #[derive(Debug)]
@@ -209,7 +210,7 @@ impl World {
             };
             let deed = self.agents[agent]
                 .member
-                .ended(run.lease, 1, what, Carried::Here);
+                .ended(run.lease, 1, what, Told::default());
             self.agent_does(agent, deed.into_iter().collect())?;
         }
         if self.agents[agent].ending && self.agents[agent].runs.is_empty() {

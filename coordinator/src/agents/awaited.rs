@@ -1,0 +1,137 @@
+//! Reports that wait for what belongs to them: a payload that is large, and files that a call has made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use protocol::agent::{Bulk, Carried, Ending, Report, What};
+use tempfile::NamedTempFile;
+
+use super::bulk::Fetched;
+
+/// A report that waits for what belongs to it.
+pub(super) struct Awaited {
+    pub(super) from: String,
+    pub(super) report: Report,
+    payload: Option<Fetched>,
+    /// Where the files go, in the order in which the report names them.
+    places: Vec<PathBuf>,
+    missing: BTreeSet<Bulk>,
+    files: BTreeMap<Bulk, NamedTempFile>,
+    /// Why it can't be had as a whole.
+    failed: Option<String>,
+}
+
+impl Awaited {
+    /// `here` is the payload that has come with it.
+    pub(super) fn new(from: &str, report: Report, here: &[u8], places: Vec<PathBuf>) -> Self {
+        let mut missing: BTreeSet<Bulk> = report.files.iter().copied().collect();
+        let payload = match report.payload {
+            Carried::Here => Some(Fetched::Memory(here.to_vec())),
+            Carried::Apart(bulk) => {
+                missing.insert(bulk);
+                None
+            }
+        };
+        Awaited {
+            from: from.to_owned(),
+            report,
+            payload,
+            places,
+            missing,
+            files: BTreeMap::new(),
+            failed: None,
+        }
+    }
+
+    /// Whether this is the same report, said once more.
+    pub(super) fn is(&self, from: &str, report: &Report) -> bool {
+        let of = |report: &Report| (report.epoch, report.serial);
+        self.from == from && of(&self.report) == of(report)
+    }
+
+    pub(super) fn missing(&self) -> impl Iterator<Item = Bulk> {
+        self.missing.iter().copied()
+    }
+
+    pub(super) fn misses(&self, bulk: &Bulk) -> bool {
+        self.missing.contains(bulk)
+    }
+
+    /// Where something is to be put; `None` if that is memory.
+    pub(super) fn place_for(&self, bulk: &Bulk) -> Option<io::Result<NamedTempFile>> {
+        let at = self.report.files.iter().position(|file| file == bulk)?;
+        let place = self.places.get(at)?;
+        Some(beside(place))
+    }
+
+    /// Something has come, or will not.
+    pub(super) fn arrived(&mut self, bulk: Bulk, come: Result<Fetched, String>) {
+        self.missing.remove(&bulk);
+        match come {
+            Ok(Fetched::Named(file)) => _ = self.files.insert(bulk, file),
+            Ok(payload) => self.payload = Some(payload),
+            Err(why) => self.failed = Some(why),
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.missing.is_empty() || self.failed.is_some()
+    }
+
+    /// The report, with its payload. If its outcome `counts`, its files are in their places by now.
+    pub(super) fn finish(mut self, counts: bool) -> (Report, Fetched) {
+        let mut failed = self.failed.take();
+        if failed.is_none() && counts {
+            failed = self.put_files().err();
+        }
+        let Some(why) = failed else {
+            let payload = self.payload.unwrap_or(Fetched::Memory(Vec::new()));
+            return (self.report, payload);
+        };
+        if let What::Ended {
+            ending,
+            stdout,
+            stderr,
+            ..
+        } = &mut self.report.what
+        {
+            *ending = Ending::Undecodable(format!("what it has made did not come through: {why}"));
+            (*stdout, *stderr) = (0, 0);
+        }
+        (self.report, Fetched::Memory(Vec::new()))
+    }
+
+    fn put_files(&mut self) -> Result<(), String> {
+        for (bulk, place) in self.report.files.iter().zip(&self.places) {
+            let put = match self.files.remove(bulk) {
+                Some(file) => file.persist(place).map(drop).map_err(|error| error.error),
+                // Another file with the same content has been put in its place.
+                None => self.copy(*bulk, place),
+            };
+            put.map_err(|error| format!("{} can't be written: {error}", place.display()))?;
+        }
+        Ok(())
+    }
+
+    fn copy(&self, bulk: Bulk, place: &Path) -> io::Result<()> {
+        let mut pairs = self.report.files.iter().zip(&self.places);
+        let same = pairs.find(|(other, path)| **other == bulk && *path != place);
+        let (_, from) = same.ok_or_else(|| io::Error::other("it has not come"))?;
+        fs::copy(from, place).map(drop)
+    }
+}
+
+/// A file beside the place that it will have, so that it gets there in one step.
+fn beside(place: &Path) -> io::Result<NamedTempFile> {
+    let directory = place.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let mut builder = tempfile::Builder::new();
+    // As any file that a program makes: the system takes from it what this process's mask says.
+    builder
+        .prefix(".coordinator-")
+        .permissions(Permissions::from_mode(0o666));
+    builder.tempfile_in(directory)
+}

@@ -1,0 +1,211 @@
+//! The files of calls: what goes along with them stands in a directory of its own for each call, and what they make is taken
+//! from there.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use protocol::agent::{Bulk, Files, Sent};
+use tempfile::NamedTempFile;
+
+use super::life;
+use crate::agents::bulk;
+use crate::payload::stays_within;
+
+/// The files of a run. Dropping it removes them.
+#[derive(Debug)]
+pub(super) struct RunFiles {
+    directory: PathBuf,
+    /// What was fetched, and how many leases need it.
+    kept: BTreeMap<Bulk, (usize, Option<PathBuf>)>,
+}
+
+/// What a call has made.
+pub(super) type Made = Vec<(Bulk, Arc<File>)>;
+
+impl RunFiles {
+    /// Room for the files of a run. What a former agent has left is removed: this process holds its lock.
+    pub(super) fn new(agent: &str) -> io::Result<Self> {
+        let directory = life::directory("calls")?.join(agent);
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::create_dir(&directory)?;
+        fs::create_dir(directory.join("calls"))?;
+        Ok(RunFiles {
+            directory,
+            kept: BTreeMap::new(),
+        })
+    }
+
+    /// The directory that has one for each call.
+    pub(super) fn calls(&self) -> PathBuf {
+        self.directory.join("calls")
+    }
+
+    /// A lease needs these: those that have to be fetched.
+    pub(super) fn need(&mut self, files: &[Files]) -> Vec<Bulk> {
+        let mut missing = Vec::new();
+        for sent in files.iter().flat_map(|files| &files.send) {
+            let kept = self.kept.entry(sent.bulk).or_default();
+            kept.0 += 1;
+            if kept.1.is_none() {
+                missing.push(sent.bulk);
+            }
+        }
+        missing
+    }
+
+    /// Whether something is a file of a call.
+    pub(super) fn needs(&self, bulk: &Bulk) -> bool {
+        self.kept.get(bulk).is_some_and(|(_, kept)| kept.is_none())
+    }
+
+    /// A place for what is being fetched.
+    pub(super) fn place(&self) -> io::Result<NamedTempFile> {
+        NamedTempFile::new_in(&self.directory)
+    }
+
+    /// Keeps what has come.
+    pub(super) fn keep(&mut self, bulk: &Bulk, file: NamedTempFile) -> io::Result<()> {
+        let (_, path) = file.keep()?;
+        match self.kept.get_mut(bulk) {
+            Some((_, kept)) => *kept = Some(path),
+            None => fs::remove_file(path)?,
+        }
+        Ok(())
+    }
+
+    /// A lease needs these no more.
+    pub(super) fn forget(&mut self, files: &[Files]) {
+        for sent in files.iter().flat_map(|files| &files.send) {
+            let Some((count, _)) = self.kept.get_mut(&sent.bulk) else {
+                continue;
+            };
+            *count -= 1;
+            if *count == 0
+                && let Some((_, Some(path))) = self.kept.remove(&sent.bulk)
+            {
+                // It goes with the directory of the run at the latest.
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
+    /// What has to be done for the directories of these calls to be there: it takes as long as copying does.
+    pub(super) fn plan(&self, files: &[Files]) -> Plan {
+        let sources = files.iter().flat_map(|files| &files.send);
+        let sources = sources.filter_map(|sent| {
+            let (_, path) = self.kept.get(&sent.bulk)?;
+            Some((sent.bulk, path.clone()?))
+        });
+        Plan {
+            calls: self.calls(),
+            sources: sources.collect(),
+        }
+    }
+
+    /// The directory of a call is not needed any more.
+    pub(super) fn remove(&self, index: u64) {
+        // It goes with the directory of the run at the latest.
+        let _ = fs::remove_dir_all(self.calls().join(index.to_string()));
+    }
+}
+
+impl Drop for RunFiles {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            log::warn!(
+                "the files of a run stay in {}: {error}",
+                self.directory.display()
+            );
+        }
+    }
+}
+
+/// What is needed for the directories of calls.
+#[derive(Debug)]
+pub(super) struct Plan {
+    calls: PathBuf,
+    sources: BTreeMap<Bulk, PathBuf>,
+}
+
+impl Plan {
+    /// Makes the directories, and puts the files there. An earlier attempt may have left one.
+    pub(super) fn carry_out(&self, files: &[Files]) -> io::Result<()> {
+        for call in files {
+            let directory = self.calls.join(call.index.to_string());
+            if directory.exists() {
+                fs::remove_dir_all(&directory)?;
+            }
+            fs::create_dir(&directory)?;
+            for sent in &call.send {
+                self.put(&directory, sent).map_err(|error| {
+                    let name = OsStr::from_bytes(&sent.name);
+                    io::Error::other(format!(
+                        "the file {name:?} of a call can't be put in place: {error}"
+                    ))
+                })?;
+            }
+            for name in &call.fetch {
+                let path = within(&directory, name)?;
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&self, directory: &Path, sent: &Sent) -> io::Result<()> {
+        let path = within(directory, &sent.name)?;
+        let source = self.sources.get(&sent.bulk);
+        let source = source.ok_or_else(|| io::Error::other("it has not come"))?;
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::copy(source, &path)?;
+        fs::set_permissions(&path, Permissions::from_mode(sent.mode & 0o777 | 0o600))
+    }
+}
+
+/// A path within the directory of a call.
+fn within(directory: &Path, name: &[u8]) -> io::Result<PathBuf> {
+    let name = Path::new(OsStr::from_bytes(name));
+    match stays_within(name) {
+        true => Ok(directory.join(name)),
+        false => Err(io::Error::other(format!(
+            "{name:?} leads out of the directory of a call"
+        ))),
+    }
+}
+
+/// What a call that has succeeded has made of what is wanted of it. An error says what it has not made.
+pub(super) fn collect(calls: &Path, files: &Files) -> Result<Made, String> {
+    let directory = calls.join(files.index.to_string());
+    let mut made = Vec::new();
+    for name in &files.fetch {
+        let shown = OsStr::from_bytes(name);
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!("it has made no file {shown:?}, which was to be fetched")
+            }
+            _ => format!("the file {shown:?} can't be fetched: {error}"),
+        };
+        let file = within(&directory, name)
+            .and_then(File::open)
+            .map_err(failed)?;
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Err(format!("{shown:?} is no file, and can't be fetched"));
+        }
+        let bulk = bulk::name_of(&file).map_err(failed)?;
+        made.push((bulk, Arc::new(file)));
+    }
+    Ok(made)
+}
