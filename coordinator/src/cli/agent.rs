@@ -1,37 +1,7 @@
 //! `coordinator agent`: lends this machine's slots to the runs of others.
 
-use std::path::PathBuf;
-
-use clap::Args;
-
-use super::units::{self, JobCount};
+use super::machine_args::AgentArgs;
 use super::{Exit, Trouble};
-
-/// The options of `agent`.
-#[derive(Debug, Args)]
-pub(super) struct AgentArgs {
-    /// The broker at which it waits for runs [env: COORDINATOR_NATS]
-    #[arg(long, value_name = "URL")]
-    pub(super) nats: Option<String>,
-    /// The key that lets it in [env: COORDINATOR_KEY]
-    #[arg(long, value_name = "FILE")]
-    pub(super) key: Option<PathBuf>,
-    /// How many calls it runs at once [default: the processors this process may use]
-    #[arg(short, long, value_name = "N|N%|-N", allow_hyphen_values = true, value_parser = units::jobs)]
-    pub(super) jobs: Option<JobCount>,
-    /// What it is called [default: the machine's name]
-    #[arg(long, value_name = "NAME")]
-    pub(super) name: Option<String>,
-    /// Take no further calls while the load is this or above: a number, or a share of the processors
-    #[arg(long, value_name = "N|N%", value_parser = units::load)]
-    pub(super) max_load: Option<f64>,
-    /// Take no further calls while less memory is free
-    #[arg(long, value_name = "SIZE", value_parser = units::size)]
-    pub(super) min_free_memory: Option<u64>,
-    /// Also wait at a broker that lets everybody in, or does not encrypt
-    #[arg(long)]
-    pub(super) insecure: bool,
-}
 
 #[cfg(not(feature = "agents"))]
 pub(super) fn run(_: &AgentArgs) -> Result<Exit, Trouble> {

@@ -10,9 +10,8 @@ use clap_complete::Shell;
 use clap_complete::engine::ArgValueCompleter;
 use coordinator::Builder;
 
-use super::agent::AgentArgs;
 use super::candidates::{self, CommandWords};
-use super::machines::MachineArgs;
+use super::machine_args::{AgentArgs, MachineArgs};
 use super::units::{self, JobCount, MaxFail, Recycle};
 use super::{help, mistakes};
 

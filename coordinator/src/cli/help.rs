@@ -25,8 +25,8 @@ const OPTIONS: &str = "
       --memory SIZE      of a worker          --log FILE      a line an attempt
       --recycle N|SIZE   renew workers        --resume, --dry-run, --quiet, -q
       --max-fail N[:now] then give up         --progress, --color WHEN
-      --delay TIME       between starts; or --max-load N|N%, --min-free-memory SIZE
-      --on HOST[:N],...  other machines, or --nats URL --key FILE --insecure; with
+      --delay TIME       between starts; --max-load N|N%, --min-free-memory SIZE
+      --on HOST[:N],...  other machines, or --nats URL --key FILE --insecure
       --env NAME[=VALUE] set there        --lease TIME    --at-most-once
 ";
 
@@ -138,7 +138,7 @@ pub(super) fn map() -> String {
 }
 
 pub(super) fn exec() -> String {
-    let own = "      --send, --fetch FILE   go along with a call to another machine, and come back\n  \
+    let own = "      --send, --fetch FILE   go along to another machine, and come back\n  \
                -n, --inputs N         for a command    -c, --script SCRIPT sh -c, with \"$@\"\n";
     format!(
         "{}{OPTIONS}{own}\n\

@@ -1,66 +1,18 @@
 //! The machines that a run uses besides this one.
 
-use clap::Args;
-use std::ffi::OsString;
+#[cfg(feature = "agents")]
 use std::path::PathBuf;
-use std::time::Duration;
 
 use coordinator::{Builder, Pool};
 
 use super::Trouble;
-use super::units;
+use super::machine_args::MachineArgs;
 use super::work::Work;
-
-/// Which machines, and how they are reached.
-#[derive(Debug, Args)]
-pub(super) struct MachineArgs {
-    /// Also run calls on these machines, over ssh: HOST or HOST:SLOTS, with commas between; @FILE reads them from a file
-    #[arg(long, value_name = "HOST,...", conflicts_with_all = ["nats", "key"])]
-    pub(super) on: Option<String>,
-    /// Also run calls on the agents that wait at this broker [env: COORDINATOR_NATS]
-    #[arg(long, value_name = "URL")]
-    pub(super) nats: Option<String>,
-    /// The key that lets this user submit [env: COORDINATOR_KEY]
-    #[arg(long, value_name = "FILE")]
-    pub(super) key: Option<PathBuf>,
-    /// Also use a broker that lets everybody in, or does not encrypt
-    #[arg(long)]
-    pub(super) insecure: bool,
-    /// Set a variable for calls on other machines: as it is here, or to VALUE; nothing else of the environment travels
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    pub(super) env: Vec<OsString>,
-    /// How long a machine may be out of sight before its calls are given to others [default: 15s]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
-    pub(super) lease: Option<Duration>,
-    /// Do not run a call again that may have begun on a machine that was lost, unless by --retries
-    #[arg(long)]
-    pub(super) at_most_once: bool,
-}
 
 /// What a build without agents says.
 #[cfg(not(feature = "agents"))]
 pub(super) const WITHOUT: &str = "this coordinator was built without agents, and so can use no other machine: install it with \
                                   `cargo install --path coordinator --features agents`";
-
-impl MachineArgs {
-    /// The broker that was named, by an option or by a variable.
-    pub(super) fn broker(&self) -> Option<String> {
-        let set = || {
-            std::env::var("COORDINATOR_NATS")
-                .ok()
-                .filter(|url| !url.is_empty())
-        };
-        match &self.on {
-            Some(_) => None,
-            None => self.nats.clone().or_else(set),
-        }
-    }
-
-    /// Whether other machines take part.
-    pub(super) fn are_wanted(&self) -> bool {
-        self.on.is_some() || self.broker().is_some()
-    }
-}
 
 /// The key that was named, by an option or by a variable.
 #[cfg(feature = "agents")]

@@ -20,6 +20,7 @@ mod inputs;
 mod lines;
 mod log;
 mod log_line;
+mod machine_args;
 mod machines;
 mod manual;
 mod mistakes;

@@ -150,6 +150,7 @@ impl Work {
     }
 
     /// Whether files go along with calls.
+    #[cfg(feature = "agents")]
     pub(super) fn has_files(&self) -> bool {
         matches!(self, Work::Exec { files: Some(_), .. })
     }

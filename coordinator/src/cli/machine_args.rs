@@ -1,0 +1,81 @@
+//! The options that are about other machines.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::units::{self, JobCount};
+
+/// Which machines, and how they are reached.
+#[derive(Debug, Args)]
+pub(super) struct MachineArgs {
+    /// Also run calls on these machines, over ssh: HOST or HOST:SLOTS, with commas between; @FILE reads them from a file
+    #[arg(long, value_name = "HOST,...", conflicts_with_all = ["nats", "key"])]
+    pub(super) on: Option<String>,
+    /// Also run calls on the agents that wait at this broker [env: COORDINATOR_NATS]
+    #[arg(long, value_name = "URL")]
+    pub(super) nats: Option<String>,
+    /// The key that lets this user submit [env: COORDINATOR_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: Option<PathBuf>,
+    /// Also use a broker that lets everybody in, or does not encrypt
+    #[arg(long)]
+    pub(super) insecure: bool,
+    /// Set a variable for calls on other machines: as it is here, or to VALUE; nothing else of the environment travels
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(super) env: Vec<OsString>,
+    /// How long a machine may be out of sight before its calls are given to others [default: 15s]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub(super) lease: Option<Duration>,
+    /// Do not run a call again that may have begun on a machine that was lost, unless by --retries
+    #[arg(long)]
+    pub(super) at_most_once: bool,
+}
+
+impl MachineArgs {
+    /// The broker that was named, by an option or by a variable.
+    pub(super) fn broker(&self) -> Option<String> {
+        let set = || {
+            std::env::var("COORDINATOR_NATS")
+                .ok()
+                .filter(|url| !url.is_empty())
+        };
+        match &self.on {
+            Some(_) => None,
+            None => self.nats.clone().or_else(set),
+        }
+    }
+
+    /// Whether other machines take part.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.on.is_some() || self.broker().is_some()
+    }
+}
+
+/// The options of `agent`.
+#[derive(Debug, Args)]
+pub(super) struct AgentArgs {
+    /// The broker at which it waits for runs [env: COORDINATOR_NATS]
+    #[arg(long, value_name = "URL")]
+    pub(super) nats: Option<String>,
+    /// The key that lets it in [env: COORDINATOR_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: Option<PathBuf>,
+    /// How many calls it runs at once [default: the processors this process may use]
+    #[arg(short, long, value_name = "N|N%|-N", allow_hyphen_values = true, value_parser = units::jobs)]
+    pub(super) jobs: Option<JobCount>,
+    /// What it is called [default: the machine's name]
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// Take no further calls while the load is this or above: a number, or a share of the processors
+    #[arg(long, value_name = "N|N%", value_parser = units::load)]
+    pub(super) max_load: Option<f64>,
+    /// Take no further calls while less memory is free
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub(super) min_free_memory: Option<u64>,
+    /// Also wait at a broker that lets everybody in, or does not encrypt
+    #[arg(long)]
+    pub(super) insecure: bool,
+}
