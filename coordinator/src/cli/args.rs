@@ -42,7 +42,7 @@ pub(super) enum Command {
         worker: Option<PathBuf>,
     },
     /// Lend this machine to the runs of others
-    #[command(after_help = help::AGENT_EXAMPLES)]
+    #[command(override_help = help::AGENT)]
     Agent(AgentArgs),
     /// Draw what a log tells: a page, or a trace for Perfetto
     #[command(after_help = help::REPORT_EXAMPLES)]

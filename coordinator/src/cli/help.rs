@@ -64,9 +64,26 @@ pub(super) const TASKS_EXAMPLES: &str = "Examples:
   coordinator tasks
   coordinator tasks --worker ./my-worker";
 
-pub(super) const AGENT_EXAMPLES: &str = "Examples:
+/// The help of `agent`.
+pub(super) const AGENT: &str = "\
+Lend this machine to the runs of others.
+
+Usage: coordinator agent [OPTIONS]
+
+      --nats URL             the broker at which it waits [env: COORDINATOR_NATS]
+      --key FILE             the key that lets it in [env: COORDINATOR_KEY]
+  -j, --jobs N|N%|-N         so many calls at once, if not one a processor
+      --name NAME            what it is called, if not as the machine
+      --max-load N|N%        take calls only while the load is below that
+      --min-free-memory SIZE take calls only while so much memory is free
+      --insecure             also wait where everybody gets in, or all is readable
+
+A signal (Ctrl-C, SIGTERM) lets it finish what it runs, a second one does not.
+
+Examples:
   coordinator agent --nats tls://hub --key agent.key
-  coordinator agent --nats tls://hub --key agent.key -j 50% --max-load 80%";
+  coordinator agent --nats tls://hub --key agent.key -j 50% --max-load 80%
+";
 
 pub(super) const REPORT_EXAMPLES: &str = "Examples:
   coordinator report run.log -o run.html
