@@ -76,9 +76,9 @@ Usage: coordinator agent [OPTIONS]
       --name NAME            what it is called, if not as the machine
       --max-load N|N%        take calls only while the load is below that
       --min-free-memory SIZE take calls only while so much memory is free
-      --insecure             also wait where everybody gets in, or all is readable
+      --insecure             also wait at a broker that lets everybody in
 
-A signal (Ctrl-C, SIGTERM) lets it finish what it runs, a second one does not.
+A signal (Ctrl-C, SIGTERM) lets it finish what it runs; a second does not.
 
 Examples:
   coordinator agent --nats tls://hub --key agent.key
