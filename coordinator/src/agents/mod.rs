@@ -2,7 +2,8 @@
 //!
 //! `fleet` is the coordinator's half and `member` the agent's. Both are pure: messages and times go in, messages and deeds come
 //! out, so that a test can play them against each other over a network that loses, doubles and delays. The ledger of who holds
-//! which calls is the scheduler's. A broker, files and processes have no place in these two: `broker` alone speaks to one.
+//! which calls is the scheduler's. A broker, files and processes have no place in these two: `broker` alone speaks to one, and
+//! `ssh` reaches machines on which nobody has started an agent.
 
 pub(crate) mod access;
 pub(crate) mod broker;
@@ -12,6 +13,7 @@ pub(crate) mod desk;
 mod fleet;
 mod ledger;
 pub(crate) mod member;
+pub(crate) mod ssh;
 pub(crate) mod subjects;
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,9 @@ pub(super) struct AgentArgs {
     /// Also wait at a broker that lets everybody in, or does not encrypt
     #[arg(long)]
     pub(super) insecure: bool,
+    /// Serve one run, whose coordinator is at the other end of stdin and stdout
+    #[arg(long, hide = true, exclusive = true)]
+    pub(super) stdio: bool,
 }
 
 #[cfg(not(feature = "agents"))]
@@ -44,6 +47,10 @@ pub(super) fn run(args: &AgentArgs) -> Result<Exit, Trouble> {
     use super::machines;
     use coordinator::{Agents, Service};
 
+    if args.stdio {
+        Service::stdio().run(&told()?)?;
+        return Ok(Exit::AllOk);
+    }
     let set = || std::env::var("COORDINATOR_NATS").ok();
     let Some(url) = args.nats.clone().or_else(set) else {
         return Err(Trouble::Usage(

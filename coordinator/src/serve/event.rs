@@ -17,6 +17,8 @@ pub(super) enum Event {
         epoch: u64,
         lease: u64,
     },
+    /// The pipe to the broker has ended, and can't come back.
+    Cut,
     /// The workers of a run are ready, or can't be had.
     Built {
         run: String,
