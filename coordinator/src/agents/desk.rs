@@ -28,6 +28,8 @@ use crate::scheduler::{AgentId, LeaseId};
 
 /// How often a run says that it wants machines, and the desk looks around.
 const TICK: Duration = Duration::from_secs(1);
+/// How often it says so while a machine that is reached by ssh is on its way: nobody else is disturbed, and it is waited for.
+const SOON: Duration = Duration::from_millis(100);
 /// How long a run without a worker here waits for agents.
 const NOBODY: Duration = Duration::from_secs(600);
 /// How long the broker may be away before a line says so.
@@ -256,7 +258,7 @@ impl Desk {
         let delayed = self.shared.state().jobs.next_delayed();
         let is_due = delayed.is_some_and(|at| at <= self.shared.now());
         if Instant::now() >= self.next_open {
-            self.next_open = Instant::now() + TICK;
+            self.next_open = Instant::now() + self.tick();
             self.say_open();
             for (agent, want) in self.fetching.again(boot_time()) {
                 self.send(&agent, &Down::Want(want), &[]);
@@ -267,6 +269,17 @@ impl Desk {
         }
         let offers = self.fleet.offer();
         self.do_all(offers);
+    }
+
+    fn tick(&self) -> Duration {
+        let Reach::Ssh(plan) = &self.wanted.reach else {
+            return TICK;
+        };
+        let known = self.shared.state().machines.agents.len() + self.absent.len();
+        match known < plan.hosts.len() {
+            true => SOON,
+            false => TICK,
+        }
     }
 
     /// Says that this run wants machines.

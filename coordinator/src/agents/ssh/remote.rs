@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, PipeReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
@@ -176,7 +176,7 @@ impl Remote {
     pub(super) fn begin(&self, program: &Program, hello: &Hello) -> Result<Vec<u8>, String> {
         let mut heard = Heard::default();
         loop {
-            let said = match heard.next(&self.socket) {
+            let said = match heard.next(&self.socket, self.process.as_fd()) {
                 Ok(said) => said,
                 Err(Silence::Ended) => return Err(self.why_ended()),
                 Err(Silence::Long(why)) => return Err(why),
@@ -202,7 +202,6 @@ impl Remote {
     /// Joins the agent and the broker, until either ends. `first` is what the agent has said already.
     pub(super) fn join(&self, broker: TcpStream, first: &[u8]) -> io::Result<()> {
         broker.set_nodelay(true)?;
-        self.socket.set_read_timeout(None)?;
         self.socket.set_write_timeout(None)?;
         let broker = self.broker.get_or_init(|| broker);
         thread::scope(|scope| {
@@ -214,10 +213,11 @@ impl Remote {
             })?;
             let mut to = broker;
             if to.write_all(first).is_ok() {
-                copy(&self.socket, broker);
+                copy(self, broker);
             }
-            // Ends the other thread's reading, too. The broker may have closed it already.
+            // Ends the other thread, whatever it waits for. Either may be closed already.
             let _ = broker.shutdown(Shutdown::Both);
+            let _ = self.socket.shutdown(Shutdown::Both);
             Ok(())
         })
     }
@@ -258,6 +258,17 @@ impl Remote {
                 .unwrap_or(line)
                 .to_owned(),
             (None, death) => format!("ssh has ended without a word: {death}"),
+        }
+    }
+}
+
+impl Read for &Remote {
+    /// Reads what the agent says, until ssh has ended. Something that ssh has started may still hold its stdout then.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let ready = os::wait_readable(&[self.socket.as_fd(), self.process.as_fd()], None);
+        match ready.first() {
+            Some(true) => (&self.socket).read(buffer),
+            _ => Ok(0),
         }
     }
 }
@@ -327,8 +338,8 @@ struct Heard {
 }
 
 impl Heard {
-    /// The next thing that is said. Skips what is noise.
-    fn next(&mut self, from: &UnixStream) -> Result<Said, Silence> {
+    /// The next thing that is said. Skips what is noise. `life` is readable once ssh has ended.
+    fn next(&mut self, from: &UnixStream, life: BorrowedFd<'_>) -> Result<Said, Silence> {
         let until = Instant::now() + ANSWER;
         loop {
             if let Some(said) = self.said() {
@@ -341,26 +352,30 @@ impl Heard {
                     MOST_NOISE >> 10
                 )));
             }
-            self.read(from, until)?;
+            self.read(from, life, until)?;
         }
     }
 
-    fn read(&mut self, mut from: &UnixStream, until: Instant) -> Result<(), Silence> {
-        let mut piece = [0; LINE];
+    fn read(
+        &mut self,
+        mut from: &UnixStream,
+        life: BorrowedFd<'_>,
+        until: Instant,
+    ) -> Result<(), Silence> {
         let left = until.saturating_duration_since(Instant::now());
-        // No time at all would be for ever.
-        let left = left.max(Duration::from_millis(1));
-        let read = from
-            .set_read_timeout(Some(left))
-            .and_then(|()| from.read(&mut piece));
-        match read {
+        match os::wait_readable(&[from.as_fd(), life], Some(left))[..] {
+            [true, _] => {}
+            [_, true] => return Err(Silence::Ended),
+            _ => return Err(Silence::Long(late("answered"))),
+        }
+        let mut piece = [0; LINE];
+        match from.read(&mut piece) {
             Ok(0) => Err(Silence::Ended),
             Ok(len) => {
                 self.bytes.extend(&piece[..len]);
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) if is_late(&error) => Err(Silence::Long(late("answered"))),
             Err(_) => Err(Silence::Ended),
         }
     }
@@ -412,7 +427,8 @@ mod tests {
         });
         let mut heard = Heard::default();
         let mut all = Vec::new();
-        while let Ok(said) = heard.next(&ours) {
+        let (life, _lives) = os::pipe().unwrap();
+        while let Ok(said) = heard.next(&ours, life.as_fd()) {
             let is_last = said == Said::Open;
             all.push(said);
             if is_last {
