@@ -1,5 +1,6 @@
 //! Machines over ssh, as people use them: `coordinator exec --on`, with a script that stands in for ssh, and with a real one.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+#![allow(clippy::print_stdout, reason = "a test says why it was skipped")]
 
 use std::collections::BTreeSet;
 use std::fs;

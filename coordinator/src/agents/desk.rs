@@ -597,6 +597,9 @@ impl Desk {
         }
         // Whoever pauses may be stopped a moment later.
         self.broker.flush(FLUSH);
+        if let Some(crew) = &self.crew {
+            crew.settle();
+        }
         self.shared.state().machines.has_told = true;
         self.shared.milestone();
     }

@@ -19,6 +19,9 @@ const STARTING: usize = 16;
 /// How soon a machine is tried again whose connection has ended, counted from when it was tried last, and at least.
 const AGAIN: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long nothing must have been carried until all is taken to have arrived, and how often that is looked for.
+const QUIET: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 10;
 /// How long agents have to end when the run is over.
 const END: Duration = Duration::from_secs(1);
 
@@ -111,6 +114,24 @@ impl Crew {
     /// How this process comes to the broker.
     pub(crate) fn access(&self) -> Access {
         self.shared.server.access()
+    }
+
+    /// Waits until what the broker has for agents is on its way. This process carries it: what it has not carried when it stops
+    /// waits until it goes on.
+    pub(crate) fn settle(&self) {
+        let carried = || -> u64 {
+            let state = self.shared.state();
+            state.remotes.iter().map(|remote| remote.carried()).sum()
+        };
+        let mut before = carried();
+        for _ in 0..LOOKS {
+            thread::sleep(QUIET);
+            let now = carried();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
     }
 
     /// The run is about to be over: from now on it is no fault of an agent to end.

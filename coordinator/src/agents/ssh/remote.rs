@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -89,6 +90,8 @@ pub(super) struct Remote {
     has_said_all: Mutex<Receiver<()>>,
     /// The connection to the broker, once there is one.
     broker: OnceLock<TcpStream>,
+    /// How many bytes the agent was sent.
+    carried: AtomicU64,
 }
 
 /// Where lines of the other machine's stderr go once its agent is there. Those before belong to the reason if it never is.
@@ -168,6 +171,7 @@ impl Remote {
             stderr: said,
             has_said_all: Mutex::new(has_said_all),
             broker: OnceLock::new(),
+            carried: AtomicU64::new(0),
         })
     }
 
@@ -207,7 +211,7 @@ impl Remote {
         thread::scope(|scope| {
             let thread = thread::Builder::new().name("ssh stdin".to_owned());
             thread.spawn_scoped(scope, || {
-                copy(broker, &self.socket);
+                copy(broker, self);
                 // The agent finds its stdin at an end, and ends. It may be gone already.
                 let _ = self.socket.shutdown(Shutdown::Write);
             })?;
@@ -220,6 +224,11 @@ impl Remote {
             let _ = self.socket.shutdown(Shutdown::Both);
             Ok(())
         })
+    }
+
+    /// How many bytes the agent was sent.
+    pub(super) fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// Ends it: in its own way if its agent is there, which then has some time, and at once if not.
@@ -270,6 +279,18 @@ impl Read for &Remote {
             Some(true) => (&self.socket).read(buffer),
             _ => Ok(0),
         }
+    }
+}
+
+impl Write for &Remote {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = (&self.socket).write(bytes)?;
+        self.carried.fetch_add(written as u64, Ordering::Relaxed);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
