@@ -1,11 +1,15 @@
 //! Where the agents of a pool are, and how they are reached.
 
-use std::ffi::OsString;
-use std::fs;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::broker::{Access, Credentials};
+use worker::private::{image, path};
+
+use super::broker::{Access, Credentials, PING};
+use super::ssh::crew::Plan;
+use super::ssh::hosts;
 use super::subjects;
 use crate::error::PoolError;
 
@@ -47,7 +51,11 @@ pub(crate) enum Way {
         insecure: bool,
     },
     /// By ssh, with a broker of this run.
-    Ssh(Vec<String>),
+    Ssh {
+        hosts: Vec<String>,
+        /// This program is `coordinator`, and not another one that uses the library.
+        is_coordinator: bool,
+    },
 }
 
 impl Agents {
@@ -63,8 +71,15 @@ impl Agents {
         })
     }
 
-    /// Machines that this user reaches by ssh, as `HOST` or `HOST:SLOTS`. Nothing has to be prepared there; where there is no
-    /// `coordinator` of this build, it is copied. Here `nats-server` has to be installed.
+    /// Machines that this user reaches by ssh without a question: `HOST`, `HOST:SLOTS`, `USER@HOST:SLOTS`, or an address in
+    /// brackets, `[2001:db8::7]:8`. Nothing has to be prepared there. The program `coordinator` is copied once, to
+    /// `~/.cache/coordinator`, and runs there for as long as the pool lives.
+    ///
+    /// On this machine `nats-server` has to be installed (version 2.9 or later), and `coordinator`, with agents and of this
+    /// version, beside this program or in PATH. Set the variable `COORDINATOR_SSH` to use another program than `ssh`.
+    ///
+    /// A machine that can't be reached is left out, and [`Pool::take_agent_news`](crate::Pool::take_agent_news) says why. A pool
+    /// that has no worker here fails when no machine is left.
     ///
     /// ```no_run
     /// # use coordinator::{Agents, Pool};
@@ -72,7 +87,19 @@ impl Agents {
     /// # Ok::<(), coordinator::PoolError>(())
     /// ```
     pub fn over_ssh(hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self::by(Way::Ssh(hosts.into_iter().map(Into::into).collect()))
+        Self::by(Way::Ssh {
+            hosts: hosts.into_iter().map(Into::into).collect(),
+            is_coordinator: false,
+        })
+    }
+
+    /// What is copied to machines that are reached by ssh is this program itself. For the command line alone.
+    #[doc(hidden)]
+    pub fn by_this_program(mut self) -> Self {
+        if let Way::Ssh { is_coordinator, .. } = &mut self.way {
+            *is_coordinator = true;
+        }
+        self
     }
 
     fn by(way: Way) -> Self {
@@ -143,11 +170,18 @@ impl Agents {
     }
 }
 
+/// How agents are reached, once all that is needed for that was found.
+#[derive(Debug)]
+pub(crate) enum Reach {
+    Broker(Access),
+    Ssh(Plan),
+}
+
 /// What a pool has to know of its agents.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) agents: Agents,
-    pub(crate) access: Access,
+    pub(crate) reach: Reach,
     pub(crate) lease: Duration,
     /// Where the workers run.
     pub(crate) directory: PathBuf,
@@ -170,11 +204,17 @@ impl Wanted {
             Some(lease) => lease,
             None => LEASE.max(grace.saturating_add(Duration::from_secs(10))),
         };
-        let access = match &agents.way {
-            Way::Broker { url, key, insecure } => access(url, key.as_deref(), *insecure, "submit")?,
-            Way::Ssh(hosts) => {
-                let why = format!("{} can't be reached over ssh yet", hosts.join(", "));
-                return Err(PoolError::Setting(why));
+        let reach = match &agents.way {
+            Way::Broker { url, key, insecure } => {
+                Reach::Broker(access(url, key.as_deref(), *insecure, "submit")?)
+            }
+            Way::Ssh {
+                hosts,
+                is_coordinator,
+            } => {
+                let hosts = hosts::read(hosts).map_err(PoolError::Setting)?;
+                let plan = Plan::new(hosts, program(*is_coordinator)?);
+                Reach::Ssh(plan.map_err(PoolError::System)?)
             }
         };
         let directory = std::env::current_dir().map_err(|error| {
@@ -184,11 +224,34 @@ impl Wanted {
         })?;
         Ok(Wanted {
             agents: agents.clone(),
-            access,
+            reach,
             lease,
             directory,
         })
     }
+}
+
+/// The program that becomes an agent on machines that are reached by ssh.
+fn program(is_this: bool) -> Result<File, PoolError> {
+    const NAME: &str = "coordinator";
+    let found = match is_this {
+        true => image::file().map(|(file, _)| file),
+        false => {
+            let this = std::env::current_exe().unwrap_or_default();
+            let beside = this.with_file_name(NAME);
+            let is_other = beside.is_file() && beside != this;
+            match is_other {
+                true => File::open(beside),
+                false => path::place_of(OsStr::new(NAME)).and_then(File::open),
+            }
+        }
+    };
+    found.map_err(|error| {
+        PoolError::System(format!(
+            "the program `{NAME}`, which is copied to machines that are reached by ssh, is neither beside this program nor \
+             in PATH ({error}): install it with `cargo install --path coordinator --features agents`"
+        ))
+    })
 }
 
 /// A broker that stands already, and who one is there. `role` is who, if the key does not say.
@@ -217,6 +280,7 @@ pub(crate) fn access(
         url,
         credentials,
         inbox: format!("_INBOX_{}", user.as_deref().unwrap_or(role)),
+        ping: PING,
         insecure,
     })
 }

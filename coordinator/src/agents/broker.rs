@@ -14,8 +14,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{SelectAll, select_all};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// How often the connection is tried: a cut that nobody noticed for minutes would be longer than a lease.
-const PING: Duration = Duration::from_secs(2);
+/// How often a connection is tried: a cut that nobody noticed for minutes would be longer than a lease.
+pub(crate) const PING: Duration = Duration::from_secs(2);
 /// The longest time between two attempts to connect again.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// How long one attempt may take.
@@ -43,6 +43,8 @@ pub(crate) struct Access {
     pub(crate) credentials: Credentials,
     /// What answers to one's own requests begin with.
     pub(crate) inbox: String,
+    /// How often the connection is tried. It is taken for cut when the second answer is missing.
+    pub(crate) ping: Duration,
     /// A broker that lets everybody in, or does not encrypt, will do.
     pub(crate) insecure: bool,
 }
@@ -139,6 +141,12 @@ impl Broker {
         orders.is_some_and(|orders| orders.send(order).is_ok())
     }
 
+    /// Closes the connection, and does not wait until it is closed. For a process that is about to end, whose broker may not
+    /// answer any more.
+    pub(crate) fn let_go(mut self) {
+        self.thread = None;
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         self.is_connected.load(Ordering::Acquire)
     }
@@ -232,7 +240,7 @@ impl Session {
                 RECONNECT.min(Duration::from_millis(50 * attempts as u64))
             })
             .connection_timeout(CONNECT)
-            .ping_interval(PING)
+            .ping_interval(self.access.ping)
             .subscription_capacity(CAPACITY)
             .custom_inbox_prefix(&self.access.inbox)
             .event_callback(move |event| {

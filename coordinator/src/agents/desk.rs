@@ -17,14 +17,15 @@ use protocol::agent::{
     self, All, Bulk, Carried, Down, Ending, Open, Report, SharedValue, Up, Want, What,
 };
 
-use super::access::{Agents, Wanted};
+use super::access::{Agents, Reach, Wanted};
 use super::awaited::Awaited;
-use super::broker::{Broker, Event as Heard};
+use super::broker::{Access, Broker, Event as Heard};
 use super::bulk::{Content as _, Fetched, Fetching, Progress, Store};
 use super::carriage::{Inputs, fits, nanos};
 use super::fleet::{Deed, Fleet};
 use super::ledger::{self, Given, Ledger};
 use super::measure::{self, Measured};
+use super::ssh::crew::{Crew, Told};
 use super::subjects;
 use crate::engine::shared::PoolShared;
 use crate::error::PoolError;
@@ -34,6 +35,8 @@ use crate::scheduler::{AgentId, LeaseId};
 
 /// How often a run says that it wants machines, and the desk looks around.
 const TICK: Duration = Duration::from_secs(1);
+/// How often it says so while a machine that is reached by ssh is on its way: nobody else is disturbed, and it is waited for.
+const SOON: Duration = Duration::from_millis(100);
 /// How long a run without a worker here waits for agents.
 const NOBODY: Duration = Duration::from_secs(600);
 /// How long the broker may be away before a line says so.
@@ -47,6 +50,8 @@ const FLUSH: Duration = Duration::from_millis(300);
 
 pub(crate) enum Event {
     Broker(Heard),
+    /// Of a machine that is reached by ssh.
+    Machine(Told),
     /// The pool has something to tell.
     Bell,
     /// It is known what the files of a lease's calls are called.
@@ -67,7 +72,10 @@ struct Desk {
     ledger: Ledger,
     wanted: Wanted,
     run: String,
+    url: String,
     broker: Broker,
+    /// Stands behind the connection to its broker, which is to be closed first.
+    crew: Option<Crew>,
     events: Receiver<Event>,
     fleet: Fleet,
     open: Open,
@@ -84,6 +92,8 @@ struct Desk {
     turned_away: BTreeSet<String>,
     /// Who has said why it can't take part.
     complained: BTreeSet<String>,
+    /// Machines reached by ssh that do not take part, and why.
+    absent: BTreeMap<String, String>,
     /// Since when there was nobody to run anything.
     alone_since: Instant,
     away_since: Option<Instant>,
@@ -184,9 +194,11 @@ impl Desk {
             about: about(&wanted.agents),
             is_hungry: false,
         };
+        let (access, crew) = reach(&wanted, to)?;
         let subjects = vec![subjects::up(&run, "*")];
+        let url = access.url.clone();
         let (bell, to) = (to.clone(), to.clone());
-        let broker = Broker::connect(wanted.access.clone(), subjects, move |event| {
+        let broker = Broker::connect(access, subjects, move |event| {
             // A desk that has ended hears nothing.
             let _ = to.0.send(Event::Broker(event));
         })?;
@@ -196,7 +208,9 @@ impl Desk {
             fleet: Fleet::new(wanted.lease),
             wanted,
             run,
+            url,
             broker,
+            crew,
             events,
             open,
             initializer: input,
@@ -208,6 +222,7 @@ impl Desk {
             to: bell,
             turned_away: BTreeSet::new(),
             complained: BTreeSet::new(),
+            absent: BTreeMap::new(),
             alone_since: Instant::now(),
             away_since: Some(Instant::now()),
             was_connected: false,
@@ -223,12 +238,16 @@ impl Desk {
                 Ok(Event::Measured(agent, given, measured)) => {
                     self.measured(agent, *given, measured);
                 }
+                Ok(Event::Machine(told)) => self.hear_machine(told),
                 Ok(Event::Bell) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.look_around();
             self.follow_up();
             if self.is_over() {
+                if let Some(crew) = &self.crew {
+                    crew.will_end();
+                }
                 self.tell_all(All::End);
                 self.broker.flush(FLUSH);
                 return;
@@ -258,7 +277,7 @@ impl Desk {
         let delayed = self.shared.state().jobs.next_delayed();
         let is_due = delayed.is_some_and(|at| at <= self.shared.now());
         if Instant::now() >= self.next_open {
-            self.next_open = Instant::now() + TICK;
+            self.next_open = Instant::now() + self.tick();
             self.say_open();
             for (agent, want) in self.fetching.again(boot_time()) {
                 self.send(&agent, &Down::Want(want), &[]);
@@ -269,6 +288,17 @@ impl Desk {
         }
         let offers = self.fleet.offer();
         self.do_all(offers);
+    }
+
+    fn tick(&self) -> Duration {
+        let Reach::Ssh(plan) = &self.wanted.reach else {
+            return TICK;
+        };
+        let known = self.shared.state().machines.agents.len() + self.absent.len();
+        match known < plan.hosts.len() {
+            true => SOON,
+            false => TICK,
+        }
     }
 
     /// Says that this run wants machines.
@@ -294,7 +324,7 @@ impl Desk {
             && since.elapsed() >= AWAY
         {
             self.away_since = None;
-            let url = &self.wanted.access.url;
+            let url = &self.url;
             let news = match self.was_connected {
                 true => format!("the broker {url} is away: waiting for it"),
                 false => format!("the broker {url} does not answer: waiting for it"),
@@ -322,14 +352,47 @@ impl Desk {
         !state.jobs.wants_worker() && (!state.jobs.has_leases() || is_late)
     }
 
+    // ---- Machines reached by ssh -----------------------------------------------------------
+
+    fn hear_machine(&mut self, told: Told) {
+        match told {
+            Told::News(news) => self.ledger.note(news),
+            Told::Out { name, why } => self.is_out(name, why),
+            Told::BrokerEnded => {
+                let why = "the broker of this run, its nats-server, has ended, and no other machine can be reached";
+                match self.shared.config.slots {
+                    0 => give_up(&self.shared, why),
+                    _ => self.ledger.note(why.to_owned()),
+                }
+            }
+        }
+    }
+
+    /// A machine does not take part. When none is left, and nobody is here, nobody will come.
+    fn is_out(&mut self, name: String, why: String) {
+        let Reach::Ssh(plan) = &self.wanted.reach else {
+            return;
+        };
+        self.absent.insert(name, why);
+        let reasons = plan.hosts.iter().map(|host| {
+            let why = self.absent.get(&host.name)?;
+            Some(format!("{}: {why}", host.destination))
+        });
+        let reasons: Option<Vec<String>> = reasons.collect();
+        if let (Some(reasons), 0) = (reasons, self.shared.config.slots) {
+            let reasons = reasons.join("; ");
+            let why = format!("no machine can take part, and there is no worker here: {reasons}");
+            give_up(&self.shared, &why);
+        }
+    }
+
     // ---- The broker ------------------------------------------------------------------------
 
     fn hear(&mut self, event: Heard) {
         match event {
             Heard::Connected => {
                 if self.was_connected && self.away_since.is_none() {
-                    self.ledger
-                        .note(format!("the broker {} is back", self.wanted.access.url));
+                    self.ledger.note(format!("the broker {} is back", self.url));
                 }
                 self.away_since = None;
                 self.was_connected = true;
@@ -368,6 +431,7 @@ impl Desk {
                 if self.complained.insert(from.to_owned()) {
                     self.ledger.note(format!("{from} can't take part: {why}"));
                 }
+                self.is_out(from.to_owned(), why);
             }
             Up::Report(report) if self.fleet.expects(from, &report) => {
                 self.await_report(from, report, payload);
@@ -411,6 +475,7 @@ impl Desk {
         self.turned_away.insert(name.to_owned());
         self.ledger
             .note(format!("{name} is not heard any more: {why}"));
+        self.is_out(name.to_owned(), why.to_owned());
     }
 
     /// Hears a report when all that belongs to it is here.
@@ -651,6 +716,9 @@ impl Desk {
         }
         // Whoever pauses may be stopped a moment later.
         self.broker.flush(FLUSH);
+        if let Some(crew) = &self.crew {
+            crew.settle();
+        }
         self.shared.state().machines.has_told = true;
         self.shared.milestone();
     }
@@ -722,6 +790,21 @@ impl Desk {
     fn tell_all(&self, what: All) {
         if let Ok(bytes) = agent::encode(&what, &[]) {
             self.broker.publish(&subjects::all(&self.run), bytes);
+        }
+    }
+}
+
+/// How the broker is reached, and who brings the machines to it if nobody else does.
+fn reach(wanted: &Wanted, to: &Bell) -> io::Result<(Access, Option<Crew>)> {
+    match &wanted.reach {
+        Reach::Broker(access) => Ok((access.clone(), None)),
+        Reach::Ssh(plan) => {
+            let to = to.clone();
+            let crew = Crew::start(plan, wanted.lease, move |told| {
+                // A desk that has ended hears nothing.
+                let _ = to.0.send(Event::Machine(told));
+            })?;
+            Ok((crew.access(), Some(crew)))
         }
     }
 }

@@ -103,6 +103,8 @@ pub(crate) struct Member {
     /// Since when the broker says that nobody answers.
     unanswered: Option<Time>,
     is_paused: bool,
+    /// When the last pause ended.
+    resumed: Time,
     takes_none: bool,
     pub(crate) broken: Option<Broken>,
 }
@@ -130,6 +132,7 @@ impl Member {
             beat_at: now,
             unanswered: None,
             is_paused: false,
+            resumed: Time::ZERO,
             takes_none: false,
             broken: None,
         }
@@ -249,21 +252,24 @@ impl Member {
     }
 
     /// The coordinator says that it may be silent for so long, and that nothing runs meanwhile. It has said so to itself first.
-    pub(crate) fn pause(&mut self, patience: Duration) -> Option<Deed> {
+    pub(crate) fn pause(&mut self, patience: Duration, now: Time) -> Option<Deed> {
         if !self.is_working() {
             return None;
         }
         self.lease = self.lease.max(patience);
-        self.turn_pause(true)
+        self.turn_pause(true, now)
     }
 
     /// The coordinator goes on. It may be silent for as long as before until it has answered.
-    pub(crate) fn resume(&mut self) -> Option<Deed> {
-        self.turn_pause(false)
+    pub(crate) fn resume(&mut self, now: Time) -> Option<Deed> {
+        self.turn_pause(false, now)
     }
 
-    fn turn_pause(&mut self, is_paused: bool) -> Option<Deed> {
+    fn turn_pause(&mut self, is_paused: bool, now: Time) -> Option<Deed> {
         let was = std::mem::replace(&mut self.is_paused, is_paused);
+        if was && !is_paused {
+            self.resumed = now;
+        }
         (was != is_paused).then_some(Deed::Pause(is_paused))
     }
 
@@ -323,8 +329,14 @@ impl Member {
                 Phase::Working { .. } | Phase::Ending { .. } => false,
             };
             if is_newest {
-                self.lease = Duration::from_nanos(heard.patience);
-                pause = self.turn_pause(heard.is_paused);
+                pause = self.turn_pause(heard.is_paused, now);
+                let patience = Duration::from_nanos(heard.patience);
+                // A coordinator that goes on first answers the beats of the time when it was stopped, which are older than a
+                // lease. It waits as long as the beats have said, so until it answers a new one the long lease holds.
+                self.lease = match answered < self.resumed {
+                    true => self.lease.max(patience),
+                    false => patience,
+                };
             }
         }
         self.outbox = self.outbox.split_off(&(heard.serial.saturating_add(1)));

@@ -2,7 +2,8 @@
 //!
 //! `fleet` is the coordinator's half and `member` the agent's. Both are pure: messages and times go in, messages and deeds come
 //! out, so that a test can play them against each other over a network that loses, doubles and delays. The ledger of who holds
-//! which calls is the scheduler's. A broker, files and processes have no place in these two: `broker` alone speaks to one.
+//! which calls is the scheduler's. A broker, files and processes have no place in these two: `broker` alone speaks to one, and
+//! `ssh` reaches machines on which nobody has started an agent.
 
 pub(crate) mod access;
 mod awaited;
@@ -14,6 +15,7 @@ mod fleet;
 mod ledger;
 mod measure;
 pub(crate) mod member;
+pub(crate) mod ssh;
 pub(crate) mod subjects;
 #[cfg(test)]
 mod tests;

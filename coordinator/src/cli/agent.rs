@@ -14,6 +14,10 @@ pub(super) fn run(args: &AgentArgs) -> Result<Exit, Trouble> {
     use super::machines;
     use coordinator::{Agents, Service};
 
+    if args.stdio {
+        Service::stdio().run(&told()?)?;
+        return Ok(Exit::AllOk);
+    }
     let set = || std::env::var("COORDINATOR_NATS").ok();
     let Some(url) = args.nats.clone().or_else(set) else {
         return Err(Trouble::Usage(

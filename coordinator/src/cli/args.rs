@@ -463,7 +463,10 @@ mod tests {
                 examples.matches("coordinator ").count() >= 2,
                 "{name}: {help}"
             );
-            let options = command.get_arguments().filter_map(clap::Arg::get_long);
+            let shown = command
+                .get_arguments()
+                .filter(|argument| !argument.is_hide_set());
+            let options = shown.filter_map(clap::Arg::get_long);
             for option in options.filter(|option| *option != "help") {
                 assert!(help.contains(&format!("--{option}")), "{name}: --{option}");
             }

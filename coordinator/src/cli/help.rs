@@ -70,7 +70,7 @@ Lend this machine to the runs of others.
 
 Usage: coordinator agent [OPTIONS]
 
-      --nats URL             the broker at which it waits [env: COORDINATOR_NATS]
+      --nats URL             where it waits for runs [env: COORDINATOR_NATS]
       --key FILE             the key that lets it in [env: COORDINATOR_KEY]
   -j, --jobs N|N%|-N         so many calls at once, if not one a processor
       --name NAME            what it is called, if not as the machine

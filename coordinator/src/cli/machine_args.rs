@@ -78,4 +78,7 @@ pub(super) struct AgentArgs {
     /// Also wait at a broker that lets everybody in, or does not encrypt
     #[arg(long)]
     pub(super) insecure: bool,
+    /// Serve one run, whose coordinator is at the other end of stdin and stdout
+    #[arg(long, hide = true, exclusive = true)]
+    pub(super) stdio: bool,
 }

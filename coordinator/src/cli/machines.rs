@@ -32,7 +32,7 @@ pub(super) fn apply(
     use std::os::unix::ffi::OsStrExt as _;
 
     let mut agents = match (&machines.on, machines.broker()) {
-        (Some(hosts), _) => Agents::over_ssh(hosts_of(hosts)?),
+        (Some(hosts), _) => Agents::over_ssh(hosts_of(hosts)?).by_this_program(),
         (None, Some(url)) => {
             let agents = Agents::at(url);
             match key(machines.key.as_ref()) {

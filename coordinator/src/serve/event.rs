@@ -24,6 +24,8 @@ pub(super) enum Event {
         lease: u64,
         done: std::io::Result<()>,
     },
+    /// The pipe to the broker has ended, and can't come back.
+    Cut,
     /// The workers of a run are ready, or can't be had.
     Built {
         run: String,

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ use crate::error::PoolError;
 const MARK: &str = "COORDINATOR_AGENT";
 /// How long a former agent may take to be gone, once it was killed.
 const GONE: Duration = Duration::from_secs(2);
+/// What the locks of agents for one run begin with.
+const OF_A_RUN: &str = "run-";
 /// How many lives an agent's process may have.
 const LIVES: u64 = 1 << 24;
 
@@ -27,6 +29,8 @@ const LIVES: u64 = 1 << 24;
 #[derive(Debug)]
 pub(super) struct Life {
     _lock: File,
+    /// What is removed in the end: a lock for one run is of no use after it.
+    passing: Option<PathBuf>,
     /// A number that is never two machines'.
     pub(super) home: u64,
     /// The first life of this process: more than any of the former.
@@ -35,7 +39,8 @@ pub(super) struct Life {
 
 /// Where agents keep what outlives them.
 pub(super) fn directory(name: &str) -> io::Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|cache| !cache.is_empty());
+    let cache = cache.map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = cache.or_else(home).ok_or_else(|| {
         io::Error::other("neither XDG_CACHE_HOME nor HOME is set, so there is no place for it")
@@ -70,14 +75,84 @@ impl Life {
         write(&mut lock, home, lives).map_err(failed)?;
         Ok(Life {
             _lock: lock,
+            passing: None,
             home,
             epoch: lives.saturating_mul(LIVES),
+        })
+    }
+
+    /// Becomes the agent of one run on this machine. Its coordinator has drawn a number for that, and counts the processes.
+    pub(super) fn of_run(home: u64, process: u64) -> Result<Self, PoolError> {
+        let failed = |error: io::Error| {
+            PoolError::System(format!(
+                "the lock of this run's agent can't be had: {error}"
+            ))
+        };
+        let directory = directory("agents").map_err(failed)?;
+        sweep(&directory);
+        let path = directory.join(format!("{OF_A_RUN}{}", mark(home)));
+        let lock = loop {
+            let lock = open(&path).map_err(failed)?;
+            if !take(&lock).map_err(failed)? {
+                return Err(PoolError::System(
+                    "its former agent has not ended yet".to_owned(),
+                ));
+            }
+            // The former agent may have removed it while this one waited for it. Then a third would make another one.
+            if leads_to(&path, &lock) {
+                break lock;
+            }
+        };
+        end_former(home).map_err(failed)?;
+        Ok(Life {
+            _lock: lock,
+            passing: Some(path),
+            home,
+            epoch: process.saturating_mul(LIVES),
         })
     }
 
     /// The mark of what this agent starts.
     pub(super) fn mark(&self) -> (OsString, OsString) {
         (MARK.into(), mark(self.home).into())
+    }
+}
+
+impl Drop for Life {
+    /// All that this agent has started is dead.
+    fn drop(&mut self) {
+        if let Some(path) = &self.passing {
+            // If it is in the way of nobody, it may stay.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes the locks of agents for one run that were killed, and whose run has not started them again.
+fn sweep(directory: &Path) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let of_runs = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name.starts_with(OF_A_RUN))
+    });
+    for entry in of_runs {
+        let path = entry.path();
+        let lock = File::open(&path);
+        // Whoever waits for it finds that it is gone, and makes another one.
+        if let Ok(lock) = lock
+            && lock.try_lock().is_ok()
+            && leads_to(&path, &lock)
+        {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Whether a file is still what its path leads to.
+fn leads_to(path: &Path, file: &File) -> bool {
+    match (fs::metadata(path), file.metadata()) {
+        (Ok(there), Ok(file)) => (there.dev(), there.ino()) == (file.dev(), file.ino()),
+        _ => false,
     }
 }
 

@@ -11,10 +11,12 @@ use tempfile::NamedTempFile;
 
 use super::event::Event;
 use super::life::Life;
+use super::pipe::Pipe;
 use super::preparing::{self, Preparing};
 use super::programs;
 use super::serving::{Answer, Letter, Serving};
-use crate::agents::access::{self, Agents, Way};
+use crate::agents::access::Way as Reached;
+use crate::agents::access::{self, Agents};
 use crate::agents::broker::{Access, Broker, Event as Heard};
 use crate::agents::bulk::{Fetched, Fetching, Progress};
 use crate::agents::member::{Member, UNANSWERED};
@@ -55,7 +57,7 @@ pub enum Leave {
 #[derive(Debug)]
 #[must_use = "an agent does nothing until run() is called"]
 pub struct Service {
-    agents: Agents,
+    way: Way,
     name: Option<String>,
     slots: Option<usize>,
     max_load: Option<f64>,
@@ -67,8 +69,28 @@ impl Service {
     ///
     /// See [`Service`] for an example.
     pub fn new(agents: Agents) -> Self {
+        Self::by(Way::Broker(agents))
+    }
+
+    /// The agent of one run on a machine that its coordinator reaches by ssh: it speaks to the coordinator over its stdin and
+    /// stdout, which are its own from [`run`](Self::run) on, and is told there what it is called. It ends with the run, or when
+    /// its stdin ends.
+    ///
+    /// ```no_run
+    /// use coordinator::Service;
+    ///
+    /// coordinator::init();
+    /// let (_leave, told) = std::sync::mpsc::channel();
+    /// Service::stdio().run(&told)?;
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
+    pub fn stdio() -> Self {
+        Self::by(Way::Stdio)
+    }
+
+    fn by(way: Way) -> Self {
         Service {
-            agents,
+            way,
             name: None,
             slots: None,
             max_load: None,
@@ -126,19 +148,70 @@ impl Service {
     ///
     /// See [`Service`] for an example.
     pub fn run(self, told: &Receiver<Leave>) -> Result<(), PoolError> {
-        let name = subjects::as_name(&self.name.clone().unwrap_or_else(host_name));
-        let Way::Broker { url, key, insecure } = &self.agents.way else {
-            let why = "an agent waits at a broker: use Agents::at";
-            return Err(PoolError::Setting(why.to_owned()));
+        let (to, events) = channel();
+        let identity = match &self.way {
+            Way::Broker(agents) => self.at_broker(agents)?,
+            Way::Stdio => self.over_stdio(&to)?,
         };
-        let access = access::access(url, key.as_deref(), *insecure, "agent")?;
-        let slots = self.slots.unwrap_or_else(available_workers);
-        if slots == 0 {
+        if identity.slots == 0 {
             let why = "an agent without slots runs nothing: use 1 or more";
             return Err(PoolError::Setting(why.to_owned()));
         }
-        Desk::new(self, access, name, slots)?.run(told)
+        Desk::new(self, identity, to, events)?.run(told)
     }
+
+    fn at_broker(&self, agents: &Agents) -> Result<Identity, PoolError> {
+        let name = subjects::as_name(&self.name.clone().unwrap_or_else(host_name));
+        let Reached::Broker { url, key, insecure } = &agents.way else {
+            let why = "an agent waits at a broker: use Agents::at";
+            return Err(PoolError::Setting(why.to_owned()));
+        };
+        Ok(Identity {
+            access: access::access(url, key.as_deref(), *insecure, "agent")?,
+            slots: self.slots.unwrap_or_else(available_workers),
+            life: Life::begin(&name)?,
+            name,
+        })
+    }
+
+    /// Who this agent is, as its coordinator says.
+    fn over_stdio(&self, to: &Sender<Event>) -> Result<Identity, PoolError> {
+        let failed = |error: std::io::Error| {
+            PoolError::System(format!(
+                "the coordinator does not speak to this agent over its stdin: {error}"
+            ))
+        };
+        let mut pipe = Pipe::take().map_err(failed)?;
+        let hello = pipe.ask().map_err(failed)?;
+        let life = Life::of_run(hello.home, hello.life)?;
+        let to = to.clone();
+        let cut = move || {
+            // An agent that has left hears nothing.
+            let _ = to.send(Event::Cut);
+        };
+        let slots = hello.slots.map(|slots| slots as usize).or(self.slots);
+        Ok(Identity {
+            access: pipe.open(&hello, cut).map_err(failed)?,
+            slots: slots.unwrap_or_else(available_workers),
+            life,
+            name: subjects::as_name(&hello.name),
+        })
+    }
+}
+
+/// How an agent comes to its broker.
+#[derive(Debug)]
+enum Way {
+    Broker(Agents),
+    Stdio,
+}
+
+/// Who an agent is.
+struct Identity {
+    name: String,
+    slots: usize,
+    life: Life,
+    access: Access,
 }
 
 /// The name of this machine.
@@ -172,23 +245,31 @@ struct Desk {
     /// Since when nobody has taken what this agent asked.
     unheard_since: Option<Instant>,
     leave: Option<Leave>,
+    /// The pipe to the broker has ended.
+    is_cut: bool,
+    /// The run for which this agent was started is over.
+    is_over: bool,
     failure: Option<PoolError>,
 }
 
 impl Desk {
     fn new(
         service: Service,
-        access: Access,
-        name: String,
-        slots: usize,
+        identity: Identity,
+        to: Sender<Event>,
+        events: Receiver<Event>,
     ) -> Result<Self, PoolError> {
+        let Identity {
+            name,
+            slots,
+            life,
+            access,
+        } = identity;
         let system = |what: &str, error: std::io::Error| {
             PoolError::System(format!("the agent can't be: {what}: {error}"))
         };
-        let life = Life::begin(&name)?;
         let own = programs::own().map_err(|error| system("its program", error))?;
         let fuse = Fuse::new().map_err(|error| system("a timer", error))?;
-        let (to, events) = channel();
         let subjects = vec![
             subjects::call(),
             subjects::agents(),
@@ -216,6 +297,8 @@ impl Desk {
             refused: BTreeMap::new(),
             unheard_since: None,
             leave: None,
+            is_cut: false,
+            is_over: false,
             failure: None,
         })
     }
@@ -243,11 +326,19 @@ impl Desk {
                 self.stop_serving();
                 return Err(failure);
             }
+            if self.is_cut || self.is_over {
+                self.stop_serving();
+                break;
+            }
             if self.leave.is_some() && self.has_left() {
                 break;
             }
         }
-        self.broker.flush(FLUSH);
+        if self.is_cut {
+            self.broker.let_go();
+        } else {
+            self.broker.flush(FLUSH);
+        }
         Ok(())
     }
 
@@ -295,6 +386,7 @@ impl Desk {
                 }
             }
             Event::Built { run, built } => self.built(&run, built),
+            Event::Cut => self.is_cut = true,
         }
     }
 
@@ -554,7 +646,11 @@ impl Desk {
     }
 
     fn cannot_serve(&mut self, run: &str, why: String) {
-        log::warn!("a run can't be served: {why}");
+        match self.service.way {
+            Way::Broker(_) => log::warn!("a run can't be served: {why}"),
+            // Its stderr is the coordinator's, who is told below.
+            Way::Stdio => log::info!("a run can't be served: {why}"),
+        }
         if self.refused.len() >= MOST_REFUSED {
             self.refused.pop_first();
         }
@@ -566,6 +662,7 @@ impl Desk {
     fn ended(&mut self) {
         log::info!("the run is over");
         self.stop_serving();
+        self.is_over = matches!(self.service.way, Way::Stdio);
     }
 
     /// Ends what runs of a run, and forgets it. What is told of it afterwards is of nobody.

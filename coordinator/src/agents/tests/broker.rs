@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::super::broker::{Access, Broker, Credentials, Event};
+use super::super::broker::{Access, Broker, Credentials, Event, PING};
 
 /// How long a thing may take that comes soon.
 const SOON: Duration = Duration::from_secs(20);
@@ -59,6 +59,7 @@ impl Server {
                 password: password.to_owned(),
             },
             inbox: "_INBOX_u".to_owned(),
+            ping: PING,
             insecure: false,
         }
     }

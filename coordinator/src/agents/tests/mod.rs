@@ -53,6 +53,11 @@ fn a_rule_that_is_left_out_is_found() {
 }
 
 fn answered(member: &mut Member, deed: &Deed, now: Duration) -> Vec<Deed> {
+    answered_for(member, deed, Duration::from_secs(3600), now)
+}
+
+/// The same by a coordinator that may be out of sight for so long.
+fn answered_for(member: &mut Member, deed: &Deed, patience: Duration, now: Duration) -> Vec<Deed> {
     let clock = match deed {
         Deed::Send(Up::Join(join)) => join.clock,
         Deed::Send(Up::Beat(beat)) => beat.clock,
@@ -63,7 +68,7 @@ fn answered(member: &mut Member, deed: &Deed, now: Duration) -> Vec<Deed> {
         clock: Some(clock),
         serial: 0,
         low: 0,
-        patience: 3_600_000_000_000,
+        patience: patience.as_nanos() as u64,
         is_paused: false,
     };
     member.hear(Down::Heard(heard), now)
@@ -106,6 +111,29 @@ fn an_answer_ends_the_worry() {
         member.tick(second(6), Vec::new())[..],
         [Deed::Send(Up::Beat(_))]
     ));
+}
+
+/// A coordinator that was stopped finds the beats of all that time, and answers the oldest first.
+#[test]
+fn a_pause_that_was_longer_than_a_lease_costs_nothing() {
+    let second = Duration::from_secs;
+    let mut member = Member::new(About::default(), 1, second(15), second(1), second(0));
+    let join = member.tick(second(0), Vec::new());
+    answered_for(&mut member, &join[0], second(15), second(0));
+    member.pause(second(3600), second(1));
+    let beats: Vec<Deed> = (1..=100)
+        .map(|at| member.tick(second(at), Vec::new()).remove(0))
+        .collect();
+    member.resume(second(100));
+    for beat in &beats {
+        let deeds = answered_for(&mut member, beat, second(15), second(100));
+        assert!(deeds.is_empty(), "{deeds:?}");
+        assert!(member.fuse().is_some_and(|fuse| fuse > second(100)));
+    }
+    // From the first beat of its own on, it may be out of sight for a lease.
+    let beat = member.tick(second(101), Vec::new()).remove(0);
+    answered_for(&mut member, &beat, second(15), second(102));
+    assert_eq!(member.fuse(), Some(second(101 + 15)));
 }
 
 /// What an agent says of a lease that another holds, or nobody, is nothing.
