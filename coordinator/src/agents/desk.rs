@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use protocol::agent::{self, All, Bulk, Carried, Down, Open, Report, SharedValue, Up, Want};
 
 use super::access::{Agents, Wanted};
-use super::broker::{Broker, Event as Heard};
+use super::broker::{self, Broker, Event as Heard};
 use super::bulk::{Content as _, Fetched, Fetching, Progress, Store};
 use super::carriage::{Inputs, fits, nanos};
 use super::fleet::{Deed, Fleet};
 use super::ledger::{self, Given, Ledger};
+use super::rights::Refusals;
 use super::subjects;
 use crate::engine::shared::PoolShared;
 use crate::error::PoolError;
@@ -71,6 +72,7 @@ struct Desk {
     turned_away: BTreeSet<String>,
     /// Who has said why it can't take part.
     complained: BTreeSet<String>,
+    refusals: Refusals,
     /// Since when there was nobody to run anything.
     alone_since: Instant,
     away_since: Option<Instant>,
@@ -192,6 +194,7 @@ impl Desk {
             waiting: BTreeMap::new(),
             turned_away: BTreeSet::new(),
             complained: BTreeSet::new(),
+            refusals: Refusals::default(),
             alone_since: Instant::now(),
             away_since: Some(Instant::now()),
             was_connected: false,
@@ -245,6 +248,7 @@ impl Desk {
                 self.send(&agent, &Down::Want(want), &[]);
             }
             self.note_silence();
+            self.note_refusals();
         } else if !is_due {
             return;
         }
@@ -278,7 +282,7 @@ impl Desk {
             let url = &self.wanted.access.url;
             let news = match self.was_connected {
                 true => format!("the broker {url} is away: waiting for it"),
-                false => format!("the broker {url} does not answer: waiting for it"),
+                false => format!("{}; waiting for it", broker::silence(url)),
             };
             self.ledger.note(news);
         }
@@ -292,6 +296,36 @@ impl Desk {
             let why =
                 format!("no machine has taken part for {minutes} min, and there is no worker here");
             give_up(&self.shared, &why);
+        }
+    }
+
+    /// Says what the broker does not allow. Without that no agent can take part.
+    fn note_refusals(&mut self) {
+        let Some(told) = self.refusals.take() else {
+            return;
+        };
+        let url = &self.wanted.access.url;
+        let why = format!(
+            "the broker {url} does not give this run the rights it needs: {}",
+            told.what
+        );
+        if !told.is_needed {
+            return self.ledger.note(why);
+        }
+        let why = format!("{why}; a run needs submit.key, or a key with the same rights");
+        match self.shared.config.slots {
+            0 => give_up(&self.shared, &why),
+            _ => self
+                .ledger
+                .note(format!("{why}; only this machine runs calls")),
+        }
+    }
+
+    /// Tries what this run will have to publish, so that a missing right is told of before it is needed. No agent hears that:
+    /// none has this run yet.
+    fn try_rights(&self) {
+        for subject in [subjects::all(&self.run), subjects::down(&self.run, "none")] {
+            self.broker.publish(&subject, Vec::new());
         }
     }
 
@@ -313,15 +347,18 @@ impl Desk {
                         .note(format!("the broker {} is back", self.wanted.access.url));
                 }
                 self.away_since = None;
+                if !self.was_connected {
+                    self.try_rights();
+                }
                 self.was_connected = true;
                 self.next_open = Instant::now();
             }
             Heard::Disconnected => self.away_since = Some(Instant::now()),
             Heard::NobodyTakes => {}
-            Heard::Refused(why) => self.ledger.note(format!(
-                "the broker does not allow what this run needs: {why}"
-            )),
+            Heard::Refused(refusal) => self.refusals.add(refusal),
             Heard::Ended(why) => give_up(&self.shared, &why),
+            // In this run's own inbox anybody who may answer somebody could say something.
+            Heard::Message { subject, .. } if subjects::run_of(&subject) != Some(&self.run) => {}
             Heard::Message {
                 subject, payload, ..
             } => {

@@ -19,7 +19,7 @@ pub(super) struct AgentArgs {
     /// How many calls it runs at once [default: the processors this process may use]
     #[arg(short, long, value_name = "N|N%|-N", allow_hyphen_values = true, value_parser = units::jobs)]
     pub(super) jobs: Option<JobCount>,
-    /// What it is called [default: the machine's name]
+    /// What it is called [default: as its key, or the machine]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
     /// Take no further calls while the load is this or above: a number, or a share of the processors
@@ -44,8 +44,7 @@ pub(super) fn run(args: &AgentArgs) -> Result<Exit, Trouble> {
     use super::machines;
     use coordinator::{Agents, Service};
 
-    let set = || std::env::var("COORDINATOR_NATS").ok();
-    let Some(url) = args.nats.clone().or_else(set) else {
+    let Some(url) = machines::broker(args.nats.as_ref()) else {
         return Err(Trouble::Usage(
             "an agent waits at a broker: coordinator agent --nats tls://hub --key agent.key"
                 .to_owned(),

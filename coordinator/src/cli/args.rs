@@ -11,6 +11,7 @@ use clap_complete::engine::ArgValueCompleter;
 use coordinator::Builder;
 
 use super::agent::AgentArgs;
+use super::agents::AgentsArgs;
 use super::candidates::{self, CommandWords};
 use super::machines::MachineArgs;
 use super::units::{self, JobCount, MaxFail, Recycle};
@@ -45,6 +46,9 @@ pub(super) enum Command {
     /// Lend this machine to the runs of others
     #[command(after_help = help::AGENT_EXAMPLES)]
     Agent(AgentArgs),
+    /// List who lends machines, or make the keys for that
+    #[command(after_help = help::AGENTS_EXAMPLES)]
+    Agents(AgentsArgs),
     /// Draw what a log tells: a page, or a trace for Perfetto
     #[command(after_help = help::REPORT_EXAMPLES)]
     Report(ReportArgs),

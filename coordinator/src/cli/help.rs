@@ -68,6 +68,10 @@ pub(super) const AGENT_EXAMPLES: &str = "Examples:
   coordinator agent --nats tls://hub --key agent.key
   coordinator agent --nats tls://hub --key agent.key -j 50% --max-load 80%";
 
+pub(super) const AGENTS_EXAMPLES: &str = "Examples:
+  coordinator agents --nats tls://hub --key look.key
+  coordinator agents --new-keys /etc/coordinator --host hub.example.org";
+
 pub(super) const REPORT_EXAMPLES: &str = "Examples:
   coordinator report run.log -o run.html
   coordinator report --live run.log";

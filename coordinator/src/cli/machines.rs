@@ -44,14 +44,9 @@ pub(super) const WITHOUT: &str = "this coordinator was built without agents, and
 impl MachineArgs {
     /// The broker that was named, by an option or by a variable.
     pub(super) fn broker(&self) -> Option<String> {
-        let set = || {
-            std::env::var("COORDINATOR_NATS")
-                .ok()
-                .filter(|url| !url.is_empty())
-        };
         match &self.on {
             Some(_) => None,
-            None => self.nats.clone().or_else(set),
+            None => broker(self.nats.as_ref()),
         }
     }
 
@@ -59,6 +54,13 @@ impl MachineArgs {
     pub(super) fn are_wanted(&self) -> bool {
         self.on.is_some() || self.broker().is_some()
     }
+}
+
+/// The broker that was named, by an option or by a variable.
+pub(super) fn broker(named: Option<&String>) -> Option<String> {
+    let set = || std::env::var("COORDINATOR_NATS").ok();
+    let url = named.cloned().or_else(set);
+    url.filter(|url| !url.is_empty())
 }
 
 /// The key that was named, by an option or by a variable.

@@ -1,0 +1,184 @@
+//! `coordinator agents`: who waits at a broker and what each does, and the keys that a new broker needs.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Exit, Trouble};
+
+/// The options of `agents`.
+#[derive(Debug, Args)]
+pub(super) struct AgentsArgs {
+    /// The broker at which agents wait [env: COORDINATOR_NATS]
+    #[arg(long, value_name = "URL", conflicts_with = "new_keys")]
+    pub(super) nats: Option<String>,
+    /// The key to look or to submit [env: COORDINATOR_KEY]
+    #[arg(long, value_name = "FILE", conflicts_with = "new_keys")]
+    pub(super) key: Option<PathBuf>,
+    /// Also a broker that lets all in, or does not encrypt
+    #[arg(long, conflicts_with = "new_keys")]
+    pub(super) insecure: bool,
+    /// Print one JSON object for each agent
+    #[arg(long, conflicts_with = "new_keys")]
+    pub(super) json: bool,
+    /// Make a new broker's configuration and its users' keys, in DIR
+    #[arg(long, value_name = "DIR")]
+    pub(super) new_keys: Option<PathBuf>,
+    /// A key for each of these agents, not one for all
+    #[arg(long, value_name = "NAME", requires = "new_keys", num_args = 1.., value_delimiter = ',')]
+    pub(super) each: Vec<String>,
+    /// A further name or address of the broker
+    #[arg(long, value_name = "HOST", requires = "new_keys", num_args = 1.., value_delimiter = ',')]
+    pub(super) host: Vec<String>,
+}
+
+#[cfg(not(feature = "agents"))]
+pub(super) fn run(_: &AgentsArgs) -> Result<Exit, Trouble> {
+    Err(Trouble::Usage(super::machines::WITHOUT.to_owned()))
+}
+
+#[cfg(feature = "agents")]
+pub(super) use with::run;
+
+/// What a build with agents does.
+#[cfg(feature = "agents")]
+mod with {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use coordinator::{Agents, NewKeys, Presence};
+
+    use super::super::terminal::{shortened, visible, visible_lines};
+    use super::super::{complain, machines, print};
+    use super::{AgentsArgs, Exit, Trouble};
+
+    /// How long answers are waited for.
+    const LIMIT: Duration = Duration::from_secs(1);
+    /// How many characters of a name, a run or a version are shown.
+    const MOST_SHOWN: usize = 40;
+
+    pub(in super::super) fn run(args: &AgentsArgs) -> Result<Exit, Trouble> {
+        match &args.new_keys {
+            Some(directory) => new_keys(directory, args),
+            None => look(args),
+        }
+    }
+
+    fn look(args: &AgentsArgs) -> Result<Exit, Trouble> {
+        let Some(url) = machines::broker(args.nats.as_ref()) else {
+            return Err(Trouble::Usage(
+                "agents wait at a broker: coordinator agents --nats tls://hub --key look.key"
+                    .to_owned(),
+            ));
+        };
+        let mut asked = Agents::at(&url);
+        if let Some(key) = machines::key(args.key.as_ref()) {
+            asked = asked.key(key);
+        }
+        if args.insecure {
+            asked = asked.insecure();
+        }
+        let mut agents = asked.look(LIMIT)?;
+        if agents.is_empty() {
+            complain(&"no agent answers there; to lend a machine: coordinator agent");
+            return Ok(Exit::SomeFailed);
+        }
+        agents.sort_by(|one, other| one.name.cmp(&other.name));
+        match args.json {
+            true => print(&agents.iter().map(json).collect::<String>()),
+            false => print(&table(&agents)),
+        }
+    }
+
+    fn json(agent: &Presence) -> String {
+        let object = serde_json::json!({
+            "name": agent.name,
+            "slots": agent.slots,
+            "busy": agent.busy,
+            "run": agent.run.as_ref().map(|run| &run.about),
+            "since_s": agent.run.as_ref().map(|run| run.since.as_secs()),
+            "load": (f64::from(agent.load) * 100.0).round() / 100.0,
+            "version": agent.version,
+        });
+        format!("{object}\n")
+    }
+
+    /// A line for each agent below the heads, in columns. Numbers stand on the right.
+    pub(super) fn table(agents: &[Presence]) -> String {
+        let heads = ["NAME", "SLOTS", "BUSY", "RUN", "SINCE", "LOAD", "VERSION"];
+        let are_numbers = [false, true, true, false, false, true, false];
+        let mut rows = vec![heads.map(str::to_owned)];
+        rows.extend(agents.iter().map(row));
+        let mut widths = [0; 7];
+        for row in &rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        let mut text = String::new();
+        for row in &rows {
+            let cells = row.iter().zip(widths).zip(are_numbers);
+            let cells = cells.map(|((cell, width), is_number)| match is_number {
+                true => format!("{cell:>width$}"),
+                false => format!("{cell:<width$}"),
+            });
+            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+            text.push('\n');
+        }
+        text
+    }
+
+    fn row(agent: &Presence) -> [String; 7] {
+        let shown = |text: &str| shortened(&visible(text), MOST_SHOWN);
+        let (run, since) = match &agent.run {
+            Some(run) => (shown(&run.about), in_words(run.since)),
+            None => ("–".to_owned(), String::new()),
+        };
+        [
+            shown(&agent.name),
+            agent.slots.to_string(),
+            agent.busy.to_string(),
+            run,
+            since,
+            format!("{:.0}", agent.load),
+            shown(&agent.version),
+        ]
+    }
+
+    /// A time as people say it.
+    pub(super) fn in_words(time: Duration) -> String {
+        match time.as_secs() {
+            seconds @ 0..60 => format!("{seconds} s"),
+            seconds @ 60..3600 => format!("{} min", seconds / 60),
+            seconds @ 3600..86_400 => format!("{} h", seconds / 3600),
+            seconds => format!("{} d", seconds / 86_400),
+        }
+    }
+
+    fn new_keys(directory: &Path, args: &AgentsArgs) -> Result<Exit, Trouble> {
+        let keys = NewKeys::in_directory(directory);
+        let keys = args.each.iter().fold(keys, NewKeys::agent);
+        let keys = args.host.iter().fold(keys, NewKeys::host);
+        let written = keys.write()?;
+        // The configuration comes first.
+        let place = written.first().and_then(|config| config.parent());
+        let place = place.unwrap_or(directory).display();
+        let hub = args.host.first().cloned().unwrap_or_else(host_name);
+        let hub = if hub.contains(':') {
+            format!("[{hub}]")
+        } else {
+            hub
+        };
+        let agent = args.each.first().map_or("agent", String::as_str);
+        print(&visible_lines(&format!(
+            "the broker, here:   nats-server -c {place}/nats.conf\n\
+             on each machine:    coordinator agent --nats tls://{hub} --key {agent}.key\n\
+             who uses them:      coordinator exec --nats tls://{hub} --key submit.key -- ./convert {{}}\n"
+        )))
+    }
+
+    fn host_name() -> String {
+        let name = rustix::system::uname();
+        name.nodename().to_string_lossy().into_owned()
+    }
+}
