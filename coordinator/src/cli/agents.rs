@@ -104,7 +104,7 @@ mod with {
     }
 
     /// A line for each agent below the heads, in columns. Numbers stand on the right.
-    pub(super) fn table(agents: &[Presence]) -> String {
+    fn table(agents: &[Presence]) -> String {
         let heads = ["NAME", "SLOTS", "BUSY", "RUN", "SINCE", "LOAD", "VERSION"];
         let are_numbers = [false, true, true, false, false, true, false];
         let mut rows = vec![heads.map(str::to_owned)];
@@ -131,7 +131,7 @@ mod with {
     fn row(agent: &Presence) -> [String; 7] {
         let shown = |text: &str| shortened(&visible(text), MOST_SHOWN);
         let (run, since) = match &agent.run {
-            Some(run) => (shown(&run.about), in_words(run.since)),
+            Some(run) => (beginning(&run.about), in_words(run.since)),
             None => ("–".to_owned(), String::new()),
         };
         [
@@ -143,6 +143,15 @@ mod with {
             format!("{:.0}", agent.load),
             shown(&agent.version),
         ]
+    }
+
+    /// The beginning of what a run is about: whose it is, and which command.
+    fn beginning(about: &str) -> String {
+        let shown: String = visible(about).chars().take(MOST_SHOWN).collect();
+        match about.chars().count() > MOST_SHOWN {
+            true => format!("{shown}…"),
+            false => shown,
+        }
     }
 
     /// A time as people say it.
@@ -180,5 +189,24 @@ mod with {
     fn host_name() -> String {
         let name = rustix::system::uname();
         name.nodename().to_string_lossy().into_owned()
+    }
+}
+
+#[cfg(all(test, feature = "agents"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::with::in_words;
+
+    #[test]
+    fn a_time_is_said_in_one_unit() {
+        let said = [0, 59, 60, 3599, 3600, 86_399, 86_400, 864_000]
+            .map(|seconds| in_words(Duration::from_secs(seconds)));
+        assert_eq!(
+            said,
+            [
+                "0 s", "59 s", "1 min", "59 min", "1 h", "23 h", "1 d", "10 d"
+            ]
+        );
     }
 }
