@@ -232,6 +232,7 @@ impl Session {
     }
 
     fn options(&self, changes: UnboundedSender<async_nats::Event>) -> ConnectOptions {
+        let is_encrypted = self.access.url.starts_with("tls://");
         let options = ConnectOptions::new()
             .retry_on_initial_connect()
             .max_reconnects(None)
@@ -241,14 +242,18 @@ impl Session {
             .connection_timeout(CONNECT)
             .ping_interval(PING)
             .subscription_capacity(CAPACITY)
-            // Also of brokers that this one names. A URL without tls:// leaves it to the broker.
-            .require_tls(self.access.url.starts_with("tls://"))
+            .require_tls(is_encrypted)
             .custom_inbox_prefix(&self.access.inbox)
             .event_callback(move |event| {
                 // The session has ended if it does not want to hear it.
                 let _ = changes.send(event);
                 async {}
             });
+        // A broker names others of its cluster. Without TLS only the one that was asked for is known to be on this machine.
+        let options = match is_encrypted || self.access.insecure {
+            true => options,
+            false => options.ignore_discovered_servers(),
+        };
         match &self.access.credentials {
             Credentials::Password { user, password } => {
                 options.user_and_password(user.clone(), password.clone())

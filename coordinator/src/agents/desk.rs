@@ -36,6 +36,10 @@ const AWAY: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(3600);
 /// How long agents have, beyond the grace, to end what they run when a pool is terminated.
 const TO_END: Duration = Duration::from_secs(1);
+/// How many names agents of a run may have. Whoever has an agent's key can call himself anything.
+const MOST_NAMES: usize = 10_000;
+/// How long such a name may be, in bytes.
+const MOST_NAME: usize = 256;
 /// How long what was said last may take on its way.
 const FLUSH: Duration = Duration::from_millis(300);
 
@@ -68,6 +72,8 @@ struct Desk {
     fetching: Fetching,
     /// Reports whose payload has not come yet.
     waiting: BTreeMap<Bulk, Vec<(String, Report)>>,
+    /// All that were heard so far.
+    names: BTreeSet<String>,
     /// Agents that have sent what makes no sense: they are not heard any more.
     turned_away: BTreeSet<String>,
     /// Who has said why it can't take part.
@@ -192,6 +198,7 @@ impl Desk {
             store,
             fetching: Fetching::default(),
             waiting: BTreeMap::new(),
+            names: BTreeSet::new(),
             turned_away: BTreeSet::new(),
             complained: BTreeSet::new(),
             refusals: Refusals::default(),
@@ -369,7 +376,7 @@ impl Desk {
     }
 
     fn hear_agent(&mut self, from: &str, bytes: &[u8]) {
-        if self.turned_away.contains(from) {
+        if self.turned_away.contains(from) || !self.may_be_heard(from) {
             return;
         }
         let (up, payload) = match agent::decode::<Up>(bytes) {
@@ -404,6 +411,18 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Whether there is room for what has to be remembered of somebody of this name.
+    fn may_be_heard(&mut self, name: &str) -> bool {
+        let is_new = !self.names.contains(name);
+        if is_new && (self.names.len() >= MOST_NAMES || name.len() > MOST_NAME) {
+            return false;
+        }
+        if is_new {
+            self.names.insert(name.to_owned());
+        }
+        true
     }
 
     fn hear_up(&mut self, from: &str, up: Up) {

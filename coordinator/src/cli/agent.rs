@@ -19,7 +19,7 @@ pub(super) struct AgentArgs {
     /// How many calls it runs at once [default: the processors this process may use]
     #[arg(short, long, value_name = "N|N%|-N", allow_hyphen_values = true, value_parser = units::jobs)]
     pub(super) jobs: Option<JobCount>,
-    /// What it is called [default: as its key, or the machine]
+    /// Its name [default: its key's, or the machine's]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
     /// Take no further calls while the load is this or above: a number, or a share of the processors

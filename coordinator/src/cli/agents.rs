@@ -21,7 +21,7 @@ pub(super) struct AgentsArgs {
     /// Print one JSON object for each agent
     #[arg(long, conflicts_with = "new_keys")]
     pub(super) json: bool,
-    /// Make a new broker's configuration and its users' keys, in DIR
+    /// Make a broker's configuration and all keys, in DIR
     #[arg(long, value_name = "DIR")]
     pub(super) new_keys: Option<PathBuf>,
     /// A key for each of these agents, not one for all

@@ -91,6 +91,24 @@ fn an_agent_serves_a_run_and_can_be_looked_at() {
     );
 }
 
+/// That nobody is there to hear an agent comes to the agent's own inbox.
+#[test]
+fn an_agent_hears_that_its_run_is_gone() {
+    let Some(broker) = Broker::with_keys(&["--each", "a"]) else {
+        return;
+    };
+    let agent = broker.run_as("a", &["agent", "-j1"]);
+    agent.says("waits for runs");
+    let run = broker.run_as("submit", &["exec", "-j0", "--", "sleep", ":::", "1000"]);
+    run.says("a joins with 1 slot");
+    // Kills it.
+    drop(run);
+    agent.says("is gone");
+    let run = broker.run_as("submit", &ECHO);
+    run.says("a joins with 1 slot");
+    assert_eq!(run.end().stdout, "a");
+}
+
 #[test]
 fn a_broker_is_known_by_its_certificate_and_its_names() {
     let Some(broker) = Broker::with_keys(&["--host", "hub.example.org"]) else {
