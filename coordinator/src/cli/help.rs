@@ -7,8 +7,7 @@ Examples:
   coordinator map square ::: 1 2 3
   find . -name '*.log' | coordinator exec -- gzip -9
 
-Without a command: the squares of 1 to 8 from four workers. RUST_LOG=debug tells
-what happens. The manual: coordinator man | man -l -";
+RUST_LOG=debug tells what happens. The manual: coordinator man | man -l -";
 
 pub(super) const MAP_USAGE: &str = "coordinator map TASK [OPTIONS] [::: INPUT...]";
 pub(super) const EXEC_USAGE: &str =
