@@ -265,7 +265,11 @@ pub(crate) fn access(
     let (credentials, user) = match (key, named) {
         (Some(path), _) => {
             let key = read_key(path)?;
-            (Credentials::Key(key.seed), key.user)
+            let credentials = Credentials::Key {
+                seed: key.seed,
+                trusts: key.has_certificate.then(|| path.to_owned()),
+            };
+            (credentials, key.user)
         }
         (None, Some((user, password))) => {
             let credentials = Credentials::Password {
@@ -279,7 +283,7 @@ pub(crate) fn access(
     Ok(Access {
         url,
         credentials,
-        inbox: format!("_INBOX_{}", user.as_deref().unwrap_or(role)),
+        inbox: subjects::inbox(user.as_deref().unwrap_or(role)),
         ping: PING,
         insecure,
     })
@@ -303,10 +307,19 @@ fn take_user(url: &str) -> (String, Option<(String, String)>) {
     }
 }
 
+/// Whose a key is, if it is that of one agent alone.
+pub(crate) fn agent_of(key: Option<&Path>) -> Result<Option<String>, PoolError> {
+    key.map_or(Ok(None), |path| read_key(path).map(|key| key.agent))
+}
+
 /// A key, and whose it is.
-pub(crate) struct Key {
-    pub(crate) seed: String,
-    pub(crate) user: Option<String>,
+struct Key {
+    seed: String,
+    user: Option<String>,
+    /// The only agent that it lets in.
+    agent: Option<String>,
+    /// The file also has the certificates that a broker may prove itself by.
+    has_certificate: bool,
 }
 
 fn read_key(path: &Path) -> Result<Key, PoolError> {
@@ -315,10 +328,18 @@ fn read_key(path: &Path) -> Result<Key, PoolError> {
     let mut key = Key {
         seed: String::new(),
         user: None,
+        agent: None,
+        has_certificate: false,
     };
     for line in text.lines().map(str::trim) {
         match line.split_once(':') {
-            Some(("user", user)) => key.user = Some(user.trim().to_owned()),
+            // Certificates come last. A line of one may look like a key.
+            _ if line.starts_with("-----BEGIN") => {
+                key.has_certificate = true;
+                break;
+            }
+            Some(("user", user)) => key.user = Some(subjects::as_name(user.trim())),
+            Some(("agent", agent)) => key.agent = Some(subjects::as_name(agent.trim())),
             None if line.starts_with("SU") => key.seed = line.to_owned(),
             _ => {}
         }

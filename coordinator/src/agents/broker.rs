@@ -4,6 +4,7 @@
 //! keep it and deliver stale beats when the broker is back. Whoever sends something sends it again until it is answered.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -13,6 +14,8 @@ use async_nats::{Client, ClientError, ConnectOptions, Message, ServerInfo, Statu
 use futures_util::StreamExt as _;
 use futures_util::stream::{SelectAll, select_all};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::rights::Refusal;
 
 /// How often a connection is tried: a cut that nobody noticed for minutes would be longer than a lease.
 pub(crate) const PING: Duration = Duration::from_secs(2);
@@ -31,7 +34,11 @@ pub(crate) enum Credentials {
     /// With a name and a password: a broker of this run alone.
     Password { user: String, password: String },
     /// With a key, of which the broker knows the public half.
-    Key(String),
+    Key {
+        seed: String,
+        /// The file with the certificates that the broker may prove itself by, if not those that this system trusts.
+        trusts: Option<PathBuf>,
+    },
     /// With nothing.
     None,
 }
@@ -63,8 +70,8 @@ pub(crate) enum Event {
     },
     /// Nobody has taken what was asked.
     NobodyTakes,
-    /// The broker does not allow something: why.
-    Refused(String),
+    /// The broker does not allow something.
+    Refused(Refusal),
     /// The broker can't be used, and will not be tried again: why.
     Ended(String),
 }
@@ -210,7 +217,7 @@ impl Session {
                         self.is_connected.store(false, Ordering::Release);
                         (self.heard)(Event::Disconnected);
                     }
-                    Some(async_nats::Event::ServerError(error)) => (self.heard)(Event::Refused(error.to_string())),
+                    Some(async_nats::Event::ServerError(error)) => (self.heard)(Event::Refused(Refusal::read(&error.to_string()))),
                     Some(async_nats::Event::ClientError(error)) if is_refusal(&error) => {
                         let url = &self.access.url;
                         return (self.heard)(Event::Ended(format!("{url} does not let this user in: {error}")));
@@ -233,6 +240,7 @@ impl Session {
     }
 
     fn options(&self, changes: UnboundedSender<async_nats::Event>) -> ConnectOptions {
+        let is_encrypted = self.access.url.starts_with("tls://");
         let options = ConnectOptions::new()
             .retry_on_initial_connect()
             .max_reconnects(None)
@@ -242,17 +250,29 @@ impl Session {
             .connection_timeout(CONNECT)
             .ping_interval(self.access.ping)
             .subscription_capacity(CAPACITY)
+            .require_tls(is_encrypted)
             .custom_inbox_prefix(&self.access.inbox)
             .event_callback(move |event| {
                 // The session has ended if it does not want to hear it.
                 let _ = changes.send(event);
                 async {}
             });
+        // A broker names others of its cluster. Without TLS only the one that was asked for is known to be on this machine.
+        let options = match is_encrypted || self.access.insecure {
+            true => options,
+            false => options.ignore_discovered_servers(),
+        };
         match &self.access.credentials {
             Credentials::Password { user, password } => {
                 options.user_and_password(user.clone(), password.clone())
             }
-            Credentials::Key(seed) => options.nkey(seed.clone()),
+            Credentials::Key { seed, trusts } => {
+                let options = options.nkey(seed.clone());
+                match trusts {
+                    Some(file) => options.add_root_certificates(file.clone()),
+                    None => options,
+                }
+            }
             Credentials::None => options,
         }
     }
@@ -298,9 +318,14 @@ impl Session {
                  --insecure"
             ));
         }
-        let is_encrypted = info.tls_required || url.starts_with("tls://");
-        match is_encrypted || is_loopback(url) {
+        // What the broker says of encryption proves nothing: whoever is on the way can say it, too. With tls:// the client
+        // goes on only if the connection is encrypted.
+        match url.starts_with("tls://") || is_loopback(url) {
             true => Ok(()),
+            false if info.tls_required => Err(format!(
+                "{url} would also be used without encryption if somebody on the way wanted that: say tls:// in place of \
+                 nats://, or say --insecure"
+            )),
             false => Err(format!(
                 "{url} does not encrypt, so anybody on the way could read and change what is run: give the broker a \
                  certificate, or say --insecure"
@@ -313,6 +338,14 @@ impl Session {
 fn is_refusal(error: &ClientError) -> bool {
     let said = error.to_string().to_lowercase();
     said.contains("authorization") || said.contains("authentication")
+}
+
+/// What to say of a broker that has not let this user in yet, nor turned it away.
+pub(crate) fn silence(url: &str) -> String {
+    format!(
+        "the broker {url} does not answer, or with a certificate that is not trusted here: see that a nats-server runs \
+         there, and that the key is of that broker"
+    )
 }
 
 /// Whether a broker is on this machine.

@@ -19,12 +19,13 @@ use protocol::agent::{
 
 use super::access::{Agents, Reach, Wanted};
 use super::awaited::Awaited;
-use super::broker::{Access, Broker, Event as Heard};
+use super::broker::{self, Access, Broker, Event as Heard};
 use super::bulk::{Content as _, Fetched, Fetching, Progress, Store};
 use super::carriage::{Inputs, fits, nanos};
 use super::fleet::{Deed, Fleet};
 use super::ledger::{self, Given, Ledger};
 use super::measure::{self, Measured};
+use super::rights::Refusals;
 use super::ssh::crew::{Crew, Told};
 use super::subjects;
 use crate::engine::shared::PoolShared;
@@ -45,6 +46,10 @@ const AWAY: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(3600);
 /// How long agents have, beyond the grace, to end what they run when a pool is terminated.
 const TO_END: Duration = Duration::from_secs(1);
+/// How many names agents of a run may have. Whoever has an agent's key can call himself anything.
+const MOST_NAMES: usize = 10_000;
+/// How long such a name may be, in bytes.
+const MOST_NAME: usize = 256;
 /// How long what was said last may take on its way.
 const FLUSH: Duration = Duration::from_millis(300);
 
@@ -88,12 +93,15 @@ struct Desk {
     /// Agents that will get a lease when it is known what its files are called.
     measuring: BTreeSet<AgentId>,
     to: Bell,
+    /// All that were heard so far.
+    names: BTreeSet<String>,
     /// Agents that have sent what makes no sense: they are not heard any more.
     turned_away: BTreeSet<String>,
     /// Who has said why it can't take part.
     complained: BTreeSet<String>,
     /// Machines reached by ssh that do not take part, and why.
     absent: BTreeMap<String, String>,
+    refusals: Refusals,
     /// Since when there was nobody to run anything.
     alone_since: Instant,
     away_since: Option<Instant>,
@@ -220,9 +228,11 @@ impl Desk {
             waiting: Vec::new(),
             measuring: BTreeSet::new(),
             to: bell,
+            names: BTreeSet::new(),
             turned_away: BTreeSet::new(),
             complained: BTreeSet::new(),
             absent: BTreeMap::new(),
+            refusals: Refusals::default(),
             alone_since: Instant::now(),
             away_since: Some(Instant::now()),
             was_connected: false,
@@ -283,6 +293,7 @@ impl Desk {
                 self.send(&agent, &Down::Want(want), &[]);
             }
             self.note_silence();
+            self.note_refusals();
         } else if !is_due {
             return;
         }
@@ -327,7 +338,7 @@ impl Desk {
             let url = &self.url;
             let news = match self.was_connected {
                 true => format!("the broker {url} is away: waiting for it"),
-                false => format!("the broker {url} does not answer: waiting for it"),
+                false => format!("{}; waiting for it", broker::silence(url)),
             };
             self.ledger.note(news);
         }
@@ -341,6 +352,36 @@ impl Desk {
             let why =
                 format!("no machine has taken part for {minutes} min, and there is no worker here");
             give_up(&self.shared, &why);
+        }
+    }
+
+    /// Says what the broker does not allow. Without that no agent can take part.
+    fn note_refusals(&mut self) {
+        let Some(told) = self.refusals.take() else {
+            return;
+        };
+        let url = &self.url;
+        let why = format!(
+            "the broker {url} does not give this run the rights it needs: {}",
+            told.what
+        );
+        if !told.is_needed {
+            return self.ledger.note(why);
+        }
+        let why = format!("{why}; a run needs submit.key, or a key with the same rights");
+        match self.shared.config.slots {
+            0 => give_up(&self.shared, &why),
+            _ => self
+                .ledger
+                .note(format!("{why}; only this machine runs calls")),
+        }
+    }
+
+    /// Tries what this run will have to publish, so that a missing right is told of before it is needed. No agent hears that:
+    /// none has this run yet.
+    fn try_rights(&self) {
+        for subject in [subjects::all(&self.run), subjects::down(&self.run, "none")] {
+            self.broker.publish(&subject, Vec::new());
         }
     }
 
@@ -395,15 +436,18 @@ impl Desk {
                     self.ledger.note(format!("the broker {} is back", self.url));
                 }
                 self.away_since = None;
+                if !self.was_connected {
+                    self.try_rights();
+                }
                 self.was_connected = true;
                 self.next_open = Instant::now();
             }
             Heard::Disconnected => self.away_since = Some(Instant::now()),
             Heard::NobodyTakes => {}
-            Heard::Refused(why) => self.ledger.note(format!(
-                "the broker does not allow what this run needs: {why}"
-            )),
+            Heard::Refused(refusal) => self.refusals.add(refusal),
             Heard::Ended(why) => give_up(&self.shared, &why),
+            // In this run's own inbox anybody who may answer somebody could say something.
+            Heard::Message { subject, .. } if subjects::run_of(&subject) != Some(&self.run) => {}
             Heard::Message {
                 subject, payload, ..
             } => {
@@ -414,7 +458,7 @@ impl Desk {
     }
 
     fn hear_agent(&mut self, from: &str, bytes: &[u8]) {
-        if self.turned_away.contains(from) {
+        if self.turned_away.contains(from) || !self.may_be_heard(from) {
             return;
         }
         let (up, payload) = match agent::decode::<Up>(bytes) {
@@ -448,6 +492,18 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Whether there is room for what has to be remembered of somebody of this name.
+    fn may_be_heard(&mut self, name: &str) -> bool {
+        let is_new = !self.names.contains(name);
+        if is_new && (self.names.len() >= MOST_NAMES || name.len() > MOST_NAME) {
+            return false;
+        }
+        if is_new {
+            self.names.insert(name.to_owned());
+        }
+        true
     }
 
     fn hear_up(&mut self, from: &str, up: Up) {

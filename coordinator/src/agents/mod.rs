@@ -12,9 +12,12 @@ pub(crate) mod bulk;
 pub(crate) mod carriage;
 pub(crate) mod desk;
 mod fleet;
+mod keys;
 mod ledger;
+mod look;
 mod measure;
 pub(crate) mod member;
+pub(crate) mod rights;
 pub(crate) mod ssh;
 pub(crate) mod subjects;
 #[cfg(test)]
@@ -22,6 +25,8 @@ mod tests;
 
 pub use access::Agents;
 pub(crate) use access::Wanted;
+pub use keys::NewKeys;
+pub use look::{Presence, ServedRun};
 
 /// Which of the rules that keep a call from running twice a test has left out, to see that it would be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,15 +11,14 @@ pub(super) fn run(_: &AgentArgs) -> Result<Exit, Trouble> {
 /// Serves until a signal says that it is enough.
 #[cfg(feature = "agents")]
 pub(super) fn run(args: &AgentArgs) -> Result<Exit, Trouble> {
-    use super::machines;
+    use super::{machine_args, machines};
     use coordinator::{Agents, Service};
 
     if args.stdio {
         Service::stdio().run(&told()?)?;
         return Ok(Exit::AllOk);
     }
-    let set = || std::env::var("COORDINATOR_NATS").ok();
-    let Some(url) = args.nats.clone().or_else(set) else {
+    let Some(url) = machine_args::broker(args.nats.as_ref()) else {
         return Err(Trouble::Usage(
             "an agent waits at a broker: coordinator agent --nats tls://hub --key agent.key"
                 .to_owned(),

@@ -11,7 +11,7 @@ use clap_complete::engine::ArgValueCompleter;
 use coordinator::Builder;
 
 use super::candidates::{self, CommandWords};
-use super::machine_args::{AgentArgs, MachineArgs};
+use super::machine_args::{AgentArgs, AgentsArgs, MachineArgs};
 use super::units::{self, JobCount, MaxFail, Recycle};
 use super::{help, mistakes};
 
@@ -44,6 +44,9 @@ pub(super) enum Command {
     /// Lend this machine to the runs of others
     #[command(override_help = help::AGENT)]
     Agent(AgentArgs),
+    /// List who lends machines, or make the keys for that
+    #[command(override_help = help::AGENTS)]
+    Agents(AgentsArgs),
     /// Draw what a log tells: a page, or a trace for Perfetto
     #[command(after_help = help::REPORT_EXAMPLES)]
     Report(ReportArgs),

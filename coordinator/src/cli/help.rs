@@ -7,8 +7,7 @@ Examples:
   coordinator map square ::: 1 2 3
   find . -name '*.log' | coordinator exec -- gzip -9
 
-Without a command: the squares of 1 to 8 from four workers. RUST_LOG=debug tells
-what happens. The manual: coordinator man | man -l -";
+RUST_LOG=debug tells what happens. The manual: coordinator man | man -l -";
 
 pub(super) const MAP_USAGE: &str = "coordinator map TASK [OPTIONS] [::: INPUT...]";
 pub(super) const EXEC_USAGE: &str =
@@ -83,6 +82,26 @@ A signal (Ctrl-C, SIGTERM) lets it finish what it runs; a second does not.
 Examples:
   coordinator agent --nats tls://hub --key agent.key
   coordinator agent --nats tls://hub --key agent.key -j 50% --max-load 80%
+";
+
+/// The help of `agents`.
+pub(super) const AGENTS: &str = "\
+List who lends machines at a broker, or make the keys for a new one.
+
+Usage: coordinator agents [--nats URL] [--key FILE] [--insecure] [--json]
+       coordinator agents --new-keys DIR [--each NAME...] [--host HOST...]
+
+      --nats URL             where agents wait for runs [env: COORDINATOR_NATS]
+      --key FILE             a key to look or to submit [env: COORDINATOR_KEY]
+      --insecure             also ask a broker that lets everybody in
+      --json                 an object for each agent
+      --new-keys DIR         make a broker's configuration and all keys, in DIR
+      --each NAME...         a key for each of these agents, not one for all
+      --host HOST...         further names or addresses of the broker
+
+Examples:
+  coordinator agents --nats tls://hub --key look.key
+  coordinator agents --new-keys /etc/coordinator --host hub.example.org
 ";
 
 pub(super) const REPORT_EXAMPLES: &str = "Examples:

@@ -37,14 +37,9 @@ pub(super) struct MachineArgs {
 impl MachineArgs {
     /// The broker that was named, by an option or by a variable.
     pub(super) fn broker(&self) -> Option<String> {
-        let set = || {
-            std::env::var("COORDINATOR_NATS")
-                .ok()
-                .filter(|url| !url.is_empty())
-        };
         match &self.on {
             Some(_) => None,
-            None => self.nats.clone().or_else(set),
+            None => broker(self.nats.as_ref()),
         }
     }
 
@@ -52,6 +47,13 @@ impl MachineArgs {
     pub(super) fn are_wanted(&self) -> bool {
         self.on.is_some() || self.broker().is_some()
     }
+}
+
+/// The broker that was named, by an option or by a variable.
+pub(super) fn broker(named: Option<&String>) -> Option<String> {
+    let set = || std::env::var("COORDINATOR_NATS").ok();
+    let url = named.cloned().or_else(set);
+    url.filter(|url| !url.is_empty())
 }
 
 /// The options of `agent`.
@@ -81,4 +83,30 @@ pub(super) struct AgentArgs {
     /// Serve one run, whose coordinator is at the other end of stdin and stdout
     #[arg(long, hide = true, exclusive = true)]
     pub(super) stdio: bool,
+}
+
+/// The options of `agents`.
+#[derive(Debug, Args)]
+pub(super) struct AgentsArgs {
+    /// The broker at which agents wait [env: COORDINATOR_NATS]
+    #[arg(long, value_name = "URL", conflicts_with = "new_keys")]
+    pub(super) nats: Option<String>,
+    /// The key to look or to submit [env: COORDINATOR_KEY]
+    #[arg(long, value_name = "FILE", conflicts_with = "new_keys")]
+    pub(super) key: Option<PathBuf>,
+    /// Also a broker that lets all in, or does not encrypt
+    #[arg(long, conflicts_with = "new_keys")]
+    pub(super) insecure: bool,
+    /// Print one JSON object for each agent
+    #[arg(long, conflicts_with = "new_keys")]
+    pub(super) json: bool,
+    /// Make a broker's configuration and all keys, in DIR
+    #[arg(long, value_name = "DIR")]
+    pub(super) new_keys: Option<PathBuf>,
+    /// A key for each of these agents, not one for all
+    #[arg(long, value_name = "NAME", requires = "new_keys", num_args = 1.., value_delimiter = ',')]
+    pub(super) each: Vec<String>,
+    /// A further name or address of the broker
+    #[arg(long, value_name = "HOST", requires = "new_keys", num_args = 1.., value_delimiter = ',')]
+    pub(super) host: Vec<String>,
 }

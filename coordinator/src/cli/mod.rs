@@ -10,6 +10,7 @@
 //! handles Ctrl-C, and all text of others goes through `terminal`.
 
 mod agent;
+mod agents;
 mod args;
 mod candidates;
 mod completion;
@@ -157,6 +158,7 @@ fn dispatch(command: Option<Command>, inputs: Option<Vec<OsString>>) -> Result<E
         ),
         Some(Command::Tasks { worker }) => tasks::run(worker.as_deref()),
         Some(Command::Agent(args)) => agent::run(&args),
+        Some(Command::Agents(args)) => agents::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Completions { shell }) => completion::print_script(shell),
         Some(Command::Man) => {

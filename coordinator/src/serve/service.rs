@@ -17,9 +17,10 @@ use super::programs;
 use super::serving::{Answer, Letter, Serving};
 use crate::agents::access::Way as Reached;
 use crate::agents::access::{self, Agents};
-use crate::agents::broker::{Access, Broker, Event as Heard};
+use crate::agents::broker::{self, Access, Broker, Event as Heard};
 use crate::agents::bulk::{Fetched, Fetching, Progress};
 use crate::agents::member::{Member, UNANSWERED};
+use crate::agents::rights::Refusals;
 use crate::agents::subjects;
 use crate::error::PoolError;
 use crate::os::{Fuse, boot_time};
@@ -30,10 +31,14 @@ const LOOK: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(500);
 /// How long an agent stays with a run that has nothing for it, when another is hungry.
 const STAYS: Duration = Duration::from_secs(5);
+/// After how long an agent says that the broker does not answer.
+const SILENCE: Duration = Duration::from_secs(5);
 /// How long what was said last may take on its way.
 const FLUSH: Duration = Duration::from_millis(500);
 /// How many runs that can't be served are remembered.
 const MOST_REFUSED: usize = 1024;
+/// How many characters of what a run is about are shown to others.
+const MOST_SHOWN: usize = 1000;
 
 /// How an agent is to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +103,7 @@ impl Service {
         }
     }
 
-    /// Its name. Default: the machine's.
+    /// Its name. Default: that of its key, if only one agent may use it, or else the machine's.
     ///
     /// ```no_run
     /// # use coordinator::{Agents, Service};
@@ -161,11 +166,12 @@ impl Service {
     }
 
     fn at_broker(&self, agents: &Agents) -> Result<Identity, PoolError> {
-        let name = subjects::as_name(&self.name.clone().unwrap_or_else(host_name));
         let Reached::Broker { url, key, insecure } = &agents.way else {
             let why = "an agent waits at a broker: use Agents::at";
             return Err(PoolError::Setting(why.to_owned()));
         };
+        let of_key = access::agent_of(key.as_deref())?;
+        let name = agent_name(self.name.as_deref(), of_key)?;
         Ok(Identity {
             access: access::access(url, key.as_deref(), *insecure, "agent")?,
             slots: self.slots.unwrap_or_else(available_workers),
@@ -214,6 +220,18 @@ struct Identity {
     access: Access,
 }
 
+/// What an agent is called: as was said, as its key says, or as the machine is.
+fn agent_name(said: Option<&str>, of_key: Option<String>) -> Result<String, PoolError> {
+    let said = said.map(subjects::as_name);
+    match (said, of_key) {
+        (Some(said), Some(of_key)) if said != of_key => Err(PoolError::Setting(format!(
+            "the key is that of the agent {of_key}, and of no other: leave out its name, or use the key of {said}"
+        ))),
+        (Some(name), _) | (None, Some(name)) => Ok(name),
+        (None, None) => Ok(subjects::as_name(&host_name())),
+    }
+}
+
 /// The name of this machine.
 fn host_name() -> String {
     let name = rustix::system::uname();
@@ -242,6 +260,13 @@ struct Desk {
     fetching: Fetching,
     /// Runs that can't be served here, and why.
     refused: BTreeMap<String, String>,
+    /// What the broker does not allow.
+    refusals: Refusals,
+    /// Whether the rights of this agent were tried.
+    has_tried: bool,
+    /// When to say that the broker has never answered.
+    says_silence: Option<Instant>,
+    url: String,
     /// Since when nobody has taken what this agent asked.
     unheard_since: Option<Instant>,
     leave: Option<Leave>,
@@ -277,6 +302,7 @@ impl Desk {
             subjects::down("*", &name),
         ];
         let hears = to.clone();
+        let url = access.url.clone();
         let broker = Broker::connect(access, subjects, move |event| {
             // An agent that has left hears nothing.
             let _ = hears.send(Event::Broker(event));
@@ -295,6 +321,10 @@ impl Desk {
             doing: Doing::Nothing,
             fetching: Fetching::default(),
             refused: BTreeMap::new(),
+            refusals: Refusals::default(),
+            has_tried: false,
+            says_silence: Some(Instant::now() + SILENCE),
+            url,
             unheard_since: None,
             leave: None,
             is_cut: false,
@@ -402,6 +432,39 @@ impl Desk {
             self.send(&Up::Want(want), &[]);
         }
         self.look_whether_wanted();
+        self.look_at_refusals();
+        if self.says_silence.is_some_and(|at| Instant::now() >= at) {
+            self.says_silence = None;
+            log::warn!("{}; waiting for it", broker::silence(&self.url));
+        }
+    }
+
+    /// Says what the broker does not allow. An agent that can't serve any run has no reason to wait for one.
+    fn look_at_refusals(&mut self) {
+        let Some(told) = self.refusals.take() else {
+            return;
+        };
+        let why = format!(
+            "the broker does not give the agent {} the rights it needs: {}",
+            self.name, told.what
+        );
+        let why = match told.is_needed {
+            true => format!("{why}; it needs agent.key or its own, or a key with the same rights"),
+            false => why,
+        };
+        match self.doing {
+            Doing::Nothing if told.is_needed => self.failure = Some(PoolError::System(why)),
+            _ => log::warn!("{why}"),
+        }
+    }
+
+    /// Tries what this agent will have to publish, so that a missing right is told of before it is needed. There is no such
+    /// run, so nobody hears that.
+    fn try_rights(&mut self) {
+        if !self.has_tried {
+            let subject = subjects::up("none", &self.name);
+            self.has_tried = self.broker.publish(&subject, Vec::new());
+        }
     }
 
     /// Leaves a run whose coordinator is gone, or whose pool can't work.
@@ -438,11 +501,13 @@ impl Desk {
 
     fn hear(&mut self, heard: Heard) {
         match heard {
-            Heard::Connected => log::info!("{} waits for runs", self.name),
-            Heard::Disconnected => log::info!("the broker is away: waiting for it"),
-            Heard::Refused(why) => {
-                log::warn!("the broker does not allow what this agent needs: {why}");
+            Heard::Connected => {
+                log::info!("{} waits for runs", self.name);
+                self.says_silence = None;
+                self.try_rights();
             }
+            Heard::Disconnected => log::info!("the broker is away: waiting for it"),
+            Heard::Refused(refusal) => self.refusals.add(refusal),
             Heard::Ended(why) => self.failure = Some(PoolError::System(why)),
             Heard::NobodyTakes => {
                 self.unheard_since.get_or_insert_with(Instant::now);
@@ -464,7 +529,7 @@ impl Desk {
                 self.opened(open, input);
             }
         } else if subject == subjects::agents() {
-            if let Some(reply) = reply {
+            if let Some(reply) = reply.filter(|reply| subjects::is_inbox(reply)) {
                 self.show(&reply);
             }
         } else if subjects::run_of(subject) == self.current_run() {
@@ -745,10 +810,10 @@ impl Desk {
         let (busy, run) = match &self.doing {
             Doing::Serving(serving) => {
                 let seconds = serving.since.elapsed().as_secs();
-                let run = (serving.open.about.clone(), seconds);
+                let run = (short(&serving.open.about), seconds);
                 (serving.pool.stats().running, Some(run))
             }
-            Doing::Preparing(preparing) => (0, Some((preparing.open.about.clone(), 0))),
+            Doing::Preparing(preparing) => (0, Some((short(&preparing.open.about), 0))),
             Doing::Nothing => (0, None),
         };
         let presence = Presence {
@@ -763,6 +828,11 @@ impl Desk {
             self.broker.publish(reply, bytes);
         }
     }
+}
+
+/// What a run is about, as far as it is shown to others.
+fn short(about: &str) -> String {
+    about.chars().take(MOST_SHOWN).collect()
 }
 
 /// The load of this machine over the last minute; 0 if nobody knows.

@@ -189,7 +189,8 @@ fn a_broker_that_is_not_there_yet_is_waited_for() {
 
 fn refusal(events: &Receiver<Event>) -> String {
     match events.recv_timeout(SOON).expect("something happens") {
-        Event::Refused(why) | Event::Ended(why) => why,
+        Event::Refused(refusal) => refusal.to_string(),
+        Event::Ended(why) => why,
         other => panic!("{other:?}"),
     }
 }
@@ -233,8 +234,5 @@ fn what_may_not_be_published_is_told() {
     expect(&events, &Event::Connected);
     assert!(broker.publish("co.call", b"run this".to_vec()));
     let why = refusal(&events);
-    assert!(
-        why.to_lowercase().contains("permissions") && why.contains("co.call"),
-        "{why}"
-    );
+    assert!(why.contains("publish") && why.contains("co.call"), "{why}");
 }
