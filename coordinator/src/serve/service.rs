@@ -148,7 +148,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// The broker does not let this agent in, or is not to be trusted; another agent of this name runs on this machine; or a
+    /// The broker does not let this agent in, or is not to be trusted; its pipe has ended before its run; another agent of this name runs on this machine; or a
     /// setting makes no sense.
     ///
     /// See [`Service`] for an example.
@@ -366,9 +366,10 @@ impl Desk {
         }
         if self.is_cut {
             self.broker.let_go();
-        } else {
-            self.broker.flush(FLUSH);
+            let why = "the connection to the coordinator has ended";
+            return Err(PoolError::System(why.to_owned()));
         }
+        self.broker.flush(FLUSH);
         Ok(())
     }
 

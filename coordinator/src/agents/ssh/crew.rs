@@ -265,7 +265,12 @@ impl Shared {
             life,
         };
         let (theirs, name) = (Arc::clone(self), host.destination.clone());
-        let tell = move |line: String| theirs.note(format!("{name}: {line}"));
+        let tell = move |line: String| {
+            // At the end of a run it is no news that connections end.
+            if !theirs.is_closing() {
+                theirs.note(format!("{name}: {line}"));
+            }
+        };
         let started = Remote::start(
             &host.destination,
             &self.program,

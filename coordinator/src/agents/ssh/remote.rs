@@ -33,6 +33,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 const MOST_NOISE: usize = 1 << 20;
 /// The longest line that can say something, and that is shown, in bytes.
 const LINE: usize = 4096;
+/// How often something is said until an agent is there: that the program is not, that it waits, and that it is.
+const STEPS: usize = 3;
 /// How many lines of stderr are kept to say why ssh has ended.
 const KEPT: usize = 8;
 /// How long the last words on stderr may take once ssh has ended.
@@ -179,7 +181,7 @@ impl Remote {
     /// can't take part.
     pub(super) fn begin(&self, program: &Program, hello: &Hello) -> Result<Vec<u8>, String> {
         let mut heard = Heard::default();
-        loop {
+        for _ in 0..STEPS {
             let said = match heard.next(&self.socket, self.process.as_fd()) {
                 Ok(said) => said,
                 Err(Silence::Ended) => return Err(self.why_ended()),
@@ -201,6 +203,7 @@ impl Remote {
                 Ok(()) => {}
             }
         }
+        Err("what runs there says the same again and again".to_owned())
     }
 
     /// Joins the agent and the broker, until either ends. `first` is what the agent has said already.
