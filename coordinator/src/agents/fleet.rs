@@ -6,95 +6,18 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::time::Duration;
 
-use protocol::agent::{self, Beat, Down, Heard, Join, Lease, Named, Report, Up, What};
+use protocol::agent::{self, Beat, Down, Join, Lease, Named, Report, Up, What};
 
 use super::Broken;
+use super::known::{Answer, Known, Out, State};
 use crate::scheduler::{AgentId, LeaseId, Recall, Time};
 
-/// How many leases an agent has at once: one runs, one waits.
-const LEASES: usize = 2;
-/// How long a lease should take.
-const TARGET: Duration = Duration::from_millis(50);
-/// How much larger a lease may be than the one before.
-const GROWTH: u32 = 8;
 /// How many beats may leave out a lease before it is sent again.
 const MISSED: u32 = 2;
 
-/// How far a report may be ahead of those that were heard. One that is further comes again.
-const AHEAD: u64 = 1 << 16;
-
-/// What a coordinator has to do.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Deed {
-    /// Send this to an agent. Whoever sends a lease has its inputs.
-    Send { to: String, what: Down },
-    /// An agent will take calls.
-    Join { agent: AgentId, slots: u32 },
-    /// An agent holds nothing any more: it is lost, or has begun another life. These calls are known to have run.
-    Lost {
-        agent: AgentId,
-        named: BTreeSet<(LeaseId, u64)>,
-    },
-    /// An agent has room for a lease of at most so many calls.
-    Wants { agent: AgentId, most: u32 },
-    /// Calls have returned values, which stand in the payload.
-    Values { lease: LeaseId, report: Report },
-    /// A call has ended otherwise, or its value is the payload.
-    Ended { lease: LeaseId, report: Report },
-    /// An agent has left: it holds nothing, and nothing of it was lost.
-    Left { agent: AgentId },
-    /// Calls were given back.
-    Returned {
-        lease: LeaseId,
-        calls: Vec<Range<u64>>,
-    },
-}
-
-/// A lease that is out.
-#[derive(Debug)]
-struct Out {
-    message: Lease,
-    count: u32,
-    /// The agent is known to have it.
-    is_seen: bool,
-    /// How many beats have left it out.
-    missed: u32,
-    since: Time,
-    /// What is wanted back of it, until the agent has answered.
-    recall: Option<agent::Recall>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum State {
-    /// When it has to be heard at the latest.
-    Alive(Time),
-    Lost,
-}
-
-#[derive(Debug)]
-struct Known {
-    id: AgentId,
-    epoch: u64,
-    slots: u32,
-    home: u64,
-    state: State,
-    takes_none: bool,
-    /// All reports up to this one were heard, and these beyond it.
-    heard: u64,
-    ahead: BTreeSet<u64>,
-    out: BTreeMap<LeaseId, Out>,
-    /// Calls that it has named as running.
-    named: Vec<Named>,
-    /// What a call costs one of its slots; `None` if nobody knows.
-    cost: Option<Duration>,
-    /// The calls of its largest lease.
-    largest: u32,
-    /// When its last lease was over.
-    idle_since: Time,
-}
+pub(super) use super::known::Deed;
 
 /// The agents of a run.
 #[derive(Debug)]
@@ -445,89 +368,6 @@ impl Fleet {
 
     fn breaks(&self, rule: Broken) -> bool {
         self.broken == Some(rule)
-    }
-}
-
-/// What each answer says of this coordinator.
-#[derive(Debug, Clone, Copy)]
-struct Answer {
-    patience: u64,
-    is_paused: bool,
-}
-
-impl Known {
-    /// Whether it may be given another lease.
-    fn has_room(&self) -> bool {
-        self.state != State::Lost && !self.takes_none && self.out.len() < LEASES
-    }
-
-    /// When it has to be heard at the latest.
-    fn until(&self) -> Time {
-        match self.state {
-            State::Alive(until) => until,
-            State::Lost => Time::ZERO,
-        }
-    }
-
-    fn was_heard(&self, serial: u64) -> bool {
-        serial <= self.heard || self.ahead.contains(&serial)
-    }
-
-    fn heard(&self, name: &str, clock: Option<u64>, answer: Answer) -> Deed {
-        let low = self.out.keys().next().map_or(0, |lowest| lowest.0);
-        Deed::Send {
-            to: name.to_owned(),
-            what: Down::Heard(Heard {
-                epoch: self.epoch,
-                clock,
-                serial: self.heard,
-                low,
-                patience: answer.patience,
-                is_paused: answer.is_paused,
-            }),
-        }
-    }
-
-    /// Whether a report was not heard before; from now on it was.
-    fn is_news(&mut self, serial: u64) -> bool {
-        let is_near = serial > self.heard && serial - self.heard <= AHEAD;
-        let is_news = is_near && self.ahead.insert(serial);
-        while self.ahead.remove(&(self.heard + 1)) {
-            self.heard += 1;
-        }
-        is_news
-    }
-
-    fn lost(&mut self) -> Deed {
-        self.out.clear();
-        let named = std::mem::take(&mut self.named).into_iter();
-        Deed::Lost {
-            agent: self.id,
-            named: named
-                .map(|named| (LeaseId(named.lease), named.index))
-                .collect(),
-        }
-    }
-
-    fn wants(&self) -> Deed {
-        let by_cost = |cost: Duration| {
-            let each = TARGET.as_nanos() / cost.as_nanos().max(1);
-            u32::try_from(each.saturating_mul(self.slots.into())).unwrap_or(u32::MAX)
-        };
-        let most = self.cost.map_or(self.slots, by_cost);
-        let most = most.min(self.largest.max(self.slots).saturating_mul(GROWTH));
-        Deed::Wants {
-            agent: self.id,
-            most: most.max(self.slots),
-        }
-    }
-
-    /// A lease is over: what its calls cost one of the slots.
-    fn learn(&mut self, out: &Out, now: Time) {
-        let took = now.saturating_sub(out.since.max(self.idle_since));
-        let at_once = self.slots.min(out.count).max(1);
-        self.cost = Some(took * at_once / out.count.max(1));
-        self.idle_since = now;
     }
 }
 

@@ -1,0 +1,355 @@
+//! The leases of a run that this agent serves: from what they wait for to their end.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use protocol::agent::{Bulk, Carried, Files, Lease, Recall, SharedValue};
+use tempfile::NamedTempFile;
+use worker::private::Kept;
+
+use super::{Answer, Awaited, KEPT, Letter, Serving, Under};
+use crate::agents::bulk::Fetched;
+use crate::agents::carriage::MOST_CALLS;
+use crate::agents::member::Deed;
+use crate::payload::{EncodedInputs, Job, Place};
+use crate::scheduler::Limits;
+use crate::serve::calls::{self, CallFiles};
+use crate::serve::event::Event;
+
+impl Serving {
+    /// A lease may be run: begins to, if all that it needs is here.
+    pub(super) fn take(&mut self, lease: Lease, payload: Vec<u8>) -> Answer {
+        let known = |value: &&SharedValue| self.values.iter().all(|(known, _)| known != *value);
+        let mut missing: BTreeSet<Bulk> = lease
+            .shared
+            .iter()
+            .filter(known)
+            .map(|value| value.bulk)
+            .collect();
+        let inputs = match lease.inputs {
+            Carried::Here => Some(payload),
+            Carried::Apart(bulk) => {
+                missing.insert(bulk);
+                None
+            }
+        };
+        let mut answer = Answer {
+            fetch: missing.iter().map(|bulk| (*bulk, None)).collect(),
+            ..Answer::default()
+        };
+        match self.places_for(&lease) {
+            Ok(files) => {
+                missing.extend(files.iter().map(|(bulk, _)| *bulk));
+                answer.fetch.extend(files);
+            }
+            Err(why) => answer.cannot = Some(why),
+        }
+        let number = lease.number;
+        let awaited = Box::new(Awaited {
+            lease,
+            inputs,
+            missing,
+        });
+        self.leases.insert(number, Under::Waiting(awaited));
+        answer.letters = self.start_ready().letters;
+        answer
+    }
+
+    /// Places for the files of a lease that are not here yet.
+    pub(super) fn places_for(
+        &mut self,
+        lease: &Lease,
+    ) -> Result<Vec<(Bulk, Option<NamedTempFile>)>, String> {
+        if lease.files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let files = self
+            .files
+            .as_mut()
+            .ok_or("files go along with calls, and the run has not said so")?;
+        let missing = files.need(&lease.files).into_iter();
+        let places = missing.map(|bulk| Ok((bulk, Some(files.place()?))));
+        places
+            .collect::<io::Result<_>>()
+            .map_err(|error| format!("the files of calls can't be kept here: {error}"))
+    }
+
+    /// Something has come that leases may have waited for. Without it this machine can't serve the run.
+    pub(in crate::serve) fn arrived(
+        &mut self,
+        bulk: Bulk,
+        come: Result<Fetched, String>,
+    ) -> Answer {
+        let kept = come.and_then(|fetched| self.keep(bulk, fetched));
+        if let Err(why) = kept {
+            return Answer {
+                cannot: Some(format!("what calls need can't be had: {why}")),
+                ..Answer::default()
+            };
+        }
+        for under in self.leases.values_mut() {
+            if let Under::Waiting(awaited) = under {
+                awaited.missing.remove(&bulk);
+            }
+        }
+        self.start_ready()
+    }
+
+    pub(super) fn keep(&mut self, bulk: Bulk, fetched: Fetched) -> Result<(), String> {
+        let files = self.files.as_mut();
+        if let Some(files) = files.filter(|files| files.needs(&bulk)) {
+            let Fetched::Named(file) = fetched else {
+                return Err("it was put somewhere else".to_owned());
+            };
+            return files.keep(&bulk, file).map_err(|error| error.to_string());
+        }
+        let bytes = fetched.into_bytes().map_err(|error| error.to_string())?;
+        for under in self.leases.values_mut() {
+            let Under::Waiting(awaited) = under else {
+                continue;
+            };
+            if awaited.lease.inputs == Carried::Apart(bulk) {
+                awaited.inputs = Some(bytes.clone());
+            }
+            let values = awaited.lease.shared.iter();
+            for value in values.filter(|value| value.bulk == bulk) {
+                if self.values.iter().all(|(known, _)| known.id != value.id) {
+                    let kept = Kept::copy_of(value.id, &bytes);
+                    self.values
+                        .push((*value, kept.map_err(|error| error.to_string())?));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins what has waited, and waits for nothing any more.
+    pub(super) fn start_ready(&mut self) -> Answer {
+        let is_ready =
+            |under: &Under| matches!(under, Under::Waiting(awaited) if awaited.missing.is_empty());
+        let ready = self.leases.iter().filter(|(_, under)| is_ready(under));
+        let ready: Vec<u64> = ready.map(|(number, _)| *number).collect();
+        let mut answer = Answer::default();
+        for number in ready {
+            let Some(Under::Waiting(awaited)) = self.leases.remove(&number) else {
+                continue;
+            };
+            let begun = match awaited.lease.files.is_empty() {
+                true => self.start(*awaited),
+                false => self.lay_out(awaited),
+            };
+            if let Err(why) = begun {
+                answer.cannot = Some(format!("calls can't be begun: {why}"));
+            }
+        }
+        self.forget_values();
+        answer
+    }
+
+    /// Puts the files of a lease's calls in their places, on a thread: it takes as long as copying does.
+    pub(super) fn lay_out(&mut self, awaited: Box<Awaited>) -> Result<(), String> {
+        let files = self.files.as_ref().ok_or("there is no place for files")?;
+        let plan = files.plan(&awaited.lease.files);
+        let (files, to) = (awaited.lease.files.clone(), self.to.clone());
+        let (epoch, lease) = (self.member.epoch(), awaited.lease.number);
+        let body = move || {
+            let done = plan.carry_out(&files);
+            // Nobody hears it if the agent has ended.
+            let _ = to.send(Event::LaidOut { epoch, lease, done });
+        };
+        let spawned = thread::Builder::new().name("files".to_owned()).spawn(body);
+        spawned.map_err(|error| format!("a thread could not be started: {error}"))?;
+        self.leases.insert(lease, Under::LayingOut(awaited));
+        Ok(())
+    }
+
+    /// The files of a lease's calls are in their places, or can't be put there.
+    pub(in crate::serve) fn laid_out(
+        &mut self,
+        epoch: u64,
+        lease: u64,
+        done: io::Result<()>,
+    ) -> Answer {
+        let mut answer = Answer::default();
+        if epoch != self.member.epoch() {
+            return answer;
+        }
+        if let Some(Under::LayingOut(awaited)) = self.leases.remove(&lease) {
+            let begun = done
+                .map_err(|error| error.to_string())
+                .and_then(|()| self.start(*awaited));
+            answer.cannot = begun.err();
+        }
+        answer
+    }
+
+    pub(super) fn start(&mut self, awaited: Awaited) -> Result<(), String> {
+        let Awaited { lease, inputs, .. } = awaited;
+        if lease.lens.count() > MOST_CALLS {
+            return Err(format!("a lease has {} calls", lease.lens.count()));
+        }
+        let lens = lease.lens.to_vec();
+        let values = self.values.iter();
+        let values = values.filter(|(value, _)| lease.shared.contains(value));
+        let kept = values.map(|(_, kept)| kept.clone()).collect();
+        let inputs = EncodedInputs::several(inputs.unwrap_or_default(), &lens, kept)?;
+        let job = Job {
+            task: lease.task,
+            types: lease.types,
+            encoding: lease.encoding,
+            place: Place {
+                lease: lease.number,
+                first: lease.first,
+                attempts: lease.attempt.saturating_sub(1),
+            },
+        };
+        let grace = Duration::from_nanos(lease.grace.min(self.open.grace));
+        let limits = Limits {
+            timeout: lease.timeout.map(Duration::from_nanos),
+            grace,
+            memory: lease.memory,
+            ..Limits::default()
+        };
+        let (map, ends) = self.pool.run_encoded(job, limits, inputs)?;
+        let of = (self.member.epoch(), lease.number, lease.first);
+        let files = self.files.as_ref().map(|known| CallFiles {
+            calls: known.calls(),
+            files: lease
+                .files
+                .iter()
+                .map(|files| (files.index, files.clone()))
+                .collect(),
+        });
+        calls::follow(of, ends, files, self.to.clone()).map_err(|error| error.to_string())?;
+        let under = Under::Running {
+            map,
+            first: lease.first,
+            is_killed: false,
+            files: lease.files,
+        };
+        self.leases.insert(lease.number, under);
+        Ok(())
+    }
+
+    /// Forgets the oldest of the values that no lease refers to, if they are too large together.
+    pub(super) fn forget_values(&mut self) {
+        let mut all: u64 = self.values.iter().map(|(value, _)| value.bulk.len).sum();
+        while all > KEPT && self.values.len() > 1 && self.leases.is_empty() {
+            all -= self.values.remove(0).0.bulk.len;
+        }
+    }
+
+    /// Calls are wanted back.
+    pub(super) fn recall(&mut self, recall: Recall) -> Vec<Letter> {
+        match self.leases.get_mut(&recall.lease) {
+            Some(Under::Running {
+                map,
+                first,
+                is_killed,
+                ..
+            }) => {
+                *is_killed |= recall.kill;
+                map.take_back(recall.from.saturating_sub(*first), recall.kill);
+                Vec::new()
+            }
+            // None of it has begun, so all of it goes back.
+            Some(Under::Waiting(awaited) | Under::LayingOut(awaited)) => {
+                let first = awaited.lease.first;
+                let calls = first..first.saturating_add(awaited.lease.lens.count());
+                self.leases.remove(&recall.lease);
+                let deed = self.member.returned(recall.lease, calls);
+                deed.into_iter()
+                    .filter_map(|deed| self.sent(deed))
+                    .collect()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    pub(super) fn sent(&self, deed: Deed) -> Option<Letter> {
+        match deed {
+            Deed::Send(up) => Some(self.letter(up)),
+            _ => None,
+        }
+    }
+
+    /// Takes back all that has not begun. With `kill` what runs is ended, too.
+    pub(in crate::serve) fn take_back_all(&mut self, kill: bool) -> Vec<Letter> {
+        self.is_ended_here |= kill;
+        let leases: Vec<u64> = self.leases.keys().copied().collect();
+        let letters = leases.into_iter().flat_map(|lease| {
+            self.recall_here(Recall {
+                epoch: 0,
+                lease,
+                from: 0,
+                kill,
+            })
+        });
+        letters.collect()
+    }
+
+    /// As [`recall`](Self::recall), by this machine's own wish.
+    pub(super) fn recall_here(&mut self, recall: Recall) -> Vec<Letter> {
+        let was_killed = self.is_killed(recall.lease);
+        let letters = self.recall(recall);
+        if let Some(Under::Running { is_killed, .. }) = self.leases.get_mut(&recall.lease) {
+            *is_killed = was_killed;
+        }
+        letters
+    }
+
+    pub(super) fn is_killed(&self, lease: u64) -> bool {
+        matches!(
+            self.leases.get(&lease),
+            Some(Under::Running {
+                is_killed: true,
+                ..
+            })
+        )
+    }
+
+    /// Ends all calls. When all are dead, a new life begins.
+    pub(super) fn end_all(&mut self, now: Duration) -> Vec<Letter> {
+        self.is_ending = true;
+        self.leases.retain(|_, under| match under {
+            Under::Running { map, .. } => {
+                map.take_back(0, true);
+                true
+            }
+            Under::Waiting(_) | Under::LayingOut(_) => false,
+        });
+        // What is stopped hears no SIGTERM.
+        self.pool.resume();
+        self.look_whether_dead(now)
+    }
+
+    pub(super) fn look_whether_dead(&mut self, now: Duration) -> Vec<Letter> {
+        if !self.is_ending || !self.leases.is_empty() {
+            return Vec::new();
+        }
+        self.is_ending = false;
+        let deeds = self.member.all_dead(now);
+        self.prune();
+        deeds
+            .into_iter()
+            .filter_map(|deed| self.sent(deed))
+            .collect()
+    }
+
+    /// A lease is over: its files are not needed any more, but for those of reports that were not heard.
+    pub(super) fn forget_files(&mut self, files: &[Files]) {
+        let Some(known) = &mut self.files else {
+            return;
+        };
+        known.forget(files);
+        let told: BTreeSet<u64> = self
+            .payloads
+            .values()
+            .filter_map(|payload| payload.index)
+            .collect();
+        let left = files.iter().filter(|files| !told.contains(&files.index));
+        left.for_each(|files| known.remove(files.index));
+    }
+}
