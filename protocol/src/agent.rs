@@ -139,9 +139,14 @@ pub enum All {
     Pause {
         /// How long.
         patience: u64,
+        /// How often the run was paused or went on.
+        turns: u64,
     },
     /// It goes on.
-    Resume,
+    Resume {
+        /// How often the run was paused or went on.
+        turns: u64,
+    },
     /// The run is over: agents end what they hold.
     End,
 }
@@ -225,6 +230,8 @@ pub struct Beat {
     pub takes_none: bool,
     /// How long it takes itself to be allowed out of sight, in nanoseconds.
     pub patience: u64,
+    /// How often the run was paused or went on, as far as it knows. It ignores what it is told of an earlier pause.
+    pub turns: u64,
 }
 
 /// A call that runs.
@@ -368,6 +375,8 @@ pub struct Heard {
     pub patience: u64,
     /// Whether nothing may run.
     pub is_paused: bool,
+    /// How often the run was paused or went on.
+    pub turns: u64,
 }
 
 /// Consecutive calls of one map.

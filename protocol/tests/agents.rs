@@ -121,7 +121,7 @@ fn up() -> impl Strategy<Value = Up> {
             nanos,
         });
     let beat = (
-        any::<(u64, u64, bool, u64)>(),
+        any::<(u64, u64, bool, u64, u64)>(),
         any::<Vec<u64>>(),
         prop::collection::vec(named, 0..5),
     );
@@ -132,13 +132,14 @@ fn up() -> impl Strategy<Value = Up> {
             about
         })),
         beat.prop_map(
-            |((epoch, clock, takes_none, patience), leases, running)| Up::Beat(Beat {
+            |((epoch, clock, takes_none, patience, turns), leases, running)| Up::Beat(Beat {
                 epoch,
                 clock,
                 leases,
                 running,
                 takes_none,
                 patience,
+                turns,
             })
         ),
         (
@@ -173,14 +174,15 @@ fn down() -> impl Strategy<Value = Down> {
         (carried(), shared(), files()),
     );
     prop_oneof![
-        any::<(u64, Option<u64>, u64, u64, u64, bool)>().prop_map(
-            |(epoch, clock, serial, low, patience, is_paused)| Down::Heard(Heard {
+        any::<(u64, Option<u64>, u64, u64, u64, bool, u64)>().prop_map(
+            |(epoch, clock, serial, low, patience, is_paused, turns)| Down::Heard(Heard {
                 epoch,
                 clock,
                 serial,
                 low,
                 patience,
                 is_paused,
+                turns,
             })
         ),
         lease.prop_map(

@@ -25,6 +25,10 @@ pub(super) struct Fleet {
     lease: Duration,
     /// Nothing runs, and the coordinator may be silent for so long.
     pause: Option<Duration>,
+    /// How often the run was paused or went on.
+    turns: u64,
+    /// The longest that it has said it may be silent. Who does not know of the last turn may yet hear of an earlier one.
+    longest: Duration,
     agents: BTreeMap<String, Known>,
     names: BTreeMap<AgentId, String>,
     next: u64,
@@ -37,6 +41,8 @@ impl Fleet {
         Fleet {
             lease,
             pause: None,
+            turns: 0,
+            longest: Duration::ZERO,
             agents: BTreeMap::new(),
             names: BTreeMap::new(),
             next: 0,
@@ -59,9 +65,13 @@ impl Fleet {
     }
 
     /// When an agent that is answered now has to be heard at the latest. `theirs` is how long it takes itself to be allowed out
-    /// of sight: as long as it has not heard otherwise, that is what counts.
-    fn until(&self, theirs: Duration, now: Time) -> Time {
-        let lease = self.patience().max(theirs);
+    /// of sight: as long as it has not heard otherwise, that is what counts. `turns` is what it knows of pauses.
+    fn until(&self, theirs: Duration, turns: u64, now: Time) -> Time {
+        let told = match turns < self.turns {
+            true => self.longest,
+            false => Duration::ZERO,
+        };
+        let lease = self.patience().max(theirs).max(told);
         now.saturating_add(match self.breaks(Broken::NoMargin) {
             true => lease,
             false => lease.saturating_add(lease / 5),
@@ -70,19 +80,25 @@ impl Fleet {
 
     /// Nothing runs from now on, and this coordinator may be silent for so long: its agents wait for it as long. What they are to
     /// be told is sent afterwards.
-    pub(super) fn pause(&mut self, patience: Duration, now: Time) {
+    /// Returns how often the run was paused or went on.
+    pub(super) fn pause(&mut self, patience: Duration, now: Time) -> u64 {
         self.pause = Some(patience);
-        let until = self.until(patience, now);
+        self.turns += 1;
+        self.longest = self.longest.max(patience);
+        let until = self.until(patience, 0, now);
         for known in self.agents.values_mut() {
             if let State::Alive(at) = &mut known.state {
                 *at = until.max(*at);
             }
         }
+        self.turns
     }
 
-    /// It goes on. Each agent waits as long as before until it has been answered.
-    pub(super) fn resume(&mut self) {
+    /// It goes on, and waits for each agent as long as before until that knows. Returns how often the run was paused or went on.
+    pub(super) fn resume(&mut self) -> u64 {
         self.pause = None;
+        self.turns += 1;
+        self.turns
     }
 
     /// Time passes: agents that were silent for too long are lost.
@@ -132,7 +148,7 @@ impl Fleet {
 
     /// An agent that is known says once more that it has joined.
     fn join_again(&mut self, from: &str, join: &Join, now: Time) -> Vec<Deed> {
-        let until = self.until(Duration::ZERO, now);
+        let until = self.until(Duration::ZERO, 0, now);
         let answer = self.answer();
         match self.of_this_life(from, join.epoch) {
             Ok(known) if known.home != join.about.home => vec![other_home(from)],
@@ -149,6 +165,7 @@ impl Fleet {
         Answer {
             patience: u64::try_from(self.patience().as_nanos()).unwrap_or(u64::MAX),
             is_paused: self.pause.is_some(),
+            turns: self.turns,
         }
     }
 
@@ -180,7 +197,7 @@ impl Fleet {
             epoch: join.epoch,
             slots: join.about.slots.max(1),
             home: join.about.home,
-            state: State::Alive(self.until(Duration::ZERO, now)),
+            state: State::Alive(self.until(Duration::ZERO, 0, now)),
             takes_none: false,
             heard: 0,
             ahead: BTreeSet::new(),
@@ -219,7 +236,7 @@ impl Fleet {
     }
 
     fn beat(&mut self, from: &str, beat: &Beat, now: Time) -> Vec<Deed> {
-        let until = self.until(Duration::from_nanos(beat.patience), now);
+        let until = self.until(Duration::from_nanos(beat.patience), beat.turns, now);
         let answer = self.answer();
         let known = match self.of_this_life(from, beat.epoch) {
             Ok(known) => known,

@@ -92,6 +92,7 @@ pub(super) struct Known {
 pub(super) struct Answer {
     pub(super) patience: u64,
     pub(super) is_paused: bool,
+    pub(super) turns: u64,
 }
 
 impl Known {
@@ -123,6 +124,7 @@ impl Known {
                 low,
                 patience: answer.patience,
                 is_paused: answer.is_paused,
+                turns: answer.turns,
             }),
         }
     }

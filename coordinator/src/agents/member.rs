@@ -103,8 +103,8 @@ pub(crate) struct Member {
     /// Since when the broker says that nobody answers.
     unanswered: Option<Time>,
     is_paused: bool,
-    /// When the last pause ended.
-    resumed: Time,
+    /// How often the run was paused or went on, as far as it knows.
+    turns: u64,
     takes_none: bool,
     pub(crate) broken: Option<Broken>,
 }
@@ -132,7 +132,7 @@ impl Member {
             beat_at: now,
             unanswered: None,
             is_paused: false,
-            resumed: Time::ZERO,
+            turns: 0,
             takes_none: false,
             broken: None,
         }
@@ -208,6 +208,7 @@ impl Member {
             running,
             takes_none: self.takes_none,
             patience: nanos(self.lease),
+            turns: self.turns,
         }))
     }
 
@@ -251,25 +252,29 @@ impl Member {
         }
     }
 
-    /// The coordinator says that it may be silent for so long, and that nothing runs meanwhile. It has said so to itself first.
-    pub(crate) fn pause(&mut self, patience: Duration, now: Time) -> Option<Deed> {
-        if !self.is_working() {
+    /// The coordinator says that it may be silent for so long, and that nothing runs meanwhile. It waits as long, until a beat
+    /// has said that this agent knows of a later turn: so it does no harm if this comes late.
+    pub(crate) fn pause(&mut self, patience: Duration, turns: u64) -> Option<Deed> {
+        let is_old = turns <= self.turns && !self.breaks(Broken::AnyPause);
+        if !self.is_working() || is_old {
             return None;
         }
+        self.turns = turns.max(self.turns);
         self.lease = self.lease.max(patience);
-        self.turn_pause(true, now)
+        self.turn_pause(true)
     }
 
     /// The coordinator goes on. It may be silent for as long as before until it has answered.
-    pub(crate) fn resume(&mut self, now: Time) -> Option<Deed> {
-        self.turn_pause(false, now)
+    pub(crate) fn resume(&mut self, turns: u64) -> Option<Deed> {
+        if turns <= self.turns {
+            return None;
+        }
+        self.turns = turns;
+        self.turn_pause(false)
     }
 
-    fn turn_pause(&mut self, is_paused: bool, now: Time) -> Option<Deed> {
+    fn turn_pause(&mut self, is_paused: bool) -> Option<Deed> {
         let was = std::mem::replace(&mut self.is_paused, is_paused);
-        if was && !is_paused {
-            self.resumed = now;
-        }
         (was != is_paused).then_some(Deed::Pause(is_paused))
     }
 
@@ -328,14 +333,16 @@ impl Member {
                 }
                 Phase::Working { .. } | Phase::Ending { .. } => false,
             };
-            if is_newest {
-                pause = self.turn_pause(heard.is_paused, now);
+            if is_newest && heard.turns >= self.turns {
+                self.turns = heard.turns;
+                pause = self.turn_pause(heard.is_paused);
                 let patience = Duration::from_nanos(heard.patience);
-                // A coordinator that goes on first answers the beats of the time when it was stopped, which are older than a
-                // lease. It waits as long as the beats have said, so until it answers a new one the long lease holds.
-                self.lease = match answered < self.resumed {
-                    true => self.lease.max(patience),
-                    false => patience,
+                // A lease becomes shorter only by the answer to a young beat. An old one, of the time of a pause, would leave
+                // no time to end the calls. Until then the coordinator waits as long as the beats have said.
+                let is_young = answered + patience / 2 >= now || self.breaks(Broken::OldAnswer);
+                self.lease = match is_young {
+                    true => patience,
+                    false => self.lease.max(patience),
                 };
             }
         }

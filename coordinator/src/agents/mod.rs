@@ -52,4 +52,8 @@ pub(crate) enum Broken {
     NoLock,
     /// No timer kills an agent that is stopped when its time is over.
     NoFuse,
+    /// An agent heeds a pause that is over.
+    AnyPause,
+    /// An agent's lease becomes shorter by the answer to an old beat.
+    OldAnswer,
 }

@@ -348,14 +348,13 @@ impl Desk {
     fn pause(&mut self, is_paused: bool) {
         match is_paused {
             true => {
-                self.fleet.pause(PAUSE, boot_time());
-                self.tell_all(All::Pause {
-                    patience: nanos(PAUSE),
-                });
+                let turns = self.fleet.pause(PAUSE, boot_time());
+                let patience = nanos(PAUSE);
+                self.tell_all(All::Pause { patience, turns });
             }
             false => {
-                self.fleet.resume();
-                self.tell_all(All::Resume);
+                let turns = self.fleet.resume();
+                self.tell_all(All::Resume { turns });
             }
         }
         // Whoever pauses may be stopped a moment later.

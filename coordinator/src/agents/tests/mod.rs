@@ -44,6 +44,8 @@ fn a_rule_that_is_left_out_is_found() {
         Broken::Silent,
         Broken::NoLock,
         Broken::NoFuse,
+        Broken::AnyPause,
+        Broken::OldAnswer,
     ];
     for rule in rules {
         let found = (1..=8 * plays()).find(|seed| World::play(*seed, Some(rule)).is_err());
@@ -58,9 +60,9 @@ fn answered(member: &mut Member, deed: &Deed, now: Duration) -> Vec<Deed> {
 
 /// The same by a coordinator that may be out of sight for so long.
 fn answered_for(member: &mut Member, deed: &Deed, patience: Duration, now: Duration) -> Vec<Deed> {
-    let clock = match deed {
-        Deed::Send(Up::Join(join)) => join.clock,
-        Deed::Send(Up::Beat(beat)) => beat.clock,
+    let (clock, turns) = match deed {
+        Deed::Send(Up::Join(join)) => (join.clock, 0),
+        Deed::Send(Up::Beat(beat)) => (beat.clock, beat.turns),
         other => panic!("{other:?}"),
     };
     let heard = Heard {
@@ -70,6 +72,7 @@ fn answered_for(member: &mut Member, deed: &Deed, patience: Duration, now: Durat
         low: 0,
         patience: patience.as_nanos() as u64,
         is_paused: false,
+        turns,
     };
     member.hear(Down::Heard(heard), now)
 }
@@ -120,11 +123,11 @@ fn a_pause_that_was_longer_than_a_lease_costs_nothing() {
     let mut member = Member::new(About::default(), 1, second(15), second(1), second(0));
     let join = member.tick(second(0), Vec::new());
     answered_for(&mut member, &join[0], second(15), second(0));
-    member.pause(second(3600), second(1));
+    member.pause(second(3600), 1);
     let beats: Vec<Deed> = (1..=100)
         .map(|at| member.tick(second(at), Vec::new()).remove(0))
         .collect();
-    member.resume(second(100));
+    member.resume(2);
     for beat in &beats {
         let deeds = answered_for(&mut member, beat, second(15), second(100));
         assert!(deeds.is_empty(), "{deeds:?}");

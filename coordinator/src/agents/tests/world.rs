@@ -5,7 +5,7 @@ mod machines;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use protocol::agent::{About, Carried, Down, Ending, Lease, Named, Up, Values, What};
+use protocol::agent::{About, All, Carried, Down, Ending, Lease, Named, Up, Values, What};
 use protocol::message::{Encoding, Runs};
 
 use super::super::fleet::{self, Fleet};
@@ -20,6 +20,8 @@ use crate::scheduler::{
 use machines::{Agent, scaled};
 
 const LEASE: Duration = Duration::from_secs(5);
+/// How long a coordinator that pauses may be silent.
+const PAUSE: Duration = Duration::from_secs(60);
 /// How long a call runs before its agent names it.
 const NAMED: Duration = Duration::from_millis(100);
 /// When a play must be over, after the weather has become fair.
@@ -66,6 +68,11 @@ enum Event {
     Stops(usize),
     Dies(usize),
     Returns(usize),
+    /// The coordinator pauses its run, or goes on.
+    Pauses,
+    Resumes,
+    /// An agent hears that.
+    All(usize, All),
 }
 
 pub(super) struct World {
@@ -80,6 +87,8 @@ pub(super) struct World {
     pace: u64,
     /// The coordinator is stopped from one time to another.
     frozen: (Duration, Duration),
+    /// It pauses its run from one time to another. Where it is stopped meanwhile, these times are just before and behind that.
+    paused: Option<(Duration, Duration)>,
     agents: Vec<Agent>,
     calls: u64,
     retries: u32,
@@ -203,18 +212,21 @@ impl World {
                 dead_until: None,
                 stopped_until: Duration::ZERO,
                 ending: false,
+                paused: false,
                 tick_at: Duration::ZERO,
             }
         };
         let agents: Vec<Agent> = (0..agents).map(|_| make(&mut dice)).collect();
         let frozen_from = dice.millis(until.as_millis() as u64);
+        let silence = (
+            frozen_from,
+            frozen_from + dice.millis(3 * LEASE.as_millis() as u64),
+        );
         let frozen = match dice.one_in(3) {
-            true => (
-                frozen_from,
-                frozen_from + dice.millis(3 * LEASE.as_millis() as u64),
-            ),
+            true => silence,
             false => (Duration::ZERO, Duration::ZERO),
         };
+        let paused = dice.one_in(3).then_some(silence);
         World {
             now: Duration::ZERO,
             weather,
@@ -225,6 +237,7 @@ impl World {
             fleet,
             pace: pace(&mut dice),
             frozen,
+            paused,
             agents,
             calls,
             retries,
@@ -236,6 +249,11 @@ impl World {
     }
 
     fn begin(&mut self) {
+        if let Some((from, to)) = self.paused {
+            // A moment before it is stopped, and in the moment in which it goes on.
+            self.at(from.saturating_sub(Duration::from_millis(1)), Event::Pauses);
+            self.at(to, Event::Resumes);
+        }
         for agent in 0..self.agents.len() {
             let at = self.dice.millis(3000);
             self.at(at, Event::Tick(agent));
@@ -244,6 +262,15 @@ impl World {
                     let at = self.dice.millis(self.weather.until.as_millis() as u64);
                     self.at(at, event);
                 }
+            }
+        }
+    }
+
+    /// The coordinator tells all agents something, as far as the network lets it.
+    fn tells_all(&mut self, all: All) {
+        for agent in 0..self.agents.len() {
+            for at in self.weather.arrivals(agent, self.now, &mut self.dice) {
+                self.at(at, Event::All(agent, all));
             }
         }
     }
@@ -264,8 +291,11 @@ impl World {
             self.at(self.frozen.1, event);
             return Ok(());
         }
-        if let Event::Tick(agent) | Event::Down(agent, _) | Event::Name(agent) | Event::Ends(agent) =
-            event
+        if let Event::Tick(agent)
+        | Event::Down(agent, _)
+        | Event::Name(agent)
+        | Event::Ends(agent)
+        | Event::All(agent, _) = event
             && self.agents[agent].stopped_until > self.now
         {
             if matches!(event, Event::Ends(_)) {
@@ -305,6 +335,22 @@ impl World {
             }
             Event::Ends(agent) => self.ends(agent)?,
             Event::Fuse(agent) => self.burns(agent)?,
+            Event::Pauses => {
+                let now = self.clock();
+                self.jobs.pause(now);
+                let turns = self.fleet.pause(PAUSE, now);
+                let patience = PAUSE.as_nanos() as u64;
+                self.tells_all(All::Pause { patience, turns });
+            }
+            Event::Resumes => {
+                let now = self.clock();
+                self.jobs.resume(now);
+                let turns = self.fleet.resume();
+                self.tells_all(All::Resume { turns });
+                let offers = self.fleet.offer();
+                self.do_all(offers)?;
+            }
+            Event::All(agent, all) => self.hears_all(agent, all)?,
             Event::Stops(agent) => {
                 self.agents[agent].stopped_until =
                     self.now + self.dice.millis(3 * LEASE.as_millis() as u64);

@@ -183,8 +183,10 @@ impl Serving {
     /// The coordinator says something to all of its agents. Its end is the service's business.
     pub(super) fn hear_all(&mut self, all: All, now: Duration) -> Answer {
         let deed = match all {
-            All::Pause { patience } => self.member.pause(Duration::from_nanos(patience), now),
-            All::Resume => self.member.resume(now),
+            All::Pause { patience, turns } => {
+                self.member.pause(Duration::from_nanos(patience), turns)
+            }
+            All::Resume { turns } => self.member.resume(turns),
             All::End => None,
         };
         self.do_all(deed.into_iter().collect(), Vec::new(), now)

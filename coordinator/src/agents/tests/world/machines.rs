@@ -13,6 +13,8 @@ pub(super) struct Run {
     ends: Duration,
     /// It is being killed, and will not end by itself.
     dying: bool,
+    /// It is stopped, and would take so long yet.
+    left: Option<Duration>,
 }
 
 /// An agent's process.
@@ -31,6 +33,8 @@ pub(super) struct Agent {
     /// It is stopped until then. Its workers are not.
     pub(super) stopped_until: Duration,
     pub(super) ending: bool,
+    /// Its workers are stopped.
+    pub(super) paused: bool,
     /// When it looks again.
     pub(super) tick_at: Duration,
 }
@@ -106,18 +110,21 @@ impl World {
                     self.agents[agent].queue.extend(calls);
                     self.start(agent)?;
                 }
-                member::Deed::Pause(_) | member::Deed::Refused(_) => {}
+                member::Deed::Pause(is_paused) => self.pauses(agent, is_paused)?,
+                member::Deed::Refused(_) => {}
                 member::Deed::Recall { lease, from, .. } => self.gives_back(agent, lease, from)?,
                 member::Deed::EndAll => {
                     let now = self.now;
                     let a = &mut self.agents[agent];
                     a.queue.clear();
                     a.ending = true;
+                    a.paused = false;
                     // Its grace is by its own clock.
                     let grace =
                         Duration::from_secs_f64(a.grace.as_secs_f64() * 1e6 / a.pace as f64);
                     for run in a.runs.iter_mut().filter(|run| !run.dying && run.ends > now) {
                         run.dying = true;
+                        run.left = None;
                         let takes = match self.dice.one_in(2) {
                             true => grace,
                             false => self.dice.millis(grace.as_millis() as u64),
@@ -136,7 +143,9 @@ impl World {
 
     /// Begins calls, as many as there is room for.
     pub(super) fn start(&mut self, agent: usize) -> Result<(), String> {
-        while self.agents[agent].runs.len() < self.agents[agent].slots as usize {
+        while self.agents[agent].runs.len() < self.agents[agent].slots as usize
+            && !self.agents[agent].paused
+        {
             let Some((lease, index, attempt)) = self.agents[agent].queue.pop_front() else {
                 return Ok(());
             };
@@ -159,6 +168,7 @@ impl World {
                 began: self.now,
                 ends: self.now + takes,
                 dying: false,
+                left: None,
             };
             self.at(run.ends, Event::Ends(agent));
             if takes > NAMED {
@@ -239,6 +249,49 @@ impl World {
         self.agent_does(agent, deed.into_iter().collect())
     }
 
+    /// An agent stops its workers, or lets them go on. What is being killed dies all the same.
+    fn pauses(&mut self, agent: usize, is_paused: bool) -> Result<(), String> {
+        let now = self.now;
+        let a = &mut self.agents[agent];
+        a.paused = is_paused;
+        let mut ends = Vec::new();
+        for run in a.runs.iter_mut().filter(|run| !run.dying) {
+            match (is_paused, run.left) {
+                (true, None) if run.ends > now => {
+                    run.left = Some(run.ends - now);
+                    run.ends = Duration::MAX;
+                }
+                (false, Some(left)) => {
+                    run.left = None;
+                    run.ends = now + left;
+                    ends.push(run.ends);
+                }
+                _ => {}
+            }
+        }
+        for at in ends {
+            self.at(at, Event::Ends(agent));
+        }
+        self.start(agent)
+    }
+
+    /// An agent hears what its coordinator tells all.
+    pub(super) fn hears_all(&mut self, agent: usize, all: All) -> Result<(), String> {
+        if self.agents[agent].dead_until.is_some() {
+            return Ok(());
+        }
+        let member = &mut self.agents[agent].member;
+        let deed = match all {
+            All::Pause { patience, turns } => member.pause(Duration::from_nanos(patience), turns),
+            All::Resume { turns } => member.resume(turns),
+            All::End => None,
+        };
+        self.agent_does(agent, deed.into_iter().collect())?;
+        self.set_fuse(agent);
+        self.set_timer(agent);
+        Ok(())
+    }
+
     /// An agent is killed, and its calls with it. Most come back.
     pub(super) fn dies(&mut self, agent: usize) {
         if self.agents[agent].dead_until.is_some() {
@@ -256,6 +309,7 @@ impl World {
         a.stopped_until = Duration::ZERO;
         a.queue.clear();
         a.ending = false;
+        a.paused = false;
         a.dead_until = Some(Duration::MAX);
         if comes_back {
             let at = self.now + self.dice.millis(3 * LEASE.as_millis() as u64);
