@@ -168,6 +168,42 @@ fn a_machine_of_another_architecture_is_told_of() {
     assert_eq!(ran.code, Some(3), "{ran:?}");
     ran.says("strange: it is s390x, and this program is for");
     assert!(!place.path("strange/.cache").exists());
+    // A program that somebody has installed there is used, if it is of this version.
+    let there = format!("#!/bin/sh\nexec {} \"$@\"\n", support::PROGRAM);
+    script(&strange.join("coordinator"), &there);
+    let ran = place.run(&[
+        "exec", "--on", "strange", "-j0", "-c", "echo $1", ":::", "a",
+    ]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "a\n"), "{ran:?}");
+    assert!(!place.path("strange/.cache/coordinator/programs").exists());
+    place.is_clean();
+}
+
+#[test]
+fn a_broker_that_can_not_be_started_says_why() {
+    let Some(place) = Place::new() else { return };
+    let directory = place.path("broken");
+    fs::create_dir(&directory).unwrap();
+    let broken = "#!/bin/sh\necho 'nats-server: no such option: -c' >&2; exit 1\n";
+    script(&directory.join("nats-server"), broken);
+    let path = format!("{}:/usr/bin:/bin", directory.display());
+    let mut command = place.command(&["exec", "--on=box2", "-j0", "-c", "echo", ":::", "a"]);
+    let ran = Ran::of(command.env("PATH", path).output().unwrap());
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    ran.says("could not be started: nats-server: no such option: -c");
+    place.is_clean();
+}
+
+#[test]
+fn a_run_whose_broker_has_died_fails_and_says_so() {
+    let Some(place) = Place::new() else { return };
+    let child = waiting_calls(&place, "box2:2");
+    for server in place.processes_with("nats-server") {
+        kill(server);
+    }
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    ran.says("the broker of this run, its nats-server, has ended");
     place.is_clean();
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_coordinator");
 /// How long a thing may take that comes soon, on a machine that has much else to do.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// The variable by which all processes of a test are known.
@@ -76,7 +77,7 @@ impl Place {
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
+        let mut command = Command::new(PROGRAM);
         command
             .args(words)
             .env(MARK, self.directory.path())

@@ -190,7 +190,9 @@ fn attend(shared: &Arc<Shared>, host: &Host, home: u64) {
         if shared.is_closing() {
             return;
         }
-        shared.look_at_broker();
+        if shared.has_no_broker() {
+            return;
+        }
         let news = match ended {
             Ended::Left => return shared.is_out(host, "its agent was told to leave"),
             Ended::Never(why) if !was_there => return shared.is_out(host, &why),
@@ -235,12 +237,13 @@ impl Shared {
         });
     }
 
-    fn look_at_broker(&self) {
-        let mut state = self.state();
-        if self.server.has_ended() && !std::mem::replace(&mut state.has_told_of_broker, true) {
-            drop(state);
+    /// Whether the broker has ended. Then no agent is of any use.
+    fn has_no_broker(&self) -> bool {
+        let has_ended = self.server.has_ended();
+        if has_ended && !std::mem::replace(&mut self.state().has_told_of_broker, true) {
             (self.tell)(Told::BrokerEnded);
         }
+        has_ended
     }
 
     /// Returns `false` if all is to end before.
@@ -290,7 +293,10 @@ impl Shared {
         let joined = TcpStream::connect((Ipv4Addr::LOCALHOST, self.server.port()))
             .and_then(|broker| known.remote.join(broker, &first));
         Some(match joined {
-            Err(error) => Ended::Cut(format!("the broker can't be reached: {error}")),
+            Err(error) => {
+                known.remote.part(END);
+                Ended::Cut(format!("the broker can't be reached: {error}"))
+            }
             Ok(()) if known.remote.has_left(END) => Ended::Left,
             Ok(()) => {
                 known.remote.kill();

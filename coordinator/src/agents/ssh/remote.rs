@@ -243,6 +243,13 @@ impl Remote {
         }
     }
 
+    /// Has an agent end that nobody speaks to, and waits for that.
+    pub(super) fn part(&self, limit: Duration) {
+        // It may be gone already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        self.process.wait(Some(limit));
+    }
+
     pub(super) fn kill(&self) {
         self.process.signal(GroupSignal::Kill);
     }

@@ -14,11 +14,10 @@ use protocol::agent::Bulk;
 const SCRIPT: &str = "\
 h=$1; n=$2; a=$3; b=$4; v=$5; \
 say() { echo; echo \"coordinator-over-ssh: $*\"; }; \
-d=${XDG_CACHE_HOME:-$HOME/.cache}/coordinator/programs; p=$d/$h; t=$p.new-$$; \
+d=${XDG_CACHE_HOME:-$HOME/.cache}/coordinator/programs; p=$d/$h; u=$(uname -m); t=$p.new-$(uname -n)-$$; \
 sum() { if command -v sha256sum >/dev/null 2>&1; then sha256sum <\"$1\"; else echo \"$h  -\"; fi; }; \
 whole() { [ \"$(wc -c <\"$1\")\" -eq \"$n\" ] && [ \"$(sum \"$1\")\" = \"$h  -\" ]; }; \
 if [ -x \"$p\" ] && whole \"$p\"; then touch \"$p\"; exec \"$p\" agent --stdio; fi; \
-u=$(uname -m); \
 case $u in \"$a\"|\"$b\") ;; *) \
 if [ \"$(coordinator --version 2>/dev/null)\" = \"coordinator $v\" ]; then exec coordinator agent --stdio; fi; \
 say foreign \"$u\"; exit 1;; esac; \

@@ -26,7 +26,6 @@ const START: Duration = Duration::from_secs(20);
 const LINE: u64 = 4096;
 
 /// A broker. Dropping it ends it. However this process ends, its end closes the broker's lifeline.
-#[derive(Debug)]
 pub(super) struct Server {
     process: WorkerProcess,
     port: u16,
