@@ -224,7 +224,7 @@ fn jobs(options: &Options, calls: Option<u64>) -> Result<usize, Trouble> {
     let jobs = options.jobs.map_or(processors, |jobs| jobs.of(processors));
     if jobs == 0 && !options.machines.are_wanted() {
         return Err(Trouble::Usage(
-            "with -j0 this machine runs nothing: name others with --on or --nats, or use 1 or more"
+            "with --jobs 0 this machine runs nothing: name others with --on or --nats, or use 1 or more"
                 .to_owned(),
         ));
     }

@@ -5,6 +5,7 @@
     reason = "a test may fail, and says why"
 )]
 
+mod command_line;
 mod failures;
 mod files;
 mod soak;
