@@ -165,6 +165,8 @@ mod guide {
     struct Pipe;
     #[doc = include_str!("../../docs/json-and-log.md")]
     struct JsonAndLog;
+    #[doc = include_str!("../../docs/many-machines.md")]
+    struct ManyMachines;
     #[doc = include_str!("../../docs/library.md")]
     struct Library;
     #[doc = include_str!("../../docs/testing.md")]

@@ -249,7 +249,7 @@ fn program(is_this: bool) -> Result<File, PoolError> {
     found.map_err(|error| {
         PoolError::System(format!(
             "the program `{NAME}`, which is copied to machines that are reached by ssh, is neither beside this program nor \
-             in PATH ({error}): install it with `cargo install --path coordinator --features agents`"
+             in PATH ({error}): install it with `cargo install --locked --path coordinator --features agents`"
         ))
     })
 }

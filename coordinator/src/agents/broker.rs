@@ -344,7 +344,7 @@ fn is_refusal(error: &ClientError) -> bool {
 pub(crate) fn silence(url: &str) -> String {
     format!(
         "the broker {url} does not answer, or with a certificate that is not trusted here: see that a nats-server runs \
-         there, and that the key is of that broker"
+         there, and that you use a key of that broker"
     )
 }
 

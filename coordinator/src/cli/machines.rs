@@ -12,7 +12,7 @@ use super::work::Work;
 /// What a build without agents says.
 #[cfg(not(feature = "agents"))]
 pub(super) const WITHOUT: &str = "this coordinator was built without agents, and so can use no other machine: install it with \
-                                  `cargo install --path coordinator --features agents`";
+                                  `cargo install --locked --path coordinator --features agents`";
 
 /// The key that was named, by an option or by a variable.
 #[cfg(feature = "agents")]

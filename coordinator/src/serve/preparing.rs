@@ -64,7 +64,7 @@ impl Preparing {
         });
         let directory = directory.map_err(|error| {
             format!(
-                "calls run in the directory {}, and here that can't be used: {error}",
+                "calls run in the directory {}, and there is none that can be used: {error}",
                 path.display()
             )
         })?;
