@@ -351,6 +351,8 @@ pub enum Down {
     },
     /// The coordinator will have nothing to do with it, and why.
     Refused {
+        /// The agent's home.
+        home: u64,
         /// Why, for people.
         why: String,
     },
@@ -363,6 +365,8 @@ pub enum Down {
 /// How far an agent has been heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
+    /// The agent's home: another machine's agent may have the same name.
+    pub home: u64,
     /// The agent's life.
     pub epoch: u64,
     /// The clock of the beat that this answers; `None` if it answers something else.

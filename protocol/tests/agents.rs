@@ -174,8 +174,9 @@ fn down() -> impl Strategy<Value = Down> {
         (carried(), shared(), files()),
     );
     prop_oneof![
-        any::<(u64, Option<u64>, u64, u64, u64, bool, u64)>().prop_map(
-            |(epoch, clock, serial, low, patience, is_paused, turns)| Down::Heard(Heard {
+        any::<(u64, Option<u64>, u64, u64, u64, bool, u64, u64)>().prop_map(
+            |(epoch, clock, serial, low, patience, is_paused, turns, home)| Down::Heard(Heard {
+                home,
                 epoch,
                 clock,
                 serial,
@@ -221,7 +222,7 @@ fn down() -> impl Strategy<Value = Down> {
             }
         )),
         any::<u64>().prop_map(|epoch| Down::Unknown { epoch }),
-        ".*".prop_map(|why| Down::Refused { why }),
+        (".*", any::<u64>()).prop_map(|(why, home)| Down::Refused { home, why }),
         want().prop_map(Down::Want),
         want().prop_map(Down::Piece),
     ]

@@ -151,7 +151,7 @@ impl Fleet {
         let until = self.until(Duration::ZERO, 0, now);
         let answer = self.answer();
         match self.of_this_life(from, join.epoch) {
-            Ok(known) if known.home != join.about.home => vec![other_home(from)],
+            Ok(known) if known.home != join.about.home => vec![other_home(from, join.about.home)],
             Ok(known) => {
                 known.state = State::Alive(until.max(known.until()));
                 vec![known.heard(from, Some(join.clock), answer)]
@@ -174,7 +174,7 @@ impl Fleet {
         let is_others =
             |known: &Known| known.home != join.about.home && matches!(known.state, State::Alive(_));
         if self.agents.get(from).is_some_and(is_others) {
-            return vec![other_home(from)];
+            return vec![other_home(from, join.about.home)];
         }
         let is_known = self
             .agents
@@ -388,10 +388,11 @@ impl Fleet {
     }
 }
 
-fn other_home(name: &str) -> Deed {
+fn other_home(name: &str, home: u64) -> Deed {
     Deed::Send {
         to: name.to_owned(),
         what: Down::Refused {
+            home,
             why: format!("another machine's agent is named {name}: choose another with --name"),
         },
     }

@@ -118,6 +118,7 @@ impl Known {
         Deed::Send {
             to: name.to_owned(),
             what: Down::Heard(Heard {
+                home: self.home,
                 epoch: self.epoch,
                 clock,
                 serial: self.heard,

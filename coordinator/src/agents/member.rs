@@ -246,7 +246,8 @@ impl Member {
                 Phase::Joining => self.begin_anew(now),
                 Phase::Ending { .. } => Vec::new(),
             },
-            Down::Refused { why } => vec![Deed::Refused(why)],
+            Down::Refused { home, why } if home == self.about.home => vec![Deed::Refused(why)],
+            Down::Refused { .. } => Vec::new(),
             // Those of another life, and bulks, which are not this room's.
             Down::Unknown { .. } | Down::Want(_) | Down::Piece(_) => Vec::new(),
         }
@@ -309,7 +310,8 @@ impl Member {
     }
 
     fn heard(&mut self, heard: Heard, now: Time) -> Option<Deed> {
-        if heard.epoch != self.epoch {
+        // Another machine's agent of the same name may have the same epoch.
+        if heard.epoch != self.epoch || heard.home != self.about.home {
             return None;
         }
         self.unanswered = None;

@@ -177,6 +177,9 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// Ends everything: calls that wait are cancelled, and those that run are killed.
     pub(crate) fn terminate(&mut self, now: Time, note: &str, sight: &impl Sight) {
         self.stop(now, note);
+        for map in self.maps.keys().copied().collect::<Vec<_>>() {
+            self.with_map(map, |map| map.say_why_running_end(note));
+        }
         self.recall_of(None, 0, true);
         self.effects.agents.terminated = true;
         for slot in self.busy_slots() {

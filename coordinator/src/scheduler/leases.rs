@@ -360,17 +360,19 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         }
     }
 
-    /// Wants calls back from the lease that has most of them waiting, for somebody who has nothing to do.
+    /// Wants calls back from the agent that has most of them waiting, for somebody who has nothing to do.
     pub(super) fn recall_some(&mut self, now: Time) {
-        let spare = |lease: &Lease| {
-            let slots = self.leases.agents.get(&lease.agent).copied().unwrap_or(0);
-            lease.open.saturating_sub(slots)
-        };
-        let is_old = |lease: &Lease| now.saturating_sub(lease.since) >= OLD;
-        let leases = self.leases.leases.iter();
-        let wanted = leases.filter(|(_, lease)| !lease.is_recalled && is_old(lease));
-        let most = wanted.map(|(id, lease)| (spare(lease), *id)).max();
-        let Some((spare, id)) = most.filter(|(spare, _)| *spare > 0) else {
+        let mut free = self.leases.agents.clone();
+        let wanted = self.leases.leases.iter().filter_map(|(id, lease)| {
+            // An agent begins the calls of its first lease first, as far as it has slots.
+            let slots = free.entry(lease.agent).or_default();
+            let run = lease.open.min(*slots);
+            *slots -= run;
+            let spare = lease.open - run;
+            let is_old = now.saturating_sub(lease.since) >= OLD;
+            (is_old && !lease.is_recalled && spare > 0).then_some((spare, *id))
+        });
+        let Some((spare, id)) = wanted.max() else {
             return;
         };
         if let Some(lease) = self.leases.leases.get_mut(&id) {

@@ -107,9 +107,11 @@ fn a_line_of_pipe_and_a_task_are_answered_elsewhere() {
     let _agent = Agent::start(&broker, "a", 2);
     let output = run(
         &broker,
-        &["pipe", "-j0", "--", "rev", ":::", "abc", "def", "ghi"],
+        &[
+            "pipe", "-j0", "--", "sed", "-u", "s/^/x/", ":::", "abc", "def", "ghi",
+        ],
     );
-    assert_eq!(out(&output), "cba\nfed\nihg\n", "{}", said(&output));
+    assert_eq!(out(&output), "xabc\nxdef\nxghi\n", "{}", said(&output));
     let output = run(&broker, &["map", "square", "-j0", ":::", "3", "4"]);
     assert_eq!(out(&output), "9\n16\n", "{}", said(&output));
     // What is wrong with an input is found before anything runs, as ever.

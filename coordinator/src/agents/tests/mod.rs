@@ -66,6 +66,7 @@ fn answered_for(member: &mut Member, deed: &Deed, patience: Duration, now: Durat
         other => panic!("{other:?}"),
     };
     let heard = Heard {
+        home: 0,
         epoch: 1,
         clock: Some(clock),
         serial: 0,

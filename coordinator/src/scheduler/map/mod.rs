@@ -119,6 +119,8 @@ struct Cut {
     from: u64,
     /// Why.
     note: String,
+    /// Why those end that run, if for another reason.
+    running: Option<String>,
     /// Whether the pool's end was what cut the map off.
     with_pool: bool,
 }

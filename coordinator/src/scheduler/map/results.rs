@@ -38,9 +38,17 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         self.cut = Some(Cut {
             from: start,
             note: note.to_owned(),
+            running: None,
             with_pool: false,
         });
         self.cancel_waiting(start);
+    }
+
+    /// What runs of it is ended, for this reason.
+    pub(in crate::scheduler) fn say_why_running_end(&mut self, note: &str) {
+        if let Some(cut) = &mut self.cut {
+            cut.running.get_or_insert_with(|| note.to_owned());
+        }
     }
 
     /// The pool ends: as [`cut_from`](Self::cut_from) the first call.

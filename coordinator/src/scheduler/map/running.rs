@@ -295,7 +295,9 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         }
         // A call that was stopped because its map was cut off says so.
         let note = match (&result, &self.cut) {
-            (Err(Why::Cancelled), Some(cut)) => Some(cut.note.clone()),
+            (Err(Why::Cancelled), Some(cut)) => {
+                Some(cut.running.clone().unwrap_or_else(|| cut.note.clone()))
+            }
             _ => None,
         };
         let failed = result.is_err();

@@ -491,29 +491,52 @@ fn where_failures_end_a_map_agents_hold_no_more_than_they_run() {
 #[test]
 fn an_idle_agent_gets_back_what_another_has_not_begun() {
     let (mut jobs, _) = two_agents(spec(), 40);
-    let (one, batch, _) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
+    let (_, batch, _) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
     assert_eq!(batch.count, 10);
+    let (two, batch, _) = jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).unwrap();
+    assert_eq!((batch.first, batch.count), (10, 8));
     while jobs.lease(AgentId(1), 100, 1 << 20, millis(1)).is_some() {}
     // A lease that is young will soon be through by itself.
     assert!(jobs.lease(AgentId(2), 100, 1 << 20, millis(2)).is_none());
     assert!(jobs.take_effects().agents.recalls.is_empty());
     assert!(jobs.lease(AgentId(2), 100, 1 << 20, millis(200)).is_none());
     let recalls = jobs.take_effects().agents.recalls;
-    // Four run, six wait, and half of these are wanted.
+    // Of the first four run and six wait, of the second all eight; half of these are wanted.
     let expected = Recall {
         agent: AgentId(1),
-        lease: one,
-        from: 7,
+        lease: two,
+        from: 14,
         kill: false,
     };
     assert_eq!(recalls, [expected]);
     // It is asked once.
     assert!(jobs.lease(AgentId(2), 100, 1 << 20, millis(201)).is_none());
     assert!(!jobs.take_effects().agents.recalls.contains(&expected));
-    assert_eq!(jobs.returned(one, 7..10), 3);
+    assert_eq!(jobs.returned(two, 14..18), 4);
     assert!(jobs.take_effects().agents.offer);
     let (_, batch, _) = jobs.lease(AgentId(2), 100, 1 << 20, millis(202)).unwrap();
-    assert_eq!(batch.first, 7);
+    assert_eq!(batch.first, 14);
+}
+
+/// A second lease that is not larger than the agent waits as well as a large one.
+#[test]
+fn an_idle_agent_gets_the_few_calls_of_a_second_lease() {
+    let (mut jobs, _) = two_agents(spec(), 5);
+    while jobs.lease(AgentId(1), 4, 1 << 20, millis(1)).is_some() {}
+    jobs.take_effects();
+    assert!(jobs.lease(AgentId(2), 4, 1 << 20, millis(200)).is_none());
+    let recalls = jobs.take_effects().agents.recalls;
+    assert!(
+        matches!(
+            recalls[..],
+            [Recall {
+                from: 4,
+                kill: false,
+                ..
+            }]
+        ),
+        "{recalls:?}"
+    );
 }
 
 #[test]
