@@ -10,7 +10,7 @@ use protocol::message::TaskInfo;
 
 use super::bulk::Fetched;
 use super::carriage::{self, Inputs, MOST_CALLS, nanos};
-use crate::engine::machines::Agent;
+use crate::engine::machines::{Agent, RemoteCall};
 use crate::engine::running::RunningCall;
 use crate::engine::shared::PoolShared;
 use crate::error::Why;
@@ -79,19 +79,31 @@ impl Ledger {
 
     /// An agent is lost, or has ended all that it held.
     pub(super) fn lost(&self, agent: AgentId, named: &BTreeSet<(LeaseId, u64)>) {
+        let known = self
+            .0
+            .state()
+            .machines
+            .running
+            .remove(&agent)
+            .unwrap_or_default();
         let name = self.forget(agent);
-        let by = By {
-            slot: SlotId(0),
-            pid: 0,
-            machine: name.clone(),
+        let trace = |lease: LeaseId, index: u64| {
+            let mut calls = known.iter();
+            let call = calls.find(|remote| remote.lease == lease && remote.call.index == index);
+            let by = By {
+                slot: SlotId(call.map_or(0, |remote| remote.call.slot.saturating_sub(1))),
+                pid: call.map_or(0, |remote| remote.call.worker),
+                machine: name.clone(),
+            };
+            let elapsed = call.map_or(Duration::ZERO, |remote| remote.call.elapsed);
+            Trace::one(by, elapsed, Printed::default(), Payload::default())
         };
-        let trace = Trace::one(by, Duration::ZERO, Printed::default(), Payload::default());
         let now = self.0.now();
         let held = self.0.act(|state| {
             let held = state.jobs.held_by(agent);
             state.jobs.leaves(agent);
             let (jobs, sight) = state.jobs_and_sight();
-            jobs.agent_lost(agent, named, &trace, now, &sight);
+            jobs.agent_lost(agent, named, trace, now, &sight);
             state.counts.failed += named.len() as u64;
             held
         });
@@ -294,10 +306,11 @@ impl Ledger {
 
     /// Shows what an agent says that it runs.
     pub(super) fn show_running(&self, name: &str, agent: AgentId, running: &[Named]) {
+        let now = self.0.now();
         let mut state = self.0.state();
         let calls = running.iter().filter_map(|named| {
             let (job, attempt) = state.jobs.leased_call(LeaseId(named.lease), named.index)?;
-            Some(RunningCall {
+            let call = RunningCall {
                 task: job.task.clone(),
                 index: named.index,
                 attempt,
@@ -307,9 +320,14 @@ impl Ledger {
                 elapsed: Duration::from_nanos(named.nanos),
                 stdout: Captured::default(),
                 stderr: Captured::default(),
+            };
+            Some(RemoteCall {
+                lease: LeaseId(named.lease),
+                at: now,
+                call,
             })
         });
-        let calls: Vec<RunningCall> = calls.collect();
+        let calls: Vec<RemoteCall> = calls.collect();
         state.machines.running.insert(agent, calls);
     }
 }

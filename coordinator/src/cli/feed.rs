@@ -1,6 +1,7 @@
 //! The feeding thread: it reads inputs, makes calls of them, and waits where it must not go ahead.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use coordinator::{Files, Inputs as Sender, Pool, Text};
 
 use super::args::Options;
 use super::inputs::Source;
+use super::machines;
 use super::resume::Succeeded;
 use super::work::Work;
 
@@ -236,16 +238,27 @@ pub(super) fn start(
         let most = if brake.is_some() { 1 } else { TOGETHER };
         while let Some(first) = gathered.next(&feed.skipped) {
             if let Some(brake) = &mut brake {
-                let running = || {
-                    let stats = pool.upgrade()?.stats();
-                    Some(stats.waiting + stats.running)
+                let jobs = brake.jobs;
+                let room = || {
+                    let pool = pool.upgrade()?;
+                    let stats = pool.stats();
+                    let slots = jobs + machines::slots(&pool);
+                    Some(slots.saturating_sub(stats.running + stats.waiting))
                 };
-                if !brake.wait(|| feed.is_stopped(), running) {
+                if !brake.wait(|| feed.is_stopped(), room) {
                     return;
                 }
             }
             let (mut items, mut payloads) = (Vec::new(), Vec::new());
             let files = work.files(first.inputs(), first.item.seq);
+            // Elsewhere these directories are made, so that a command need not do it. If one can't be, the command says so.
+            for parent in files
+                .iter()
+                .flat_map(Files::fetched)
+                .filter_map(Path::parent)
+            {
+                let _ = std::fs::create_dir_all(parent);
+            }
             let most = if files.is_some() { 1 } else { most };
             let mut next = Some(first);
             while let Some(call) = next {
@@ -310,10 +323,10 @@ impl Brake {
     }
 
     /// Waits until a call may start. Returns `false` if the run wants no more calls. A submitted call starts at
-    /// once, because there are never more of them than workers.
-    fn wait(&mut self, stopped: impl Fn() -> bool, running: impl Fn() -> Option<usize>) -> bool {
+    /// once, because there are never more of them than workers here and on other machines.
+    fn wait(&mut self, stopped: impl Fn() -> bool, room: impl Fn() -> Option<usize>) -> bool {
         loop {
-            let Some(running) = running() else {
+            let Some(room) = room() else {
                 return false;
             };
             if stopped() {
@@ -324,7 +337,7 @@ impl Brake {
                 _ => Duration::ZERO,
             };
             // With nothing running, this run adds nothing to the load, and waits only for what others add.
-            if waited.is_zero() && running < self.jobs && self.machine_is_free() {
+            if waited.is_zero() && room > 0 && self.machine_is_free() {
                 self.last = Some(Instant::now());
                 return true;
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::Trouble;
 use super::units::{self, JobCount};
 
 /// Which machines, and how they are reached.
@@ -41,6 +42,24 @@ impl MachineArgs {
             Some(_) => None,
             None => broker(self.nats.as_ref()),
         }
+    }
+
+    /// Options that are for other machines make no sense without them.
+    pub(super) fn check(&self) -> Result<(), Trouble> {
+        let option = match self {
+            _ if self.are_wanted() => return Ok(()),
+            MachineArgs { lease: Some(_), .. } => "--lease",
+            MachineArgs { env, .. } if !env.is_empty() => "--env",
+            MachineArgs {
+                at_most_once: true, ..
+            } => "--at-most-once",
+            MachineArgs { key: Some(_), .. } => "--key",
+            MachineArgs { insecure: true, .. } => "--insecure",
+            MachineArgs { .. } => return Ok(()),
+        };
+        Err(Trouble::Usage(format!(
+            "{option} is about other machines, and none is named: name some with --on or --nats, or leave it out"
+        )))
     }
 
     /// Whether other machines take part.

@@ -1,6 +1,8 @@
 //! The machines that a run uses besides this one.
 
 #[cfg(feature = "agents")]
+use std::ffi::{OsStr, OsString};
+#[cfg(feature = "agents")]
 use std::path::PathBuf;
 
 use coordinator::{Builder, Pool};
@@ -29,8 +31,8 @@ pub(super) fn apply(
     work: &Work,
 ) -> Result<Builder, Trouble> {
     use coordinator::Agents;
-    use std::os::unix::ffi::OsStrExt as _;
 
+    machines.check()?;
     let mut agents = match (&machines.on, machines.broker()) {
         (Some(hosts), _) => Agents::over_ssh(hosts_of(hosts)?).by_this_program(),
         (None, Some(url)) => {
@@ -46,22 +48,7 @@ pub(super) fn apply(
         agents = agents.insecure();
     }
     for variable in &machines.env {
-        let bytes = variable.as_bytes();
-        let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
-            Some(at) => {
-                let value = std::ffi::OsStr::from_bytes(&bytes[at + 1..]);
-                (std::ffi::OsStr::from_bytes(&bytes[..at]), value.to_owned())
-            }
-            None => match std::env::var_os(variable) {
-                Some(value) => (variable.as_os_str(), value),
-                None => {
-                    return Err(Trouble::Usage(format!(
-                        "there is no variable {} to take along: set it, or give its value, as in --env NAME=VALUE",
-                        variable.display()
-                    )));
-                }
-            },
-        };
+        let (name, value) = variable_of(variable)?;
         agents = agents.env(name, value);
     }
     if work.has_files() {
@@ -72,6 +59,25 @@ pub(super) fn apply(
         builder = builder.lease(lease);
     }
     Ok(builder)
+}
+
+/// A variable that `--env` names, and its value.
+#[cfg(feature = "agents")]
+fn variable_of(named: &OsStr) -> Result<(&OsStr, OsString), Trouble> {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let bytes = named.as_bytes();
+    if let Some(at) = bytes.iter().position(|byte| *byte == b'=') {
+        let value = OsStr::from_bytes(&bytes[at + 1..]);
+        return Ok((OsStr::from_bytes(&bytes[..at]), value.to_owned()));
+    }
+    let value = std::env::var_os(named).ok_or_else(|| {
+        Trouble::Usage(format!(
+            "there is no variable {} to take along: set it, or give its value, as in --env NAME=VALUE",
+            named.display()
+        ))
+    })?;
+    Ok((named, value))
 }
 
 /// The machines that `--on` names.
@@ -110,7 +116,18 @@ pub(super) fn apply(
 ) -> Result<Builder, Trouble> {
     match machines.are_wanted() {
         true => Err(Trouble::Usage(WITHOUT.to_owned())),
-        false => Ok(builder),
+        false => machines.check().map(|()| builder),
+    }
+}
+
+/// How many calls other machines can run at once.
+pub(super) fn slots(pool: &Pool) -> usize {
+    #[cfg(feature = "agents")]
+    return pool.agents().iter().map(|agent| agent.slots).sum();
+    #[cfg(not(feature = "agents"))]
+    {
+        let _ = pool;
+        0
     }
 }
 

@@ -88,7 +88,12 @@ pub(crate) fn main() -> ExitCode {
     if completion::answer() {
         return ExitCode::SUCCESS;
     }
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+    // What an agent does is nobody's output, so it is told.
+    let default = match std::env::args_os().nth(1) {
+        Some(command) if command == "agent" => "warn,coordinator::serve=info",
+        _ => "warn",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default))
         .format(log_line)
         .init();
     let ran = match args::parse(std::env::args_os()) {

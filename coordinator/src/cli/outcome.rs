@@ -164,6 +164,9 @@ fn reason(error: &CallError) -> String {
         Why::Failed(why) => why.clone(),
         // Instead of the library's words, which speak of calls: `error.rs`.
         Why::TimedOut(limit) => format!("was stopped, because it ran longer than {limit:?}"),
+        Why::Died(Death::Machine) => {
+            format!("{} was lost", error.machine().unwrap_or("its machine"))
+        }
         why => why.to_string(),
     };
     match error.note() {

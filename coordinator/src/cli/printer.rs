@@ -116,6 +116,8 @@ pub(super) struct Printer {
     mode: Mode,
     json: bool,
     tag: bool,
+    /// Whether other machines take part.
+    has_machines: bool,
     /// Whether stdout or stderr is a terminal, where tags must not contain control characters.
     is_seen: bool,
     /// The index of the first call that has not been printed, in input order.
@@ -140,6 +142,7 @@ impl Printer {
             },
             json: options.json,
             tag: options.tag,
+            has_machines: options.machines.are_wanted(),
             is_seen: io::stdout().is_terminal() || io::stderr().is_terminal(),
             next: 0,
             waiting: BTreeMap::new(),
@@ -210,7 +213,7 @@ impl Printer {
             if !wanted || (call.stdout.is_empty() && call.stderr.is_empty()) {
                 continue;
             }
-            let tag = self.tag(|| feed.item(call.index).input);
+            let tag = self.tag(call.machine.as_deref(), || feed.item(call.index).input);
             let mut streamed = self.streamed.get(&call.index).copied().unwrap_or_default();
             if streamed.attempt != call.attempt {
                 streamed = Streamed {
@@ -234,13 +237,18 @@ impl Printer {
         self.stdout.flush()
     }
 
-    /// The tag in front of each line, if there is one.
-    fn tag(&self, input: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
+    /// The tag in front of each line, if there is one: the input, and the machine, if others take part.
+    fn tag(&self, machine: Option<&str>, input: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
         let input = self.tag.then(input)?;
-        Some(match self.is_seen {
+        let mut tag = match self.is_seen {
             true => visible(&String::from_utf8_lossy(&input)).into_bytes(),
             false => input,
-        })
+        };
+        if self.has_machines {
+            tag.push(b'\t');
+            tag.extend_from_slice(machine.unwrap_or("here").as_bytes());
+        }
+        Some(tag)
     }
 
     /// Whether output has to come in whole lines, because of tags or because other calls' lines stand between.
@@ -260,7 +268,7 @@ impl Printer {
             // The part that was streamed belongs to an earlier attempt.
             false => Streamed::default(),
         };
-        let tag = self.tag(|| outcome.input.clone());
+        let tag = self.tag(outcome.machine.as_deref(), || outcome.input.clone());
         let tag = tag.as_deref();
         self.pass_on(
             &outcome.stdout,

@@ -487,7 +487,11 @@ impl Run<'_> {
     fn list(&self) {
         let running = self.pool.running();
         if running.is_empty() {
-            complain(&"nothing is running");
+            // Other machines name a call that has run for a tenth of a second.
+            complain(&match self.pool.stats().running {
+                0 => "nothing is running".to_owned(),
+                calls => format!("{calls} running on other machines, which have only just begun"),
+            });
         }
         for call in running {
             let input = shown(&self.feed.item(call.index).input);

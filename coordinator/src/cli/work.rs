@@ -71,7 +71,9 @@ impl Work {
                  have it as it is, write a script: -c 'command \"$1\"'"
             )));
         }
-        if let Some(program) = template.program() {
+        // On other machines there may be other commands.
+        let is_here = !exec.options.machines.are_wanted();
+        if let Some(program) = template.program().filter(|_| is_here) {
             check_program(program)?;
         }
         let key = match exec.many {
@@ -88,7 +90,10 @@ impl Work {
 
     pub(super) fn pipe(pipe: &Pipe) -> Result<Self, Trouble> {
         let program = pipe.command.first();
-        check_program(program.ok_or_else(|| no_command("pipe", "python3 -u script.py"))?)?;
+        let program = program.ok_or_else(|| no_command("pipe", "python3 -u script.py"))?;
+        if !pipe.options.machines.are_wanted() {
+            check_program(program)?;
+        }
         Ok(Work::Pipe {
             words: pipe.command.clone(),
             numbered: pipe.numbered,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use protocol::message::TaskInfo;
 
 use super::running::RunningCall;
-use crate::scheduler::{AgentEffects, AgentId};
+use crate::scheduler::{AgentEffects, AgentId, LeaseId, Time};
 
 /// How many news are kept until somebody takes them.
 const KEPT: usize = 1024;
@@ -24,7 +24,7 @@ pub(crate) struct Machines {
     /// The tasks of their workers.
     pub(crate) tasks: Option<Arc<[TaskInfo]>>,
     /// What they have said that they run.
-    pub(crate) running: BTreeMap<AgentId, Vec<RunningCall>>,
+    pub(crate) running: BTreeMap<AgentId, Vec<RemoteCall>>,
     /// The agents have heard of the last pause, or of its end.
     pub(crate) has_told: bool,
     news: VecDeque<String>,
@@ -55,6 +55,15 @@ pub struct Agent {
     pub busy: usize,
     /// For how long it has been part of this pool.
     pub since: Duration,
+}
+
+/// A call that an agent has said it runs.
+#[derive(Debug)]
+pub(crate) struct RemoteCall {
+    pub(crate) lease: LeaseId,
+    /// When that was said.
+    pub(crate) at: Time,
+    pub(crate) call: RunningCall,
 }
 
 impl Machines {

@@ -43,6 +43,17 @@ impl Files {
         self
     }
 
+    /// The files that come back.
+    ///
+    /// ```
+    /// use coordinator::Files;
+    /// let files = Files::new().fetch("out/a.mp3");
+    /// assert_eq!(files.fetched().next().unwrap().to_str(), Some("out/a.mp3"));
+    /// ```
+    pub fn fetched(&self) -> impl Iterator<Item = &Path> {
+        self.fetch.iter().map(PathBuf::as_path)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.send.is_empty() && self.fetch.is_empty()
     }

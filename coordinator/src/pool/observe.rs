@@ -114,7 +114,16 @@ impl Pool {
             let here: Vec<RunningCall> = slots
                 .filter_map(|slot| state.running_on(slot, now))
                 .collect();
-            let elsewhere = state.machines.running.values().flatten().cloned();
+            let elsewhere = state.machines.running.values().flatten();
+            // One that has ended since its agent spoke of it is no longer held by its lease.
+            let elsewhere = elsewhere.filter(|remote| {
+                let known = state.jobs.leased_call(remote.lease, remote.call.index);
+                known.is_some_and(|(_, attempt)| attempt == remote.call.attempt)
+            });
+            let elsewhere = elsewhere.map(|remote| RunningCall {
+                elapsed: remote.call.elapsed + now.saturating_sub(remote.at),
+                ..remote.call.clone()
+            });
             here.into_iter().chain(elsewhere).collect()
         })
     }

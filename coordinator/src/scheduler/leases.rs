@@ -325,7 +325,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         &mut self,
         agent: AgentId,
         named: &BTreeSet<(LeaseId, u64)>,
-        trace: &T,
+        trace: impl Fn(LeaseId, u64) -> T,
         now: Time,
         sight: &impl Sight,
     ) {
@@ -355,7 +355,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             self.give_back(map, &uncharged);
             for index in charged {
                 let why = Why::Died(Death::Machine);
-                self.settle((map, index), Err(why), trace.clone(), 0, now, sight);
+                self.settle((map, index), Err(why), trace(id, index), 0, now, sight);
             }
         }
     }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::agent::{Bulk, Files, Sent};
 use tempfile::NamedTempFile;
@@ -17,10 +18,17 @@ use super::life;
 use crate::agents::bulk;
 use crate::payload::stays_within;
 
+/// The file whose lock an agent holds as long as it needs the directory around it.
+const LOCK: &str = "lock";
+/// How long an agent may take to make its directory.
+const YOUNG: Duration = Duration::from_secs(10);
+
 /// The files of a run. Dropping it removes them.
 #[derive(Debug)]
 pub(super) struct RunFiles {
     directory: PathBuf,
+    /// As long as it is held, no other agent takes the directory for one that was left behind.
+    _lock: File,
     /// What was fetched, and how many leases need it.
     kept: BTreeMap<Bulk, (usize, Option<PathBuf>)>,
 }
@@ -29,17 +37,18 @@ pub(super) struct RunFiles {
 pub(super) type Made = Vec<(Bulk, Arc<File>)>;
 
 impl RunFiles {
-    /// Room for the files of a run. What a former agent has left is removed: this process holds its lock.
-    pub(super) fn new(agent: &str) -> io::Result<Self> {
-        let directory = life::directory("calls")?.join(agent);
-        match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    /// Room for the files of a run, for the agent with this home. What former agents have left is removed.
+    pub(super) fn new(home: u64) -> io::Result<Self> {
+        let all = life::directory("calls")?;
+        sweep(&all)?;
+        let directory = all.join(format!("{home:016x}"));
         fs::create_dir(&directory)?;
+        let lock = File::create(directory.join(LOCK))?;
+        lock.try_lock()?;
         fs::create_dir(directory.join("calls"))?;
         Ok(RunFiles {
             directory,
+            _lock: lock,
             kept: BTreeMap::new(),
         })
     }
@@ -116,6 +125,30 @@ impl RunFiles {
         // It goes with the directory of the run at the latest.
         let _ = fs::remove_dir_all(self.calls().join(index.to_string()));
     }
+}
+
+/// Removes the directories whose agents are dead. Several agents of this user may be alive, over ssh one for each run.
+fn sweep(all: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(all)?.flatten() {
+        let is_used = match File::open(entry.path().join(LOCK)) {
+            Ok(lock) => lock.try_lock().is_err(),
+            // It is being made, if it is young.
+            Err(_) => is_young(&entry.path()),
+        };
+        if !is_used {
+            // Another agent may be removing it, too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn is_young(path: &Path) -> bool {
+    let age = path
+        .metadata()
+        .and_then(|found| found.modified())
+        .map(|made| made.elapsed().unwrap_or_default());
+    age.is_ok_and(|age| age < YOUNG)
 }
 
 impl Drop for RunFiles {

@@ -49,9 +49,9 @@ impl Preparing {
         open: Open,
         input: Vec<u8>,
         own: &(PathBuf, Bulk),
-        agent: &str,
+        home: u64,
     ) -> Result<Self, String> {
-        let files = open.is_apart.then(|| RunFiles::new(agent)).transpose();
+        let files = open.is_apart.then(|| RunFiles::new(home)).transpose();
         let files = files
             .map_err(|error| format!("there is no place here for the files of calls: {error}"))?;
         let path = match &files {

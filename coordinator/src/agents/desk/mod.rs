@@ -103,6 +103,8 @@ struct Desk {
     refusals: Refusals,
     /// Since when there was nobody to run anything.
     alone_since: Instant,
+    /// Nobody has said yet that nobody is there.
+    waits_in_silence: bool,
     away_since: Option<Instant>,
     was_connected: bool,
     /// When the pool was terminated.
@@ -187,6 +189,7 @@ impl Desk {
             // A desk that has ended hears nothing.
             let _ = to.0.send(Event::Broker(event));
         })?;
+        let waits_in_silence = matches!(wanted.reach, Reach::Broker(_));
         Ok(Desk {
             shared: Arc::clone(shared),
             ledger: Ledger(Arc::clone(shared)),
@@ -211,6 +214,8 @@ impl Desk {
             absent: BTreeMap::new(),
             refusals: Refusals::default(),
             alone_since: Instant::now(),
+            // Over ssh each machine is spoken of.
+            waits_in_silence,
             away_since: Some(Instant::now()),
             was_connected: false,
             terminated: None,

@@ -43,6 +43,11 @@ impl Desk {
         drop(state);
         if !is_alone {
             self.alone_since = Instant::now();
+            self.waits_in_silence = false;
+        } else if self.waits_in_silence && self.alone_since.elapsed() >= AWAY {
+            self.waits_in_silence = false;
+            let news = "no machine takes part yet: `coordinator agents` shows who is there, and what each does";
+            self.ledger.note(news.to_owned());
         } else if self.alone_since.elapsed() >= NOBODY {
             let minutes = NOBODY.as_secs() / 60;
             let why =

@@ -409,7 +409,7 @@ impl World {
                 }
                 self.jobs.leaves(agent);
                 self.jobs
-                    .agent_lost(agent, &named, &(u64::MAX, 0), now, &Nobody);
+                    .agent_lost(agent, &named, |_, _| (u64::MAX, 0), now, &Nobody);
             }
             fleet::Deed::Wants { agent, most } => {
                 if let Some((id, batch, _)) = self.jobs.lease(agent, most, 1 << 20, now) {

@@ -345,10 +345,9 @@ impl<C: Codec> Reports<C> {
             let output = output.unwrap_or(Encoded::Bytes(&[]));
             C::decode(output).map_err(Why::Undecodable)
         });
-        // A call that ended before a machine had it was run by nobody.
-        let ran = trace
-            .as_ref()
-            .filter(|trace| trace.by.pid != 0 || trace.by.machine.is_some());
+        // A call that ended before a machine had it was run by nobody, and of one that was lost with its machine nobody may
+        // know by which worker.
+        let ran = trace.as_ref().filter(|trace| trace.by.pid != 0);
         let slot = ran.map(|trace| trace.by.slot.0 + 1);
         let worker = trace.as_ref().map(|trace| trace.by.pid);
         let worker = worker.filter(|pid| *pid != 0);

@@ -269,7 +269,7 @@ impl World {
         let named: BTreeSet<(LeaseId, u64)> = named.map(|(index, id)| (*id, *index)).collect();
         self.jobs.leaves(AgentId(lost));
         self.jobs
-            .agent_lost(AgentId(lost), &named, &9, self.now, &self.workers);
+            .agent_lost(AgentId(lost), &named, |_, _| 9, self.now, &self.workers);
         for (index, id) in held {
             let is_charged = named.contains(&(id, index)) || self.at_most_once || {
                 let losses = self.losses.entry(index).or_default();
@@ -587,7 +587,13 @@ fn the_third_loss_of_a_call_is_charged() {
     for loss in 1..=3 {
         let (lease, batch, _) = jobs.lease(AgentId(1), 1, 1 << 20, millis(loss)).unwrap();
         assert_eq!((batch.first, batch.attempt), (0, 1));
-        jobs.agent_lost(AgentId(1), &BTreeSet::new(), &0, millis(loss), &workers);
+        jobs.agent_lost(
+            AgentId(1),
+            &BTreeSet::new(),
+            |_, _| 0,
+            millis(loss),
+            &workers,
+        );
         // What it says later does not count.
         assert_eq!(jobs.leased_values(lease, 0..1, |_| (0, 0)), 0);
         assert_eq!(jobs.has_result(map), loss == 3);

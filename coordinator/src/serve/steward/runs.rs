@@ -41,7 +41,7 @@ impl Steward {
         self.stop_serving();
         log::info!("serving the run {}", open.about);
         let run = open.run.clone();
-        match Preparing::new(open, input.to_vec(), &self.own, &self.name) {
+        match Preparing::new(open, input.to_vec(), &self.own, self.life.home) {
             Ok(preparing) => {
                 self.doing = Doing::Preparing(Box::new(preparing));
                 self.go_on_preparing();
