@@ -45,7 +45,7 @@ mod serve;
 mod workers;
 
 #[cfg(feature = "agents")]
-pub use agents::{Agents, NewKeys, Presence, ServedRun};
+pub use agents::{Agents, FormerRun, NewKeys, Presence, ServedRun};
 #[cfg(feature = "agents")]
 pub use engine::machines::Agent;
 pub use engine::running::RunningCall;

@@ -162,6 +162,8 @@ pub struct Presence {
     pub busy: u32,
     /// What its run is about, if it serves one, and for how many seconds.
     pub run: Option<(String, u64)>,
+    /// That run's name.
+    pub serves: Option<String>,
     /// The load of its machine, over the last minute.
     pub load: f32,
     /// Its version and architecture.

@@ -39,6 +39,8 @@ pub struct Agents {
     pub(crate) variables: Vec<(OsString, OsString)>,
     pub(crate) about: Option<String>,
     pub(crate) is_apart: bool,
+    /// What the run is called.
+    pub(crate) run: Option<String>,
 }
 
 /// How agents are reached.
@@ -108,6 +110,7 @@ impl Agents {
             variables: Vec::new(),
             about: None,
             is_apart: false,
+            run: None,
         }
     }
 

@@ -44,6 +44,15 @@ pub struct Presence {
     pub load: f32,
     /// Its version and architecture.
     pub version: String,
+    /// The name of that run.
+    serves: Option<String>,
+}
+
+impl Presence {
+    /// Whether it serves a run of this name.
+    pub(super) fn serves(&self, run: &str) -> bool {
+        self.serves.as_deref() == Some(run)
+    }
 }
 
 /// A run that an agent serves.
@@ -89,7 +98,7 @@ impl Agents {
     }
 }
 
-fn connect(access: Access) -> Result<(Broker, Receiver<Event>), PoolError> {
+pub(super) fn connect(access: Access) -> Result<(Broker, Receiver<Event>), PoolError> {
     let (to, events) = channel();
     let broker = Broker::connect(access, Vec::new(), move |event| {
         // Whoever has seen enough hears nothing.
@@ -152,7 +161,7 @@ fn is_gone(url: &str) -> PoolError {
 }
 
 /// What an agent says. Nobody has to answer what makes sense.
-fn read(bytes: &[u8]) -> Option<Presence> {
+pub(super) fn read(bytes: &[u8]) -> Option<Presence> {
     let bytes = (bytes.len() <= MOST_BYTES).then_some(bytes)?;
     let (said, _) = agent::decode::<agent::Presence>(bytes)
         .inspect_err(|why| log::debug!("an answer can't be read: {why:?}"))
@@ -168,6 +177,7 @@ fn read(bytes: &[u8]) -> Option<Presence> {
         }),
         load: said.load,
         version: short(said.version),
+        serves: said.serves.map(short),
     })
 }
 
@@ -185,6 +195,7 @@ mod tests {
             run: Some(("ann: exec ./convert {}".to_owned(), 720)),
             load: 1.5,
             version: "0.1.0 x86_64".to_owned(),
+            serves: Some("r".to_owned()),
         };
         agent::encode(&presence, &[]).unwrap()
     }

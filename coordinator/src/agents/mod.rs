@@ -12,6 +12,7 @@ pub(crate) mod bulk;
 pub(crate) mod carriage;
 pub(crate) mod desk;
 mod fleet;
+mod former;
 mod keys;
 mod known;
 mod ledger;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use access::Agents;
 pub(crate) use access::Wanted;
+pub use former::FormerRun;
 pub use keys::NewKeys;
 pub use look::{Presence, ServedRun};
 

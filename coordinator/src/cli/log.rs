@@ -15,7 +15,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::Trouble;
-use super::log_line::{Input, Line, unreadable};
+use super::log_line::{Input, Line, MACHINES, Machines, unreadable};
 use super::outcome::{self, Outcome};
 use super::resume::{self, Succeeded};
 use super::suspects::Range;
@@ -109,6 +109,7 @@ impl Log {
             error: outcome.error.clone(),
             stderr: outcome.last_words(),
             suspects: Vec::new(),
+            machines: None,
         };
         self.append(&line).map_err(|error| {
             Trouble::Pool(format!("the log can't be written any further: {error}"))
@@ -118,19 +119,35 @@ impl Log {
     /// Revokes the successes of some inputs, so that a resumed run runs them again.
     pub(super) fn suspect(&mut self, ranges: &[Range]) -> io::Result<()> {
         let first = ranges.first().map_or(0, |(first, _)| *first);
-        self.append(&Line {
+        let mut line = self.remark("suspect");
+        line.seq = first;
+        line.error = Some("these answers may be those of other inputs".to_owned());
+        line.suspects = ranges.to_vec();
+        self.append(&line)
+    }
+
+    /// Notes what there is to know of the run's machines.
+    pub(super) fn machines(&mut self, machines: Machines) -> io::Result<()> {
+        let mut line = self.remark(MACHINES);
+        line.machines = Some(machines);
+        self.append(&line)
+    }
+
+    /// A line that is about no attempt.
+    fn remark(&self, status: &str) -> Line {
+        Line {
             v: 1,
             run: self.run.clone(),
             resumed: self.resumed,
             template: self.template.clone(),
-            seq: first,
+            seq: 0,
             input: Input {
                 input: None,
                 input_b64: None,
             },
             attempt: 0,
             again: false,
-            status: "suspect".to_owned(),
+            status: status.to_owned(),
             exit: None,
             signal: None,
             start: since_1970(),
@@ -138,10 +155,11 @@ impl Log {
             machine: None,
             worker: None,
             pid: None,
-            error: Some("these answers may be those of other inputs".to_owned()),
+            error: None,
             stderr: None,
-            suspects: ranges.to_vec(),
-        })
+            suspects: Vec::new(),
+            machines: None,
+        }
     }
 
     fn append(&mut self, line: &Line) -> io::Result<()> {

@@ -44,6 +44,25 @@ pub(super) struct Line {
     /// The numbers of inputs of this run that were logged as done, but may have the answers of other inputs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) suspects: Vec<Range>,
+    /// That other machines take part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) machines: Option<Machines>,
+}
+
+/// The status of a line that tells of machines, and not of an attempt.
+pub(super) const MACHINES: &str = "machines";
+
+/// What a log knows of the machines of a run: enough to end what they run, should this program be killed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Machines {
+    /// The run, as the machines know it.
+    pub(super) run: String,
+    /// One that has joined since the last such line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) joined: Option<String>,
+    /// Nothing of the run is left on any of them.
+    #[serde(default)]
+    pub(super) ended: bool,
 }
 
 /// A text that only lines with suspects contain.
@@ -75,6 +94,8 @@ pub(super) struct Entry<'l> {
     pub(super) status: Cow<'l, str>,
     #[serde(default)]
     pub(super) suspects: Vec<Range>,
+    #[serde(default)]
+    pub(super) machines: Option<Machines>,
 }
 
 /// The input that the line names.

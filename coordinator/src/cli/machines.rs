@@ -5,10 +5,18 @@ use std::ffi::{OsStr, OsString};
 #[cfg(feature = "agents")]
 use std::path::PathBuf;
 
+#[cfg(feature = "agents")]
+use coordinator::{Agents, FormerRun};
 use coordinator::{Builder, Pool};
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+
 use super::Trouble;
+#[cfg(feature = "agents")]
+use super::complain;
 use super::machine_args::MachineArgs;
+use super::resume::Left;
 use super::work::Work;
 
 /// What a build without agents says.
@@ -23,17 +31,10 @@ pub(super) fn key(named: Option<&PathBuf>) -> Option<PathBuf> {
     named.cloned().or_else(set)
 }
 
-/// Has a pool use the machines for some work.
+/// The agents that are named, if some are.
 #[cfg(feature = "agents")]
-pub(super) fn apply(
-    machines: &MachineArgs,
-    builder: Builder,
-    work: &Work,
-) -> Result<Builder, Trouble> {
-    use coordinator::Agents;
-
-    machines.check()?;
-    let mut agents = match (&machines.on, machines.broker()) {
+fn agents(machines: &MachineArgs) -> Result<Option<Agents>, Trouble> {
+    let agents = match (&machines.on, machines.broker()) {
         (Some(hosts), _) => Agents::over_ssh(hosts_of(hosts)?).by_this_program(),
         (None, Some(url)) => {
             let agents = Agents::at(url);
@@ -42,10 +43,89 @@ pub(super) fn apply(
                 None => agents,
             }
         }
-        (None, None) => return Ok(builder),
+        (None, None) => return Ok(None),
     };
-    if machines.insecure {
-        agents = agents.insecure();
+    Ok(Some(match machines.insecure {
+        true => agents.insecure(),
+        false => agents,
+    }))
+}
+
+/// Ends what machines still run of a run that was killed, so that the run that takes it up does not run the same calls.
+#[cfg(feature = "agents")]
+pub(super) fn end_former(machines: &MachineArgs, left: &Left) -> Result<(), Trouble> {
+    let Some(agents) = agents(machines)? else {
+        return Ok(());
+    };
+    let former = FormerRun {
+        run: left.run.clone(),
+        agents: left.machines.clone(),
+    };
+    complain(&"the last run of this log was killed: ending what machines may still run of it");
+    let silent = agents.end_run(&former, machines.lease)?;
+    if !silent.is_empty() {
+        let names: Vec<_> = silent.into_iter().collect();
+        complain(&format!(
+            "{} did not answer, and by now the lease is over",
+            names.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+/// The same in a build that can't: such a run has left nothing that it could end.
+#[cfg(not(feature = "agents"))]
+pub(super) fn end_former(_: &MachineArgs, _: &Left) -> Result<(), Trouble> {
+    Ok(())
+}
+
+/// A name for a run that nobody can guess.
+pub(super) fn new_run() -> String {
+    // `RandomState` has keys from the system's random numbers.
+    let random = || RandomState::new().hash_one(0_u8);
+    format!("{:016x}{:016x}", random(), random())
+}
+
+/// The names of the machines that take part now.
+pub(super) fn names(pool: &Pool) -> Vec<String> {
+    #[cfg(feature = "agents")]
+    return pool
+        .agents()
+        .iter()
+        .map(|agent| agent.name.to_string())
+        .collect();
+    #[cfg(not(feature = "agents"))]
+    {
+        let _ = pool;
+        Vec::new()
+    }
+}
+
+/// Whether nothing of a pool that has ended runs on any machine.
+pub(super) fn have_ended(pool: &Pool) -> bool {
+    #[cfg(feature = "agents")]
+    return !pool.has_left_calls();
+    #[cfg(not(feature = "agents"))]
+    {
+        let _ = pool;
+        true
+    }
+}
+
+/// Has a pool use the machines for some work.
+#[cfg(feature = "agents")]
+pub(super) fn apply(
+    machines: &MachineArgs,
+    builder: Builder,
+    work: &Work,
+    run: Option<&str>,
+) -> Result<Builder, Trouble> {
+    machines.check()?;
+    let Some(mut agents) = agents(machines)? else {
+        return Ok(builder);
+    };
+    if let Some(run) = run {
+        agents = agents.run(run);
     }
     for variable in &machines.env {
         let (name, value) = variable_of(variable)?;
@@ -113,6 +193,7 @@ pub(super) fn apply(
     machines: &MachineArgs,
     builder: Builder,
     _work: &Work,
+    _run: Option<&str>,
 ) -> Result<Builder, Trouble> {
     match machines.are_wanted() {
         true => Err(Trouble::Usage(WITHOUT.to_owned())),

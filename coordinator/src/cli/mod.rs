@@ -30,6 +30,7 @@ mod printer;
 mod progress;
 mod report;
 mod resume;
+mod roll;
 mod run;
 mod signals;
 mod spill;

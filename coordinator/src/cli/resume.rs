@@ -3,8 +3,8 @@
 //! A log may have millions of lines. Of each input only 128 bits of a hash are kept, whose key nobody knows. The
 //! probability that two of ten million inputs have the same hash is less than 10⁻²⁴.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -13,7 +13,7 @@ use std::path::Path;
 use memchr::memmem::Finder;
 
 use super::lines::{Lines, RawLine, ReadingTime};
-use super::log_line::{BEGINNING, Entry, SUSPECTS};
+use super::log_line::{BEGINNING, Entry, Machines, SUSPECTS};
 use super::suspects::Range;
 use super::{Trouble, complain};
 
@@ -31,6 +31,16 @@ pub(super) struct Succeeded {
     keys: Vec<Key>,
     /// How often each input may still be skipped.
     times: Vec<u32>,
+    /// The last run's machines, if it has not ended what they ran.
+    pub(super) left: Option<Left>,
+}
+
+/// A run that was killed, and may have left something on other machines.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// The run, as the machines know it.
+    pub(super) run: String,
+    pub(super) machines: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -251,6 +261,9 @@ impl Runs {
             self.run = entry.run.into_owned();
             self.resumed = entry.resumed;
         }
+        if let Some(machines) = entry.machines {
+            return self.add_machines(machines);
+        }
         let is_in = |(first, last): &Range| (*first..=*last).contains(&entry.seq);
         let suspects = self.suspects.get(&self.run);
         if entry.status == "ok"
@@ -262,6 +275,19 @@ impl Runs {
                 self.now.push(self.before.hash.of(input));
             }
         }
+    }
+
+    fn add_machines(&mut self, machines: Machines) {
+        // A run that was resumed has ended what the one before had left.
+        let left = self.before.left.take();
+        self.before.left = (!machines.ended).then(|| {
+            let mut left = left
+                .filter(|left| left.run == machines.run)
+                .unwrap_or_default();
+            left.run = machines.run;
+            left.machines.extend(machines.joined);
+            left
+        });
     }
 
     fn close(&mut self) {

@@ -20,6 +20,7 @@ use super::outcome::{Outcome, shown};
 use super::printer::Printer;
 use super::progress::{self, Progress};
 use super::resume::Succeeded;
+use super::roll::Roll;
 use super::signals::Interruption;
 use super::status::Status;
 use super::summary::Summary;
@@ -63,7 +64,8 @@ pub(super) fn run(
         .as_ref()
         .map(|words| words.len().div_ceil(work.many()) as u64);
     let inputs = Source::new(options, words)?;
-    let (log, succeeded) = open_log(work, options)?;
+    let (mut log, mut succeeded) = open_log(work, options)?;
+    let left = succeeded.left.take();
     let gathered = Gathered {
         inputs,
         succeeded,
@@ -78,7 +80,8 @@ pub(super) fn run(
     }
     let interruption = Interruption::handle()?;
     let jobs = jobs(options, known.filter(|_| !workers.manual))?;
-    let pool = Arc::new(pool(work, options, workers, jobs)?);
+    let roll = Roll::begin(options, left, log.as_mut())?;
+    let pool = Arc::new(pool(work, options, workers, jobs, roll.run())?);
     interruption.attach(&pool, options.limits.grace.unwrap_or(GRACE));
     let colour = terminal::has_colour(options.color);
     let mut run = Run {
@@ -92,6 +95,7 @@ pub(super) fn run(
         progress: Progress::new(options, colour),
         summary: Summary::new(work.many(), colour, began),
         suspects: Suspects::default(),
+        roll,
         known,
         jobs,
         may_be_silent: matches!(work, Work::Pipe { .. }) && !options.quiet,
@@ -100,6 +104,9 @@ pub(super) fn run(
     run.feed.stop();
     // A signal handler may still hold the pool, and then dropping it here would not end it.
     pool.terminate();
+    if let Some(log) = &mut run.log {
+        run.roll.end(log, &pool)?;
+    }
     ran
 }
 
@@ -127,7 +134,7 @@ fn check_in_worker(
     let Work::Map { task } = work else {
         return Ok(());
     };
-    let pool = pool(work, options, workers, 1)?;
+    let pool = pool(work, options, workers, 1, None)?;
     check_task(task, &pool.tasks()?)?;
     check_inputs(&pool, task, inputs)
 }
@@ -203,12 +210,13 @@ fn pool(
     options: &Options,
     workers: Workers<'_>,
     jobs: usize,
+    run: Option<&str>,
 ) -> Result<Pool, Trouble> {
     let builder = work.builder(workers.program)?.output(Output::Capture);
     let builder = options.limits.apply(builder).workers(jobs);
     let builder = match options.dry_run {
         true => builder,
-        false => machines::apply(&options.machines, builder, work)?,
+        false => machines::apply(&options.machines, builder, work, run)?,
     };
     let builder = match workers.manual {
         true => work::by_hand(builder),
@@ -269,6 +277,7 @@ struct Run<'r> {
     log: Option<Log>,
     summary: Summary,
     suspects: Suspects,
+    roll: Roll,
     /// The number of inputs, if it is known from the start.
     known: Option<u64>,
     jobs: usize,
@@ -427,6 +436,9 @@ impl Run<'_> {
             self.list();
         }
         self.tell_news();
+        if let Some(log) = &mut self.log {
+            self.roll.look(log, self.pool)?;
+        }
         if !seen_enough(self.take_strays())? {
             return Ok(false);
         }

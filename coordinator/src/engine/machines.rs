@@ -25,6 +25,8 @@ pub(crate) struct Machines {
     pub(crate) tasks: Option<Arc<[TaskInfo]>>,
     /// What they have said that they run.
     pub(crate) running: BTreeMap<AgentId, Vec<RemoteCall>>,
+    /// Some agent has not said what became of its calls, and the pool has ended without that.
+    pub(crate) has_left: bool,
     /// The agents have heard of the last pause, or of its end.
     pub(crate) has_told: bool,
     news: VecDeque<String>,

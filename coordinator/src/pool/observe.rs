@@ -175,6 +175,24 @@ impl Pool {
         self.shared().state().machines.take_news()
     }
 
+    /// Whether some agent may still run calls of this pool, which has ended: it has not said in time what became of them. It ends
+    /// them by itself when its lease is over.
+    ///
+    /// ```no_run
+    /// # use coordinator::{Agents, Pool};
+    /// let pool = Pool::builder().agents(Agents::over_ssh(["box2"])).build()?;
+    /// pool.terminate();
+    /// if pool.has_left_calls() {
+    ///     eprintln!("some machine has not answered, and may run calls until its lease is over");
+    /// }
+    /// # Ok::<(), coordinator::PoolError>(())
+    /// ```
+    #[cfg(feature = "agents")]
+    #[must_use]
+    pub fn has_left_calls(&self) -> bool {
+        !self.shared().is_copied() && self.shared().state().machines.has_left
+    }
+
     /// What runs here, without its output: the lease that each call is part of, its place in that, and for how long.
     #[cfg(feature = "agents")]
     pub(crate) fn running_places(&self) -> Vec<RunningPlace> {

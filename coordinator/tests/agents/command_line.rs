@@ -169,6 +169,55 @@ fn a_run_that_was_killed_is_resumed_and_its_machine_is_in_the_report() {
     assert!(fs::read_to_string(&page).unwrap().contains("\"a 1\""));
 }
 
+/// A run that takes up a killed one's work first ends what that has left on other machines.
+#[test]
+fn a_run_that_is_resumed_at_once_runs_nothing_twice_at_a_time() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let _agent = Agent::start(&broker, "a", 2);
+    let ledger = Ledger::new();
+    let log = ledger.file("log").display().to_string();
+    let script = format!(
+        "cd {}; exec 9>lock-$1; flock -n 9 || echo $1 >> twice; echo $$ >> pids; exec sleep 4",
+        ledger.file("").display()
+    );
+    let inputs = ["1", "2", "3", "4"];
+    let words = ["exec", "-j0", "--log", &log, "-c", &script, ":::"];
+    let mut first = command(&broker, &words)
+        .args(inputs)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("two run", || ledger.pids().len() == 2);
+    wait_until("the log has its machine", || {
+        fs::read_to_string(&log)
+            .unwrap()
+            .contains("\"joined\":\"a\"")
+    });
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // The workers are here: they could begin in no time.
+    let words = [
+        "exec", "-j4", "--log", &log, "--resume", "-c", &script, ":::",
+    ];
+    let output = command(&broker, &words).args(inputs).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("the last run of this log was killed"),
+        "{}",
+        said(&output)
+    );
+    assert!(!ledger.file("twice").exists(), "{}", said(&output));
+    // One that has ended as it should leaves nothing to be ended.
+    let output = command(&broker, &words).args(inputs).output().unwrap();
+    assert!(
+        output.status.success() && !said(&output).contains("was killed"),
+        "{}",
+        said(&output)
+    );
+}
+
 /// A run of one long command, which has written down its process id.
 fn long_run(broker: &Broker, ledger: &Ledger, script: &str) -> (Child, u32) {
     let script = format!("echo $$ >> {}; {script}", ledger.file("pids").display());

@@ -441,6 +441,7 @@ fn what_agents_say_of_themselves_is_bounded_and_moves_no_cursor() {
         slots: u32::MAX,
         busy: 0,
         run: Some(("\u{1b}[2Jx\ny".to_owned(), u64::MAX)),
+        serves: None,
         load: f32::NAN,
         version: String::new(),
     };

@@ -149,8 +149,10 @@ impl Drop for Leaving<'_> {
         }
         let now = self.0.now();
         self.0.act(|state| {
+            let has_leases = state.jobs.has_leases();
             let (jobs, sight) = state.jobs_and_sight();
             jobs.abandon_leases(&ledger::nobody(), now, &sight);
+            state.machines.has_left |= has_leases;
             state.machines.is_attended = false;
             state.machines.agents.clear();
             state.machines.running.clear();
@@ -176,9 +178,10 @@ impl Desk {
         to: &Bell,
         events: Receiver<Event>,
     ) -> io::Result<Self> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random)?;
-        let run: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let run = match &wanted.agents.run {
+            Some(run) => run.clone(),
+            None => format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?),
+        };
         let mut store = Store::default();
         let (open, initializer) = opening::open(shared, &wanted, &mut store, run.clone())?;
         let (access, crew) = reach(&wanted, to)?;

@@ -16,6 +16,7 @@ use super::marks::{At, Calls, Mark};
 use super::pick::{self, Picked};
 use super::text;
 use crate::cli::lines::{self, Lines};
+use crate::cli::log_line::MACHINES;
 use crate::cli::outcome::from_base64;
 use crate::cli::status::Status;
 
@@ -280,6 +281,8 @@ impl Reading {
             return self.is_bad(number);
         };
         match parse(bytes) {
+            // A line that tells of machines is about no attempt.
+            Some(line) if line.status.as_deref() == Some(MACHINES) => {}
             Some(line) => self.add(&line, number),
             None if bytes.trim_ascii().is_empty() => {}
             None if bytes.last() != Some(&b'\n') => self.log.torn = true,

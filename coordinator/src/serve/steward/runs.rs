@@ -239,6 +239,7 @@ impl Steward {
             slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
             busy: u32::try_from(busy).unwrap_or(u32::MAX),
             run,
+            serves: self.current_run().map(str::to_owned),
             load: load(),
             version: format!("{} {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH),
         };
