@@ -31,6 +31,8 @@ pub(super) struct Fleet {
     longest: Duration,
     agents: BTreeMap<String, Known>,
     names: BTreeMap<AgentId, String>,
+    /// Some agent's calls have succeeded.
+    is_well: bool,
     next: u64,
     pub(super) broken: Option<Broken>,
 }
@@ -45,6 +47,7 @@ impl Fleet {
             longest: Duration::ZERO,
             agents: BTreeMap::new(),
             names: BTreeMap::new(),
+            is_well: false,
             next: 0,
             broken: None,
         }
@@ -202,6 +205,8 @@ impl Fleet {
             heard: 0,
             ahead: BTreeSet::new(),
             out: BTreeMap::new(),
+            succeeded: 0,
+            failed: 0,
             named: Vec::new(),
             cost: None,
             largest: 0,
@@ -212,7 +217,7 @@ impl Fleet {
             slots: known.slots,
         });
         deeds.push(known.heard(from, Some(join.clock), self.answer()));
-        deeds.push(known.wants());
+        deeds.push(known.wants(self.is_well));
         self.names.insert(id, from.to_owned());
         self.agents.insert(from.to_owned(), known);
         deeds
@@ -237,7 +242,7 @@ impl Fleet {
 
     fn beat(&mut self, from: &str, beat: &Beat, now: Time) -> Vec<Deed> {
         let until = self.until(Duration::from_nanos(beat.patience), beat.turns, now);
-        let answer = self.answer();
+        let (answer, is_well) = (self.answer(), self.is_well);
         let known = match self.of_this_life(from, beat.epoch) {
             Ok(known) => known,
             Err(deeds) => return deeds,
@@ -270,8 +275,8 @@ impl Fleet {
                 deeds.push(Deed::Send { to: to(), what });
             }
         }
-        if known.has_room() {
-            deeds.push(known.wants());
+        if known.has_room(is_well) {
+            deeds.push(known.wants(is_well));
         }
         deeds
     }
@@ -289,17 +294,22 @@ impl Fleet {
             && let Some(out) = known.out.get_mut(&lease)
         {
             out.is_seen = true;
+            if let What::Returned(_) = report.what {
+                out.recall = out.recall.filter(|recall| recall.kill);
+            }
+            known.count(&report.what);
             deeds.push(match &report.what {
                 What::Values { .. } => Deed::Values { lease, report },
                 What::Ended { .. } => Deed::Ended { lease, report },
                 What::Returned(calls) => {
-                    out.recall = out.recall.filter(|recall| recall.kill);
                     let calls = calls.iter().map(|(from, to)| *from..*to).collect();
                     Deed::Returned { lease, calls }
                 }
             });
         }
+        let has_succeeded = known.succeeded > 0;
         deeds.push(known.heard(from, None, answer));
+        self.is_well |= has_succeeded;
         deeds
     }
 
@@ -342,18 +352,19 @@ impl Fleet {
 
     /// A lease of an agent has no open calls any more.
     pub(super) fn closed(&mut self, agent: AgentId, lease: LeaseId, now: Time) -> Option<Deed> {
+        let is_well = self.is_well;
         let known = self.agents.get_mut(self.names.get(&agent)?)?;
         let out = known.out.remove(&lease)?;
         known.learn(&out, now);
-        known.has_room().then(|| known.wants())
+        known.has_room(is_well).then(|| known.wants(is_well))
     }
 
     /// Calls are ready: the agents that have room for them.
     pub(super) fn offer(&self) -> Vec<Deed> {
         let agents = self.agents.values();
         agents
-            .filter(|known| known.has_room())
-            .map(Known::wants)
+            .filter(|known| known.has_room(self.is_well))
+            .map(|known| known.wants(self.is_well))
             .collect()
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use protocol::agent::{self, Down, Heard, Lease, Named, Report};
+use protocol::agent::{self, Down, Ending, Heard, Lease, Named, Report, What};
 
 use crate::scheduler::{AgentId, LeaseId, Time};
 
@@ -12,6 +12,8 @@ use crate::scheduler::{AgentId, LeaseId, Time};
 const LEASES: usize = 2;
 /// How long a lease should take.
 const TARGET: Duration = Duration::from_millis(50);
+/// After how many failures for each slot, and no success, an agent is doubtful.
+const DOUBTFUL: u64 = 3;
 /// How much larger a lease may be than the one before.
 const GROWTH: u32 = 8;
 /// How far a report may be ahead of those that were heard. One that is further comes again.
@@ -77,6 +79,9 @@ pub(super) struct Known {
     pub(super) heard: u64,
     pub(super) ahead: BTreeSet<u64>,
     pub(super) out: BTreeMap<LeaseId, Out>,
+    /// How many of its calls have returned values, and how many have not.
+    pub(super) succeeded: u64,
+    pub(super) failed: u64,
     /// Calls that it has named as running.
     pub(super) named: Vec<Named>,
     /// What a call costs one of its slots; `None` if nobody knows.
@@ -97,8 +102,38 @@ pub(super) struct Answer {
 
 impl Known {
     /// Whether it may be given another lease.
-    pub(super) fn has_room(&self) -> bool {
-        self.state != State::Lost && !self.takes_none && self.out.len() < LEASES
+    pub(super) fn has_room(&self, others_succeed: bool) -> bool {
+        let most = match self.is_doubtful(others_succeed) {
+            true => 1,
+            false => LEASES,
+        };
+        self.state != State::Lost && !self.takes_none && self.out.len() < most
+    }
+
+    /// Whether all of its calls have failed so far, where others' have not: then it gets one at a time. Its disk may be full, or
+    /// something may be missing there.
+    fn is_doubtful(&self, others_succeed: bool) -> bool {
+        let many = DOUBTFUL.saturating_mul(self.slots.into());
+        others_succeed && self.succeeded == 0 && self.failed >= many
+    }
+
+    /// Calls of it have ended.
+    pub(super) fn count(&mut self, what: &What) {
+        match what {
+            What::Values(parts) => {
+                self.succeeded += parts.iter().map(|part| part.lens.count()).sum::<u64>();
+            }
+            What::Ended {
+                ending: Ending::Value,
+                ..
+            } => self.succeeded += 1,
+            What::Ended {
+                ending: Ending::Cancelled,
+                ..
+            }
+            | What::Returned(_) => {}
+            What::Ended { .. } => self.failed += 1,
+        }
     }
 
     /// When it has to be heard at the latest.
@@ -151,7 +186,13 @@ impl Known {
         }
     }
 
-    pub(super) fn wants(&self) -> Deed {
+    pub(super) fn wants(&self, others_succeed: bool) -> Deed {
+        if self.is_doubtful(others_succeed) {
+            return Deed::Wants {
+                agent: self.id,
+                most: 1,
+            };
+        }
         let by_cost = |cost: Duration| {
             let each = TARGET.as_nanos() / cost.as_nanos().max(1);
             u32::try_from(each.saturating_mul(self.slots.into())).unwrap_or(u32::MAX)

@@ -7,13 +7,13 @@ mod world;
 
 use std::time::Duration;
 
-use protocol::agent::{About, Carried, Down, Heard, Join, Lease, Report, Up, Values, What};
+use protocol::agent::{About, Carried, Down, Ending, Heard, Join, Lease, Report, Up, Values, What};
 use protocol::message::{Encoding, Runs};
 
 use super::Broken;
 use super::fleet::{self, Fleet};
 use super::member::{Deed, Member};
-use crate::scheduler::AgentId;
+use crate::scheduler::{AgentId, LeaseId};
 use world::World;
 
 /// How many plays there are.
@@ -140,6 +140,26 @@ fn a_pause_that_was_longer_than_a_lease_costs_nothing() {
     assert_eq!(member.fuse(), Some(second(101 + 15)));
 }
 
+/// A lease of some calls, from the first on.
+fn lease(number: u64, lens: Runs) -> Lease {
+    Lease {
+        epoch: 0,
+        number,
+        task: "square".to_owned(),
+        types: None,
+        encoding: Encoding::Postcard,
+        first: 0,
+        attempt: 1,
+        timeout: None,
+        grace: 0,
+        memory: None,
+        inputs: Carried::Here,
+        shared: Vec::new(),
+        files: Vec::new(),
+        lens,
+    }
+}
+
 /// What an agent says of a lease that another holds, or nobody, is nothing.
 #[test]
 fn an_agent_speaks_for_its_own_leases_only() {
@@ -155,22 +175,7 @@ fn an_agent_speaks_for_its_own_leases_only() {
     }
     let mut lens = Runs::default();
     lens.push(1);
-    let lease = Lease {
-        epoch: 0,
-        number: 3,
-        task: "square".to_owned(),
-        types: None,
-        encoding: Encoding::Postcard,
-        first: 0,
-        attempt: 1,
-        timeout: None,
-        grace: 0,
-        memory: None,
-        inputs: Carried::Here,
-        shared: Vec::new(),
-        files: Vec::new(),
-        lens: lens.clone(),
-    };
+    let lease = lease(3, lens.clone());
     let sent = fleet.leased(AgentId(0), lease, now);
     assert!(matches!(sent, Some(fleet::Deed::Send { to, .. }) if to == "honest"));
     let report = |serial, lease| {
@@ -220,4 +225,59 @@ fn an_agent_speaks_for_its_own_leases_only() {
         "{deeds:?}"
     );
     assert!(is_answer_only(&fleet.hear("honest", report(1, 3), now)));
+}
+
+/// A machine where all fails, while others do well, gets one call at a time.
+#[test]
+fn an_agent_whose_calls_all_fail_gets_few() {
+    let now = Duration::from_secs(1);
+    let mut fleet = Fleet::new(Duration::from_secs(5));
+    for name in ["good", "bad"] {
+        let join = Join {
+            epoch: 1,
+            clock: 0,
+            about: About {
+                slots: 2,
+                ..About::default()
+            },
+        };
+        fleet.hear(name, Up::Join(join), now);
+    }
+    let mut report = |agent: u64, number: u64, ending: Ending| {
+        let name = ["good", "bad"][agent as usize];
+        let mut lens = Runs::default();
+        lens.push(1);
+        fleet.leased(AgentId(agent), lease(number, lens), now);
+        let what = What::Ended {
+            index: 0,
+            ending,
+            nanos: 0,
+            slot: 1,
+            worker: 1,
+            stdout: 0,
+            stderr: 0,
+            note: None,
+        };
+        let report = Report {
+            epoch: 1,
+            serial: number,
+            lease: number,
+            what,
+            payload: Carried::Here,
+            files: Vec::new(),
+        };
+        fleet.hear(name, Up::Report(report), now);
+        match fleet.closed(AgentId(agent), LeaseId(number), now) {
+            Some(fleet::Deed::Wants { most, .. }) => most,
+            other => panic!("{other:?}"),
+        }
+    };
+    let no = || Ending::Failed("no space left".to_owned());
+    for number in 1..=6 {
+        assert!(report(1, number, no()) > 1, "nobody has done better");
+    }
+    report(0, 1, Ending::Value);
+    assert_eq!(report(1, 7, no()), 1);
+    // One success, and it is trusted again.
+    assert!(report(1, 8, Ending::Value) > 1);
 }
