@@ -1,7 +1,9 @@
 //! What is measured: each measure, its sides, and what ours is to reach.
 
 use crate::Problem;
-use crate::sides::{Setting, Values, floor, kills, life, ours, processes, shell, spawned, threads};
+use crate::sides::{
+    Setting, Values, floor, kills, life, machines, ours, processes, shell, spawned, threads,
+};
 
 /// Something that is measured, by one side or several.
 pub(crate) struct Measure {
@@ -426,5 +428,57 @@ pub(crate) static MEASURES: &[Measure] = &[
             limited("lost", "results of calls that never ran", Unit::Count, 0.0),
         ],
         sides: &[ours(kills::died)],
+    },
+    Measure {
+        name: "agents-20ms",
+        title: "2,000 calls of 20 ms over three agents of two slots, all on this machine",
+        once: false,
+        quantities: &[Quantity {
+            pictured: false,
+            ..seconds("time a call")
+        }],
+        sides: &[
+            ours(machines::sleeps),
+            rust("one pool of six", machines::sleeps_here, TimesAsLong).target(1.02),
+        ],
+    },
+    Measure {
+        name: "agents-map",
+        title: "a map of a million squares over the same agents",
+        once: false,
+        quantities: &[limited("time", "time a call", Unit::Seconds, 1e-6)],
+        sides: &[
+            ours(machines::map),
+            rust("one pool of two", ours::map, TimesAsLong),
+        ],
+    },
+    Measure {
+        name: "agents-call",
+        title: "one call to an agent, there and back",
+        once: false,
+        quantities: &[limited("time", "time a call", Unit::Seconds, 1e-3)],
+        sides: &[ours(machines::call)],
+    },
+    Measure {
+        name: "agents-payload",
+        title: "64 MiB to an agent, and back",
+        once: false,
+        quantities: &[limited("time", "time a call", Unit::Seconds, 0.5)],
+        sides: &[
+            ours(machines::payload),
+            rust("one pool of two", machines::payload_here, TimesAsLong),
+        ],
+    },
+    Measure {
+        name: "agents-idle",
+        title: "agents of a run that has nothing for them",
+        once: true,
+        quantities: &[limited(
+            "messages",
+            "messages of each in a second, with the answers",
+            Unit::Count,
+            2.1,
+        )],
+        sides: &[ours(machines::idle)],
     },
 ];

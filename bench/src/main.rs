@@ -32,6 +32,8 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("bare") => return ExitCode::from(u8::from(sides::floor::bare(arguments).is_err())),
+        #[cfg(feature = "agents")]
+        Some("agent") => return told(sides::machines::agent(arguments)),
         Some("side") => {
             #[cfg(feature = "procspawn")]
             procspawn::init();

@@ -11,6 +11,9 @@ use tempfile::NamedTempFile;
 
 use super::bulk::Fetched;
 
+/// How much of what a call has printed may come by way of memory, in bytes.
+const PRINTED: u64 = 1 << 20;
+
 /// A report that waits for what belongs to it.
 pub(super) struct Awaited {
     pub(super) from: String,
@@ -58,6 +61,14 @@ impl Awaited {
 
     pub(super) fn misses(&self, bulk: &Bulk) -> bool {
         self.missing.contains(bulk)
+    }
+
+    /// Whether what was printed is so much that it should not be in memory.
+    pub(super) fn prints_much(&self) -> bool {
+        match self.report.what {
+            What::Ended { stdout, stderr, .. } => stdout.saturating_add(stderr) > PRINTED,
+            _ => false,
+        }
     }
 
     /// Where something is to be put; `None` if that is memory.

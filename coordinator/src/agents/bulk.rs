@@ -194,13 +194,18 @@ pub(crate) enum Progress {
 pub(crate) struct Fetching(BTreeMap<Bulk, Fetch>);
 
 impl Fetching {
-    /// Begins to fetch something from somebody, unless that is under way. Ask for these pieces.
+    /// Begins to fetch something from somebody, unless that is under way. Ask for these pieces. What is large is kept in a file.
     pub(crate) fn begin(&mut self, bulk: Bulk, from: &str, now: Time) -> io::Result<Vec<Want>> {
         let so_far = match bulk.len {
             0..=IN_MEMORY => Fetched::Memory(Vec::new()),
             _ => Fetched::File(tempfile::tempfile()?, 0),
         };
         Ok(self.begin_into(bulk, from, so_far, now))
+    }
+
+    /// The same, for what has to be in memory anyway. Its memory grows with what comes, whatever is said of its size.
+    pub(crate) fn begin_in_memory(&mut self, bulk: Bulk, from: &str, now: Time) -> Vec<Want> {
+        self.begin_into(bulk, from, Fetched::Memory(Vec::new()), now)
     }
 
     /// The same, into a place.
@@ -229,7 +234,7 @@ impl Fetching {
     }
 
     /// A piece has come.
-    pub(crate) fn arrived(&mut self, want: Want, bytes: Vec<u8>, now: Time) -> Progress {
+    pub(crate) fn arrived(&mut self, want: Want, bytes: &[u8], now: Time) -> Progress {
         let bulk = want.bulk;
         let Some(fetch) = self.0.get_mut(&bulk) else {
             return Progress::More(Vec::new());
@@ -242,12 +247,9 @@ impl Fetching {
             self.0.remove(&bulk);
             return Progress::Failed("a piece of it has the wrong length".to_owned());
         }
-        fetch.early.insert(want.piece, bytes);
-        while let Some(bytes) = fetch.early.remove(&fetch.done) {
-            if let Err(error) = fetch.take(&bytes) {
-                self.0.remove(&bulk);
-                return Progress::Failed(format!("it can't be kept: {error}"));
-            }
+        if let Err(error) = fetch.take_in_order(want.piece, bytes) {
+            self.0.remove(&bulk);
+            return Progress::Failed(format!("it can't be kept: {error}"));
         }
         if fetch.done < pieces(bulk) {
             return Progress::More(fetch.ask(bulk, now));
@@ -278,6 +280,19 @@ impl Fetching {
 }
 
 impl Fetch {
+    /// Takes a piece, and those that have come before their turn and follow it.
+    fn take_in_order(&mut self, piece: u64, bytes: &[u8]) -> io::Result<()> {
+        if piece != self.done {
+            self.early.insert(piece, bytes.to_vec());
+            return Ok(());
+        }
+        self.take(bytes)?;
+        while let Some(bytes) = self.early.remove(&self.done) {
+            self.take(&bytes)?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hasher.update(bytes);
         self.done += 1;
@@ -343,7 +358,7 @@ mod tests {
                 turn += 1;
                 let piece = store.piece(&want).unwrap();
                 for _ in 0..turn % 3 {
-                    match fetching.arrived(want, piece.clone(), now) {
+                    match fetching.arrived(want, &piece, now) {
                         Progress::More(more) => wanted.extend(more),
                         Progress::Whole(fetched) => return Ok(fetched),
                         Progress::Failed(why) => return Err(why),
@@ -376,14 +391,14 @@ mod tests {
         for bytes in [&b"abc"[..], b"ab", b"abcd"] {
             let mut fetching = Fetching::default();
             let wants = fetching.begin(bulk, "a", Duration::ZERO).unwrap();
-            let progress = fetching.arrived(wants[0], bytes.to_vec(), Duration::ZERO);
+            let progress = fetching.arrived(wants[0], bytes, Duration::ZERO);
             assert!(matches!(progress, Progress::Failed(_)), "{bytes:?}");
         }
         // A piece that nobody asked for is nothing.
         let mut fetching = Fetching::default();
         fetching.begin(bulk, "a", Duration::ZERO).unwrap();
         let want = Want { bulk, piece: 1 };
-        let progress = fetching.arrived(want, Vec::new(), Duration::ZERO);
+        let progress = fetching.arrived(want, &[], Duration::ZERO);
         assert!(matches!(progress, Progress::More(more) if more.is_empty()));
         let store = Store::default();
         assert!(store.piece(&want).is_none());

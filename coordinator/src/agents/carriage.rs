@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -63,13 +64,13 @@ impl Content for Inputs {
 }
 
 /// What one call has returned and printed, one behind the other.
-pub(crate) struct Told {
-    pub(crate) value: Vec<u8>,
+pub(crate) struct Told<V> {
+    pub(crate) value: V,
     pub(crate) stdout: Captured,
     pub(crate) stderr: Captured,
 }
 
-impl Content for Told {
+impl<V: Deref<Target = [u8]> + Send + Sync> Content for Told<V> {
     fn len(&self) -> u64 {
         self.value.len() as u64 + self.stdout.len() + self.stderr.len()
     }

@@ -18,7 +18,7 @@ pub use crate::scheduler::Order;
 pub use available::available_workers;
 pub use builder::Builder;
 #[cfg(feature = "agents")]
-pub(crate) use calls::encoded::{EncodedEnd, EncodedEnds, EncodedMap, output_of};
+pub(crate) use calls::encoded::{EncodedEnd, EncodedEnds, EncodedMap, EncodedOutput};
 pub use calls::{
     Inputs, NotYet, Refused, Report, Reports, Stream, StreamUnordered, ThreadedStream,
 };

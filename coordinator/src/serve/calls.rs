@@ -1,6 +1,7 @@
 //! The calls of a lease, while this machine runs them.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -13,7 +14,7 @@ use super::event::{Event, News};
 use super::files::{self, Made};
 use crate::agents::bulk::Content;
 use crate::agents::carriage::{Told, ending};
-use crate::pool::{EncodedEnd, EncodedEnds, output_of};
+use crate::pool::{EncodedEnd, EncodedEnds, EncodedOutput};
 
 /// How long values are gathered, and how many bytes of them.
 const GATHER: Duration = Duration::from_millis(5);
@@ -89,20 +90,17 @@ impl Follower {
                     index,
                     result,
                     note,
-                    mut trace,
+                    trace,
                 })) => {
                     self.say_gathered();
                     let index = self.first + index;
                     let elapsed = trace.elapsed(index - self.first);
-                    let value = match result {
-                        Ok(()) => output_of(&mut trace, index - self.first),
-                        Err(_) => Vec::new(),
-                    };
                     let made = self.made_by(index, result.is_ok());
                     let (ending, made) = match made {
                         Ok(made) => (ending(result), made),
                         Err(why) => (Ending::Failed(why), Vec::new()),
                     };
+                    let is_value = ending == Ending::Value;
                     let what = What::Ended {
                         index,
                         ending,
@@ -113,12 +111,21 @@ impl Follower {
                         stderr: trace.printed.stderr.len(),
                         note,
                     };
-                    let told = Told {
-                        value,
-                        stdout: trace.printed.stdout,
-                        stderr: trace.printed.stderr,
+                    let stdout = trace.printed.stdout.clone();
+                    let stderr = trace.printed.stderr.clone();
+                    let told: Box<dyn Content> = match is_value {
+                        true => Box::new(Told {
+                            value: Output(EncodedOutput::new(trace, index - self.first)),
+                            stdout,
+                            stderr,
+                        }),
+                        false => Box::new(Told {
+                            value: Vec::new(),
+                            stdout,
+                            stderr,
+                        }),
                     };
-                    self.say(1, what, Box::new(told), made);
+                    self.say(1, what, told, made);
                 }
                 Some(Ok(EncodedEnd::Unbegun { first, count })) => {
                     self.say_gathered();
@@ -235,5 +242,16 @@ impl Follower {
             payload,
             made,
         }));
+    }
+}
+
+/// The output of a call, which stays where it is.
+struct Output(EncodedOutput);
+
+impl Deref for Output {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.bytes()
     }
 }

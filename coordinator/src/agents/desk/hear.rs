@@ -62,7 +62,7 @@ impl Desk {
         };
         match up {
             Up::Want(want) => self.give_piece(from, want),
-            Up::Piece(want) => self.take_piece(from, want, payload.to_vec()),
+            Up::Piece(want) => self.take_piece(from, want, payload),
             Up::Cannot { why } => {
                 if self.complained.insert(from.to_owned()) {
                     self.ledger.note(format!("{from} can't take part: {why}"));
@@ -174,7 +174,9 @@ impl Desk {
         let from = awaited.from.clone();
         let now = boot_time();
         let begun = match awaited.place_for(&bulk) {
-            None => self.fetching.begin(bulk, &from, now),
+            None if awaited.prints_much() => self.fetching.begin(bulk, &from, now),
+            // An output has to be in memory to be decoded.
+            None => Ok(self.fetching.begin_in_memory(bulk, &from, now)),
             Some(Ok(file)) => Ok(self
                 .fetching
                 .begin_into(bulk, &from, Fetched::Named(file), now)),
@@ -219,7 +221,7 @@ impl Desk {
         }
     }
 
-    pub(super) fn take_piece(&mut self, from: &str, want: Want, bytes: Vec<u8>) {
+    pub(super) fn take_piece(&mut self, from: &str, want: Want, bytes: &[u8]) {
         let bulk = want.bulk;
         let come = match self.fetching.arrived(want, bytes, boot_time()) {
             Progress::More(wants) => return self.ask(from, wants),

@@ -9,6 +9,9 @@ use crate::error::Why;
 use crate::payload::{Encoded, EncodedInputs, Job, Trace};
 use crate::scheduler::{Ended, Failures, Limits, MapSpec, Order, Take, Window};
 
+/// The largest output that is copied to stand with others, in bytes.
+const LARGE: usize = 64 << 10;
+
 /// A map of encoded calls under way, for whoever takes calls back.
 #[derive(Debug, Clone)]
 pub(crate) struct EncodedMap(Arc<Under>);
@@ -129,7 +132,8 @@ fn end(first: u64, count: u32, ended: Ended<Trace>) -> EncodedEnd {
         return EncodedEnd::Unbegun { first, count };
     };
     let is_silent = trace.printed.stdout.is_empty() && trace.printed.stderr.is_empty();
-    if result.is_err() || !is_silent || trace.is_apart() {
+    let is_large = count == 1 && trace.value(first).len() > LARGE;
+    if result.is_err() || !is_silent || trace.is_apart() || is_large {
         let note = note.or_else(|| trace.note.clone());
         return EncodedEnd::One {
             index: first,
@@ -160,10 +164,32 @@ fn end(first: u64, count: u32, ended: Ended<Trace>) -> EncodedEnd {
     }
 }
 
-/// The encoded output of one call, in one piece.
-pub(crate) fn output_of(trace: &mut Trace, index: u64) -> Vec<u8> {
-    match trace.take_output(index) {
-        Encoded::Bytes(bytes) => bytes.to_vec(),
-        Encoded::Apart(apart) => apart.join(),
+/// The encoded output of one call, where it is.
+#[derive(Debug)]
+pub(crate) struct EncodedOutput {
+    trace: Trace,
+    index: u64,
+    /// If it was in several pieces, it had to be copied.
+    joined: Option<Vec<u8>>,
+}
+
+impl EncodedOutput {
+    pub(crate) fn new(mut trace: Trace, index: u64) -> Self {
+        let joined = match trace.take_output(index) {
+            Encoded::Bytes(_) => None,
+            Encoded::Apart(apart) => Some(apart.join()),
+        };
+        EncodedOutput {
+            trace,
+            index,
+            joined,
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.joined {
+            Some(joined) => joined,
+            None => self.trace.value(self.index),
+        }
     }
 }

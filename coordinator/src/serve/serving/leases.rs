@@ -110,9 +110,6 @@ impl Serving {
             let Under::Waiting(awaited) = under else {
                 continue;
             };
-            if awaited.lease.inputs == Carried::Apart(bulk) {
-                awaited.inputs = Some(bytes.clone());
-            }
             let values = awaited.lease.shared.iter();
             for value in values.filter(|value| value.bulk == bulk) {
                 if self.values.iter().all(|(known, _)| known.id != value.id) {
@@ -120,6 +117,18 @@ impl Serving {
                     self.values
                         .push((*value, kept.map_err(|error| error.to_string())?));
                 }
+            }
+        }
+        // Two leases may have the same inputs, but hardly do: they are large, and are not copied for the last.
+        let is_wanted = |under: &&mut Under| matches!(under, Under::Waiting(awaited) if awaited.lease.inputs == Carried::Apart(bulk) && awaited.inputs.is_none());
+        let mut wanted = self.leases.values_mut().filter(is_wanted).peekable();
+        let mut bytes = Some(bytes);
+        while let Some(under) = wanted.next() {
+            if let Under::Waiting(awaited) = under {
+                awaited.inputs = match wanted.peek() {
+                    Some(_) => bytes.clone(),
+                    None => bytes.take(),
+                };
             }
         }
         Ok(())

@@ -360,7 +360,7 @@ impl Steward {
         self.unheard_since = None;
         let now = boot_time();
         if let Down::Piece(want) = down {
-            return self.piece(want, payload.to_vec(), now);
+            return self.piece(want, payload, now);
         }
         if let Doing::Serving(serving) = &mut self.doing {
             let answer = serving.hear(down, payload, now);
@@ -368,7 +368,7 @@ impl Steward {
         }
     }
 
-    fn piece(&mut self, want: Want, bytes: Vec<u8>, now: Duration) {
+    fn piece(&mut self, want: Want, bytes: &[u8], now: Duration) {
         match self.fetching.arrived(want, bytes, now) {
             Progress::More(wants) => self.want(wants),
             Progress::Whole(fetched) => self.whole(want.bulk, Ok(fetched)),

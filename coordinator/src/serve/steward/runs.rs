@@ -67,9 +67,12 @@ impl Steward {
     }
 
     pub(super) fn fetch(&mut self, bulks: Vec<(Bulk, Option<NamedTempFile>)>) {
+        let is_serving = matches!(self.doing, Doing::Serving(_));
         for (bulk, place) in bulks {
             // All comes from the coordinator.
             let begun = match place {
+                // Inputs and values have to be in memory; a program has not.
+                None if is_serving => Ok(self.fetching.begin_in_memory(bulk, "", boot_time())),
                 None => self.fetching.begin(bulk, "", boot_time()),
                 Some(file) => {
                     let into = Fetched::Named(file);
