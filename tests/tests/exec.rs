@@ -483,3 +483,15 @@ fn inputs_that_can_not_be_read_to_their_end_are_not_all() {
     assert!(said.contains("from /proc/self/mem ended early"), "{said}");
     assert!(said.contains("the rest did not run"), "{said}");
 }
+
+#[test]
+fn a_command_that_has_not_made_what_is_to_be_fetched_has_failed() {
+    let here = TempDir::new().unwrap();
+    let made = "test $1 = lazy || echo $1 > out/$1";
+    let words = ["exec", "--fetch", "out/{}", "-c", made, ":::", "a", "lazy"];
+    let mut run = coordinator(&words);
+    run.command.current_dir(here.path());
+    let output = run.output();
+    complains(&output, 3, "it has made no file \"out/lazy\"");
+    assert!(here.path().join("out/a").exists());
+}

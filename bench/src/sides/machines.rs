@@ -8,7 +8,7 @@ use super::{Missing, Setting, Values};
 use crate::Problem;
 
 #[cfg(not(feature = "agents"))]
-fn missing(_: &Setting) -> Result<Values, Problem> {
+pub(crate) fn missing(_: &Setting) -> Result<Values, Problem> {
     Err(Missing("this build's feature `agents`".to_owned()).into())
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -327,7 +328,14 @@ struct Key {
 
 fn read_key(path: &Path) -> Result<Key, PoolError> {
     let wrong = |why: String| PoolError::Setting(format!("the key {}: {why}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => wrong(
+            "there is no such file: `coordinator agents --new-keys DIR` makes keys on the broker's machine, and each machine \
+             needs a copy of its own"
+                .to_owned(),
+        ),
+        _ => wrong(error.to_string()),
+    })?;
     let mut key = Key {
         seed: String::new(),
         user: None,

@@ -314,8 +314,8 @@ impl Session {
         let url = &self.access.url;
         if !info.auth_required {
             return Err(format!(
-                "{url} lets everybody in, so anybody could tell this machine what to run: give the broker users, or say \
-                 --insecure"
+                "{url} lets everybody in, so anybody could tell its machines what to run: give the broker users (`coordinator \
+                 agents --new-keys DIR` makes their keys), or say --insecure"
             ));
         }
         // What the broker says of encryption proves nothing: whoever is on the way can say it, too. With tls:// the client

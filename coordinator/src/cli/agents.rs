@@ -150,10 +150,18 @@ mod with {
             hub
         };
         let agent = args.each.first().map_or("agent", String::as_str);
+        // A name that other machines don't know is what a newcomer stumbles over first.
+        let hint = match args.host.first() {
+            Some(_) => String::new(),
+            None => format!(
+                "\nMachines that do not know this one as {hub} need another name for it: --host NAME, or --host ADDRESS.\n"
+            ),
+        };
+        let copy = format!("with a copy of {agent}.key:");
         print(&visible_lines(&format!(
-            "the broker, here:   nats-server -c {place}/nats.conf\n\
-             on each machine:    coordinator agent --nats tls://{hub} --key {agent}.key\n\
-             who uses them:      coordinator exec --nats tls://{hub} --key submit.key -- ./convert {{}}\n"
+            "the broker, here:           nats-server -c {place}/nats.conf\n\
+             {copy:<27} coordinator agent --nats tls://{hub} --key {agent}.key\n\
+             with a copy of submit.key:  coordinator exec --nats tls://{hub} --key submit.key -- ./convert {{}}\n{hint}"
         )))
     }
 

@@ -174,9 +174,19 @@ impl Work {
         let input = inputs.first().map(Vec::as_slice).unwrap_or_default();
         let encoded = match self {
             Work::Map { .. } => return input.to_vec(),
-            Work::Exec { template, .. } => {
-                let argv = template.fill(inputs, seq).into_iter().map(Bytes).collect();
-                serde_json::to_vec(&Command { argv, seq })
+            Work::Exec {
+                template, files, ..
+            } => {
+                let words = |template: &Template| {
+                    let words = template.fill(inputs, seq).into_iter();
+                    words.map(Bytes).collect()
+                };
+                let fetch = files.as_ref().map(|(_, fetch)| words(fetch));
+                serde_json::to_vec(&Command {
+                    argv: words(template),
+                    seq,
+                    makes: fetch.unwrap_or_default(),
+                })
             }
             Work::Pipe { numbered: true, .. } => {
                 serde_json::to_vec(&Bytes([format!("{seq}\t").as_bytes(), input].concat()))

@@ -35,7 +35,8 @@ impl Files {
         self
     }
 
-    /// A file that the call makes, and that is put in its place here when the call has succeeded.
+    /// A file that the call makes, and that is put in its place here when the call has succeeded. On another machine a call
+    /// that has not made it fails. Nobody looks whether a call that runs here has made it.
     ///
     /// See [`Files`] for an example.
     pub fn fetch(mut self, path: impl Into<PathBuf>) -> Self {

@@ -36,6 +36,9 @@ pub struct Command {
     pub argv: Vec<Bytes>,
     /// The number that the command finds in `COORDINATOR_SEQ`.
     pub seq: u64,
+    /// Files that it has to make: without one of them it has not succeeded.
+    #[serde(default)]
+    pub makes: Vec<Bytes>,
 }
 
 /// How a process ended.
@@ -127,20 +130,41 @@ pub fn exec(command: Command) -> Result<(), String> {
     }
     match status.map(|(_, status)| Ending::from(status)) {
         Ok(Ending::Exit(0)) => {
-            kept.map_err(|error| format!("what the command wrote could not be kept: {error}"))
+            kept.map_err(|error| format!("what the command wrote could not be kept: {error}"))?;
+            has_made(&command.makes, current.map_or(0, |current| current.index))
         }
         Ok(ending) => Err(ending.to_string()),
         Err(error) => Err(format!("it is not known how the command ended: {error}")),
     }
 }
 
+/// Fails if a command that has succeeded has not made one of these files.
+fn has_made(files: &[Bytes], index: u64) -> Result<(), String> {
+    for name in files {
+        let name = OsStr::from_bytes(&name.0);
+        let path = place_of_own(index).unwrap_or_default().join(name);
+        if let Err(error) = path.symlink_metadata() {
+            return Err(match error.kind() {
+                io::ErrorKind::NotFound => {
+                    format!("it has made no file {name:?}, which was to be fetched")
+                }
+                _ => format!("the file {name:?} can't be fetched: {error}"),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The directory of a call that has one of its own.
 fn own_directory(index: u64) -> io::Result<Option<OwnedFd>> {
-    let Some(calls) = env::var_os(CALLS_VARIABLE) else {
-        return Ok(None);
-    };
-    let directory = File::open(Path::new(&calls).join(index.to_string()))?;
-    Ok(Some(directory.into()))
+    let opened = place_of_own(index).map(File::open).transpose()?;
+    Ok(opened.map(OwnedFd::from))
+}
+
+/// Where that directory is.
+fn place_of_own(index: u64) -> Option<PathBuf> {
+    let calls = env::var_os(CALLS_VARIABLE)?;
+    Some(Path::new(&calls).join(index.to_string()))
 }
 
 /// Starts a process with this command line and these additional variables, in a directory, if that is not the worker's.
