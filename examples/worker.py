@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 
-VERSION = 6  # of the protocol
+VERSION = 7  # of the protocol
 MOST_HEADER, MOST_PAYLOAD = 64 << 20, 1 << 30
 TASKS = {}
 
@@ -118,6 +118,11 @@ def instance(kinds, write, read):
     return Type(lambda value: write(check(value)), read, check)
 
 
+# In the place of a sequence's length: integers that are packed, with this many bytes each, and signed or not.
+LAST_MARK = 2**64 - 1
+PACKED = [(size, has_sign) for size in (2, 4, 8, 16) for has_sign in (False, True)]
+
+
 def sequence(item):
     def check(value):
         if not isinstance(value, (list, tuple)):
@@ -127,7 +132,15 @@ def sequence(item):
     def write(value):
         return varint(len(value)) + b"".join(map(item.write, value))
 
-    return Type(write, lambda reader: [item.read(reader) for _ in range(reader.varint())], check)
+    def read(reader):
+        count = reader.varint()
+        if count <= LAST_MARK - len(PACKED):
+            return [item.read(reader) for _ in range(count)]
+        size, has_sign = PACKED[LAST_MARK - count]
+        numbers = (reader.take(size) for _ in range(reader.varint()))
+        return [item.check(int.from_bytes(number, "little", signed=has_sign)) for number in numbers]
+
+    return Type(write, read, check)
 
 
 BYTE = Type(lambda value: bytes([integer(value, 0, 255)]), lambda reader: reader.take(1)[0])
@@ -348,6 +361,12 @@ def join(words, between):
 def reverse(data):
     """Turns bytes around."""
     return data[::-1]
+
+
+@task("fn total(numbers: Vec<i64>) -> i64")
+def total(numbers):
+    """Adds numbers up."""
+    return sum(numbers)
 
 
 @task("fn divide(a: i64, b: i64) -> i64")

@@ -2,7 +2,7 @@
 
 use crate::Problem;
 use crate::sides::{
-    Setting, Values, floor, kills, life, machines, ours, processes, shell, spawned, threads,
+    Setting, Values, floor, kills, life, machines, ours, processes, shell, spawned, threads, types,
 };
 
 /// Something that is measured, by one side or several.
@@ -34,6 +34,8 @@ pub(crate) enum Unit {
     Seconds,
     Bytes,
     Count,
+    /// A multiple of something.
+    Times,
 }
 
 /// Who is measured, and how.
@@ -137,6 +139,18 @@ const fn counted(name: &'static str, label: &'static str) -> Quantity {
         unit: Unit::Count,
         limit: None,
         pictured: false,
+    }
+}
+
+const fn times(label: &'static str, limit: f64) -> Quantity {
+    limited(label, label, Unit::Times, limit)
+}
+
+const fn size(label: &'static str) -> Quantity {
+    Quantity {
+        name: label,
+        pictured: false,
+        ..seconds(label)
     }
 }
 
@@ -251,6 +265,43 @@ pub(crate) static MEASURES: &[Measure] = &[
         sides: &[
             ours(ours::payload_call),
             rust("bare echo, 1 process", floor::payload, Share).target(0.5),
+        ],
+    },
+    Measure {
+        name: "types",
+        title: "1 MiB in and out, by single calls: how many times as long as bytes (`ByteBuf`)",
+        once: false,
+        quantities: &[
+            times("Vec<u8>", 1.2),
+            times("Vec<f64>", 1.2),
+            times("Vec<u32>", 1.2),
+            times("Vec<i64>", 1.2),
+            times("Vec<bool>", 1.2),
+            times("Vec<[u8; 16]>", 1.2),
+            times("String", 1.2),
+            times("a struct", 1.2),
+            times("Vec<(f32, f32, u32)>", 2.0),
+            times("Vec<Point>", 2.0),
+        ],
+        sides: &[ours(types::types)],
+    },
+    Measure {
+        name: "sizes",
+        title: "bytes in and out, by single calls, from 1 KiB to 256 MiB",
+        once: false,
+        quantities: &[
+            size("1 KiB"),
+            size("16 KiB"),
+            size("256 KiB"),
+            size("1 MiB"),
+            size("4 MiB"),
+            size("16 MiB"),
+            size("64 MiB"),
+            size("256 MiB"),
+        ],
+        sides: &[
+            ours(types::sizes),
+            rust("a copy into new memory each way", types::copies, Share),
         ],
     },
     Measure {

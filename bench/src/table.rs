@@ -114,6 +114,7 @@ pub(crate) fn shown(value: f64, unit: Unit) -> String {
         Unit::Seconds => SECONDS,
         Unit::Bytes => BYTES,
         Unit::Count => return format!("{value:.0}"),
+        Unit::Times => return format!("{} ×", rounded(value)),
     };
     let fitting = units.iter().find(|(size, _)| value.abs() >= *size);
     match fitting.or(units.last()) {

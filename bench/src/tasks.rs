@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use worker::{Shared, task};
 
@@ -20,6 +21,52 @@ pub(crate) fn square(x: i64) -> i64 {
 #[task]
 pub(crate) fn echo(bytes: ByteBuf) -> ByteBuf {
     bytes
+}
+
+/// Numbers with names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Point {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) id: u32,
+}
+
+/// Large values among others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) values: Vec<f64>,
+}
+
+macro_rules! echoes {
+    ($($name:ident: $type:ty;)*) => {
+        /// Tasks that return what they were given, for many types.
+        pub(crate) mod types {
+            use super::{ByteBuf, Point, Record, task};
+
+            $(
+                #[task]
+                pub(crate) fn $name(value: $type) -> $type {
+                    value
+                }
+            )*
+        }
+    };
+}
+
+echoes! {
+    bytes: ByteBuf;
+    octets: Vec<u8>;
+    floats: Vec<f64>;
+    integers: Vec<u32>;
+    long: Vec<i64>;
+    flags: Vec<bool>;
+    arrays: Vec<[u8; 16]>;
+    text: String;
+    record: Record;
+    tuples: Vec<(f32, f32, u32)>;
+    points: Vec<Point>;
 }
 
 /// Looks into a table that all calls share.

@@ -53,6 +53,12 @@
 //! enum is its variant's number, a varint from 0, and the variant's fields. A tuple is its elements, a unit is nothing.
 //! [`message::Runs`] is a sequence of pairs: a number and how often it comes, both `u32`.
 //!
+//! **Packed integers.** This is not in postcard. A sequence of integers may stand there packed, so that it can be copied whole. In
+//! the place of its length stands a mark, a varint of 64 bits: 2⁶⁴−1 for `u16`, 2⁶⁴−2 for `i16`, and so on down for `u32`, `i32`,
+//! `u64`, `i64`, `u128` and `i128`. The length follows, a varint, and then each integer in its full width, little-endian. Items
+//! that are arrays of integers are packed likewise, one behind the other. A reader has to know packed sequences. A writer need not
+//! make any.
+//!
 //! # Handshake
 //!
 //! The worker speaks first. Its first frame is the only one whose header is not plain postcard; it

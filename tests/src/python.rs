@@ -27,6 +27,12 @@ pub fn reverse(data: ByteBuf) -> ByteBuf {
     data
 }
 
+/// Adds numbers up.
+#[task]
+pub fn total(numbers: Vec<i64>) -> i64 {
+    numbers.iter().sum()
+}
+
 /// Divides.
 #[task]
 pub fn divide(a: i64, b: i64) -> i64 {

@@ -129,6 +129,17 @@ fn large_values_go_by_the_socket() {
 }
 
 #[test]
+fn packed_integers_are_read() {
+    let Some(builder) = builder() else { return };
+    let pool = builder.build().unwrap();
+    for count in [0, 3, 255, 256, 10_000] {
+        let numbers: Vec<i64> = (0..count).map(|at| at * at - 1_000_000).collect();
+        let sum: i64 = numbers.iter().sum();
+        assert_eq!(pool.call(python::total, numbers).unwrap(), sum);
+    }
+}
+
+#[test]
 fn the_command_line_runs_its_tasks() {
     if builder().is_none() {
         return;

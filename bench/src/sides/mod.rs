@@ -9,6 +9,7 @@ pub(crate) mod processes;
 pub(crate) mod shell;
 pub(crate) mod spawned;
 pub(crate) mod threads;
+pub(crate) mod types;
 
 use std::collections::BTreeMap;
 use std::fmt;

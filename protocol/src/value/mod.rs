@@ -4,10 +4,12 @@
 //! process: a [`Room`](room::Room) stands for any place other than a buffer where a large value may be written.
 
 mod encode;
+mod packed;
 pub mod parcel;
 mod reader;
 pub mod room;
 pub mod sheet;
+mod whole;
 mod writer;
 
 pub use encode::{decode, encode};

@@ -12,6 +12,8 @@ use serde::de::{
     Visitor,
 };
 
+use super::packed::{Integer, PackedItems};
+use super::whole::{self, WholeOf};
 use super::writer::ValueError;
 
 thread_local! {
@@ -101,6 +103,62 @@ impl<'d> Reading<'d> {
     #[inline]
     fn count(&mut self) -> Result<usize> {
         self.small()
+    }
+
+    /// The next bytes.
+    pub(super) fn take(&mut self, len: usize) -> Result<&'d [u8]> {
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(Error::DeserializeUnexpectedEnd)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// The claimed number of items, or none if fewer bytes than that are left: a false length must not make a collection
+    /// reserve memory.
+    pub(super) fn hint(&self, claimed: usize) -> Option<usize> {
+        let bytes = self.rest.len() + self.behind.len();
+        (claimed <= bytes).then_some(claimed)
+    }
+
+    /// Reads a long sequence: whole if its items are numbers, or else item by item.
+    #[inline(never)]
+    fn many<V: Visitor<'d>>(&mut self, count: u64, visitor: V) -> Result<V::Value> {
+        let integer = Integer::of_mark(count);
+        let count = match integer {
+            Some(_) => self.count()?,
+            None => usize::try_from(count).map_err(|_| Error::DeserializeUnexpectedEnd)?,
+        };
+        if let Some(way) = whole::read_by::<V>()
+            && way.whole().integer == integer
+        {
+            return self.whole(&way, count);
+        }
+        match integer {
+            None => self.items(count, visitor),
+            Some(integer) => visitor.visit_seq(PackedItems {
+                reading: self,
+                integer,
+                left: count,
+            }),
+        }
+    }
+
+    /// Reads a vector of numbers.
+    fn whole<T>(&mut self, way: &WholeOf<T>, count: usize) -> Result<T> {
+        let len = count.checked_mul(way.whole().size);
+        let len = len.ok_or(Error::DeserializeUnexpectedEnd)?;
+        let is_apart =
+            self.rest.is_empty() && self.piece.as_ref().is_some_and(|piece| piece.len() == len);
+        let read = match self.piece.take_if(|_| is_apart) {
+            Some(piece) => {
+                self.rest = self.behind;
+                way.read_owned(piece)
+            }
+            None => way.read(self.take(len)?),
+        };
+        read.ok_or_else(|| Error::DeserializeBadBool.into())
     }
 
     /// Gives the piece away, if it comes next.
@@ -250,8 +308,11 @@ impl<'d> de::Deserializer<'d> for &mut Reading<'d> {
 
     #[inline]
     fn deserialize_seq<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value> {
-        let count = self.count()?;
-        self.items(count, visitor)
+        let count: u64 = self.small()?;
+        match count < whole::MANY as u64 {
+            true => self.items(count as usize, visitor),
+            false => self.many(count, visitor),
+        }
     }
 
     #[inline]
@@ -305,15 +366,6 @@ struct Items<'r, 'd> {
     left: usize,
 }
 
-impl Items<'_, '_> {
-    /// The claimed number, or none if fewer bytes than that are left: a false length must not make a collection reserve
-    /// memory.
-    fn hint(&self) -> Option<usize> {
-        let bytes = self.reading.rest.len() + self.reading.behind.len();
-        (self.left <= bytes).then_some(self.left)
-    }
-}
-
 impl<'d> SeqAccess<'d> for Items<'_, 'd> {
     type Error = ValueError;
 
@@ -328,7 +380,7 @@ impl<'d> SeqAccess<'d> for Items<'_, 'd> {
 
     #[inline]
     fn size_hint(&self) -> Option<usize> {
-        self.hint()
+        self.reading.hint(self.left)
     }
 }
 
@@ -347,7 +399,7 @@ impl<'d> MapAccess<'d> for Items<'_, 'd> {
 
     #[inline]
     fn size_hint(&self) -> Option<usize> {
-        self.hint()
+        self.reading.hint(self.left)
     }
 }
 

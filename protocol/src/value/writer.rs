@@ -8,6 +8,9 @@ use std::fmt::{self, Display};
 use postcard::ser_flavors::Flavor;
 use serde::ser::{self, Serialize};
 
+use super::packed::Integer;
+use super::whole::{self, MANY};
+
 /// Why a value can't be written, or read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError(Box<Cause>);
@@ -93,6 +96,16 @@ impl<F: Flavor> Writer<F> {
     #[inline]
     pub(crate) fn to(output: F) -> Self {
         Writer(postcard::Serializer { output })
+    }
+
+    /// Writes a sequence of numbers, which have these bytes.
+    #[inline(never)]
+    fn whole(&mut self, count: usize, bytes: &[u8], integer: Option<Integer>) -> Result {
+        if let Some(integer) = integer {
+            ser::Serializer::serialize_u64(&mut self.0, integer.mark())?;
+        }
+        ser::Serializer::serialize_u64(&mut self.0, count as u64)?;
+        Ok(self.0.output.try_extend(bytes)?)
     }
 }
 
@@ -194,6 +207,26 @@ impl<F: Flavor> ser::Serializer for &mut Writer<F> {
             None => return Err(uncounted("a sequence")),
         };
         Ok(self)
+    }
+
+    #[inline]
+    fn collect_seq<I>(self, items: I) -> Result
+    where
+        I: IntoIterator<Item: Serialize>,
+    {
+        let mut items = items.into_iter();
+        let len = match items.size_hint() {
+            (least, Some(most)) if least == most => Some(least),
+            _ => None,
+        };
+        if len.is_some_and(|len| len >= MANY)
+            && let Some((bytes, integer)) = whole::bytes_of(&items)
+        {
+            return self.whole(items.size_hint().0, bytes, integer);
+        }
+        let mut seq = self.serialize_seq(len)?;
+        items.try_for_each(|item| ser::SerializeSeq::serialize_element(&mut seq, &item))?;
+        ser::SerializeSeq::end(seq)
     }
 
     #[inline]
