@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error::ValueError;
 use super::reader::Reading;
-use super::writer::{ValueError, Writer};
+use super::writer::Writer;
 
 /// Appends a value to a buffer. If the value can't be encoded, the buffer stays as it was.
 ///

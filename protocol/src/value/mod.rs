@@ -4,6 +4,7 @@
 //! process: a [`Room`](room::Room) stands for any place other than a buffer where a large value may be written.
 
 mod encode;
+mod error;
 mod packed;
 pub mod parcel;
 mod reader;
@@ -13,4 +14,4 @@ mod whole;
 mod writer;
 
 pub use encode::{decode, encode};
-pub use writer::ValueError;
+pub use error::ValueError;

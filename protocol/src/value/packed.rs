@@ -7,8 +7,7 @@
 use postcard::Error;
 use serde::de::{self, DeserializeSeed, SeqAccess, Visitor};
 
-use super::reader::Reading;
-use super::writer::ValueError;
+use super::error::ValueError;
 
 /// The type of the integers of a packed sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,7 @@ type Result<T> = std::result::Result<T, ValueError>;
 /// The items of a packed sequence, or of an array in it, which are read one by one: their reader is no plain vector of
 /// the type that was written.
 pub(super) struct PackedItems<'r, 'd> {
-    pub(super) reading: &'r mut Reading<'d>,
+    pub(super) rest: &'r mut &'d [u8],
     pub(super) integer: Integer,
     pub(super) left: usize,
 }
@@ -64,20 +63,21 @@ impl<'d> SeqAccess<'d> for PackedItems<'_, 'd> {
         }
         self.left -= 1;
         let item = PackedItem {
-            reading: self.reading,
+            rest: self.rest,
             integer: self.integer,
         };
         seed.deserialize(item).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
-        self.reading.hint(self.left)
+        // An item has a byte at least, so a false length does not make a collection reserve memory.
+        (self.left <= self.rest.len()).then_some(self.left)
     }
 }
 
 /// An integer of a packed sequence, or an array of them.
 struct PackedItem<'r, 'd> {
-    reading: &'r mut Reading<'d>,
+    rest: &'r mut &'d [u8],
     integer: Integer,
 }
 
@@ -85,7 +85,11 @@ impl PackedItem<'_, '_> {
     /// Reads an integer, as one of another type if its value allows that. So does postcard.
     fn read<T: TryFrom<i128> + TryFrom<u128>>(self) -> Result<T> {
         let Integer { bytes, is_signed } = self.integer;
-        let read = self.reading.take(bytes)?;
+        let (read, rest) = self
+            .rest
+            .split_at_checked(bytes)
+            .ok_or(Error::DeserializeUnexpectedEnd)?;
+        *self.rest = rest;
         let is_negative = is_signed && read.last().is_some_and(|byte| *byte >= 0x80);
         let mut all = [if is_negative { 0xff } else { 0 }; 16];
         all[..bytes].copy_from_slice(read);
@@ -135,7 +139,7 @@ impl<'d> de::Deserializer<'d> for PackedItem<'_, 'd> {
 
     fn deserialize_tuple<V: Visitor<'d>>(self, len: usize, visitor: V) -> Result<V::Value> {
         visitor.visit_seq(PackedItems {
-            reading: self.reading,
+            rest: self.rest,
             integer: self.integer,
             left: len,
         })

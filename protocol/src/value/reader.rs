@@ -12,9 +12,9 @@ use serde::de::{
     Visitor,
 };
 
+use super::error::ValueError;
 use super::packed::{Integer, PackedItems};
 use super::whole::{self, WholeOf};
-use super::writer::ValueError;
 
 thread_local! {
     /// The address of the piece that is being given away. It is only compared.
@@ -106,7 +106,7 @@ impl<'d> Reading<'d> {
     }
 
     /// The next bytes.
-    pub(super) fn take(&mut self, len: usize) -> Result<&'d [u8]> {
+    fn take(&mut self, len: usize) -> Result<&'d [u8]> {
         let (taken, rest) = self
             .rest
             .split_at_checked(len)
@@ -117,7 +117,7 @@ impl<'d> Reading<'d> {
 
     /// The claimed number of items, or none if fewer bytes than that are left: a false length must not make a collection
     /// reserve memory.
-    pub(super) fn hint(&self, claimed: usize) -> Option<usize> {
+    fn hint(&self, claimed: usize) -> Option<usize> {
         let bytes = self.rest.len() + self.behind.len();
         (claimed <= bytes).then_some(claimed)
     }
@@ -138,7 +138,7 @@ impl<'d> Reading<'d> {
         match integer {
             None => self.items(count, visitor),
             Some(integer) => visitor.visit_seq(PackedItems {
-                reading: self,
+                rest: &mut self.rest,
                 integer,
                 left: count,
             }),

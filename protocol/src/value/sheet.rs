@@ -8,8 +8,9 @@ use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
 use super::encode::{FEW, extend_few};
+use super::error::ValueError;
 use super::room::{Begun, Room};
-use super::writer::{ValueError, Writer};
+use super::writer::Writer;
 
 /// The least piece, written at once, that makes a value a large one, in bytes.
 const LARGE: usize = 128 << 10;
