@@ -150,6 +150,13 @@
 //! [`message::Reply::Call`]. The rest of the payload follows the piece. A receiver that has copied a payload out, or is done
 //! with it, adds one to a counter: word 5 for the coordinator's payloads, word 6 for the worker's.
 //!
+//! **In parts.** A payload that does not fit into the lane, of 1 MiB or more, may cross it in parts. Then the first number is
+//! 4,294,967,295, the second says how many bytes stand before the large piece, and the third how long that piece is. When the
+//! receiver has read this, and so has taken all that was sent before, it writes a byte to the socket. The sender then puts parts
+//! of [256 KiB](memory::ferry::PART) into the second half of the lane, one behind the other, and in front again when there is no
+//! room for another; the last may be shorter. Behind each it writes a byte to the socket, and the receiver writes one when it has
+//! taken the part. No more parts are under way than have room. The bytes are ones. All of them come before the sender's next frame.
+//!
 //! **The board.** A coordinator may put a single large input onto the [board], memory that it shares with all of its
 //! workers. The numbers of its words go on from the lane's: where the first number is 524,288 or more, the payload begins at
 //! that number less 524,288 on the board, and the second number is 0. The payload does not change until the worker has
@@ -157,6 +164,7 @@
 
 pub mod agent;
 pub mod memory;
+mod pages;
 mod signal;
 pub mod value;
 pub mod wire;

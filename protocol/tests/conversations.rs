@@ -222,11 +222,12 @@ fn work(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), HandshakeError
     handshake::ready(link)?;
     loop {
         let (message, payload, mut answer) = link.receive_to_answer::<ToWorker>(Caps::FULL)?;
+        let payload = payload.join();
         heard.push(format!("{message:?} {payload:?}"));
         let ToWorker::Batch(batch) = message else {
             return Ok(());
         };
-        let (mut rest, mut at) = (payload, 0);
+        let (mut rest, mut at) = (&*payload, 0);
         while at < batch.lens.count() as usize {
             let (reply, calls) = reply(batch.serial, at as u32);
             let lens = batch.lens.iter().skip(at).take(calls);

@@ -4,11 +4,13 @@
 mod support;
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coordinator::Why;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_bytes::ByteBuf;
 use support::builder;
 use tests::eventually;
 use tests::large::{self, Picture, Slow};
@@ -133,4 +135,60 @@ fn what_a_worker_reads_stays_as_long_as_it_lives() {
     assert_eq!(*slow.wait().unwrap_err().why(), Why::Cancelled);
     pool.close();
     pool.join().unwrap();
+}
+
+#[test]
+fn a_worker_that_is_killed_while_something_large_crosses_costs_an_attempt_and_no_more() {
+    let pool = builder(1).build().unwrap();
+    let picture = Picture::new(1, 40 * MIB);
+    let is_done = AtomicBool::new(false);
+    let kills = thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            // At any moment of the crossings: each pause is a little longer than the last.
+            let mut kills = 0_u64;
+            while kills < 60 && !is_done.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_micros(3000 + 700 * (kills % 60)));
+                for worker in pool.workers() {
+                    let pid = Pid::from_raw(worker.pid as i32);
+                    kills +=
+                        u64::from(pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()));
+                }
+            }
+            kills
+        });
+        for _ in 0..4 {
+            let input = (picture.clone(), 0);
+            let came = pool.with().retries(10_000).call(large::give_back, input);
+            assert!(came.unwrap() == picture);
+        }
+        is_done.store(true, Ordering::Relaxed);
+        killer.join().unwrap()
+    });
+    assert!(kills > 10, "{kills}");
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn a_pool_that_ends_waits_for_nothing_that_crosses() {
+    for pause in [0, 5, 10, 20, 40, 80] {
+        let pool = builder(2).build().unwrap();
+        let large = Picture {
+            bytes: ByteBuf::from(vec![7; 60 * MIB]),
+            ..Picture::new(1, 0)
+        };
+        let pending = [(); 2].map(|()| pool.submit(large::give_back, (large.clone(), 0)));
+        thread::sleep(Duration::from_millis(pause));
+        let began = Instant::now();
+        pool.terminate();
+        pool.join().unwrap();
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            began.elapsed()
+        );
+        for pending in pending {
+            let _ = pending.wait();
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use protocol::lane::Sheet;
 use protocol::message::Verdict;
+use protocol::parcel::Received;
 
 use crate::{registry, run, text};
 
@@ -94,7 +95,7 @@ fn call(task: &OsStr, input: &OsStr) -> ExitCode {
     run::install_panic_hook();
     let why = match run::guarded(
         entry.text,
-        input.as_encoded_bytes(),
+        Received::Lent(input.as_encoded_bytes()),
         &mut Sheet::new(&mut output, None),
     ) {
         Verdict::Value => {

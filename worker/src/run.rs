@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use protocol::lane::Sheet;
 use protocol::message::{Panic, Verdict};
+use protocol::parcel::Received;
 
 use crate::current;
 use crate::os::{self, home::Home};
@@ -20,11 +21,11 @@ use crate::task::Task;
 use crate::text;
 
 /// Runs a task on an encoded input and encodes the output.
-pub(crate) type Runner = fn(&[u8], &mut Sheet<'_>) -> Verdict;
+pub(crate) type Runner = fn(Received<'_>, &mut Sheet<'_>) -> Verdict;
 
 /// Runs `T` on an input in postcard.
-pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict {
-    match protocol::decode::<T::Input>(input) {
+pub(crate) fn postcard<T: Task>(input: Received<'_>, output: &mut Sheet<'_>) -> Verdict {
+    match input.decode::<T::Input>() {
         Ok(input) => run::<T>(input, output, |value, output| {
             output.encode(value).map_err(|error| error.to_string())
         }),
@@ -33,8 +34,8 @@ pub(crate) fn postcard<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict
 }
 
 /// Runs `T` on an input as a person types it: JSON of the input type, or else a plain string.
-pub(crate) fn text<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict {
-    match text::parse::<T::Input>(input) {
+pub(crate) fn text<T: Task>(input: Received<'_>, output: &mut Sheet<'_>) -> Verdict {
+    match text::parse::<T::Input>(&input.join()) {
         Ok(input) => run::<T>(input, output, |value, output| {
             text::encode(value, output.buffer())
         }),
@@ -43,8 +44,8 @@ pub(crate) fn text<T: Task>(input: &[u8], output: &mut Sheet<'_>) -> Verdict {
 }
 
 /// Checks whether an input, as a person types it, is one of `T`'s, without running the task.
-pub(crate) fn check<T: Task>(input: &[u8], _: &mut Sheet<'_>) -> Verdict {
-    match text::parse::<T::Input>(input) {
+pub(crate) fn check<T: Task>(input: Received<'_>, _: &mut Sheet<'_>) -> Verdict {
+    match text::parse::<T::Input>(&input.join()) {
         Ok(_) => Verdict::Value,
         Err(why) => undecodable_input::<T>(&why),
     }
@@ -110,7 +111,7 @@ thread_local! {
 
 /// Runs a call so that a panic in it, also while decoding and encoding, becomes a verdict.
 #[inline]
-pub(crate) fn guarded(runner: Runner, input: &[u8], output: &mut Sheet<'_>) -> Verdict {
+pub(crate) fn guarded(runner: Runner, input: Received<'_>, output: &mut Sheet<'_>) -> Verdict {
     IN_CALL.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| runner(input, output)));
     IN_CALL.set(false);

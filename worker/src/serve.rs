@@ -1,6 +1,7 @@
 //! The conversation with the coordinator, from the worker's side.
 
 use std::io::{Read, Write};
+use std::ops::Range;
 
 use protocol::black_box::{BlackBox, CALLS, Recorder};
 use protocol::descriptors::Taken;
@@ -8,6 +9,7 @@ use protocol::frame::Caps;
 use protocol::lane::Placed;
 use protocol::link::{Answer, Link, LinkError};
 use protocol::message::{Batch, CallReply, Encoding, Reply, Stopped, ToWorker, Values, Verdict};
+use protocol::parcel::Received;
 
 use crate::current::{self, Current};
 use crate::os;
@@ -40,7 +42,7 @@ pub(crate) fn serve<S: Read + Write>(
     loop {
         match link.receive_to_answer(Caps::FULL) {
             Ok((ToWorker::Batch(batch), payload, answer)) => {
-                add_up(&batch, payload)?;
+                add_up(&batch, &payload)?;
                 shared::forget_dropped();
                 taken.take().into_iter().for_each(shared::arrived);
                 let mut run = Run::new(&batch, slot, black_box, &mut watch, answer);
@@ -60,7 +62,7 @@ pub(crate) fn serve<S: Read + Write>(
 }
 
 /// Checks that the inputs fill the payload. This happens before any call runs, because a call can't be undone.
-fn add_up(batch: &Batch, payload: &[u8]) -> Result<(), LinkError> {
+fn add_up(batch: &Batch, payload: &Received<'_>) -> Result<(), LinkError> {
     let (total, calls) = (batch.lens.sum(), batch.lens.count());
     if total == payload.len() as u64 && calls <= MOST_CALLS {
         return Ok(());
@@ -94,10 +96,10 @@ struct Run<'b, 'l, S> {
 }
 
 /// The place of a call's output, if it has one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Output {
-    /// In `outputs`, from this byte on.
-    From(usize),
+    /// In `outputs`, from this byte on. A large piece of it has this place in it.
+    From(usize, Range<usize>),
     /// In shared memory, where the coordinator takes it from.
     Placed(Placed),
 }
@@ -180,12 +182,21 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
     }
 
     /// Runs the batch, and returns the buffer for outputs.
-    fn run(mut self, payload: &[u8]) -> Result<Vec<u8>, LinkError> {
+    fn run(mut self, payload: Received<'_>) -> Result<Vec<u8>, LinkError> {
         let task = find(self.batch);
-        let mut rest = payload;
+        // The input of a single call is given to it. Those of several are parts of one payload.
+        let (mut single, joined) = match self.calls {
+            1 => (Some(payload), Received::Lent(&[])),
+            _ => (None, payload),
+        };
+        let joined = joined.join();
+        let mut rest = &*joined;
         for (at, len) in (0..).zip(self.batch.lens.iter()) {
-            let (input, behind) = rest.split_at_checked(len as usize).unwrap_or_default();
-            rest = behind;
+            let input = single.take().unwrap_or_else(|| {
+                let (input, behind) = rest.split_at_checked(len as usize).unwrap_or_default();
+                rest = behind;
+                Received::Lent(input)
+            });
             if !self.black_box.start(self.clock.now) {
                 current::set(None);
                 self.send_gathered(at)?;
@@ -208,9 +219,10 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             };
             // This call has panicked.
             run::end_a_copy();
+            let piece = sheet.piece();
             let output = match sheet.placed() {
                 Some(placed) => Output::Placed(placed),
-                None => Output::From(start),
+                None => Output::From(start, piece),
             };
             let printed = self.watch.look(self.clock.skips());
             self.ended(at, verdict, printed, output)?;
@@ -229,7 +241,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         output: Output,
     ) -> Result<(), LinkError> {
         let silent = match output {
-            Output::From(start) if verdict == Verdict::Value && printed.is_none() => {
+            Output::From(start, _) if verdict == Verdict::Value && printed.is_none() => {
                 Some(&self.outputs[start..]).filter(|output| output.len() < GATHERED)
             }
             _ => None,
@@ -300,7 +312,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         nanos: u64,
     ) -> Result<(), LinkError> {
         let end = match output {
-            Output::From(start) => start,
+            Output::From(start, _) => start,
             Output::Placed(_) => self.outputs.len(),
         };
         self.send_values(at, end)?;
@@ -309,7 +321,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         let printed = printed.unwrap_or_else(|| self.watch.measure());
         match self.send_one(at, verdict, printed, nanos, output) {
             Err(LinkError::TooLarge(what)) => {
-                let nothing = Output::From(self.outputs.len());
+                let nothing = Output::From(self.outputs.len(), 0..0);
                 self.send_one(at, too_large(&what), printed, nanos, nothing)?;
             }
             sent => sent?,
@@ -336,7 +348,9 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             verdict,
         });
         match output {
-            Output::From(start) => self.answer.send(&reply, &[&self.outputs[start..]]),
+            Output::From(start, piece) => {
+                (self.answer).send_large(&reply, &[&self.outputs[start..]], piece)
+            }
             Output::Placed(placed) => self.answer.send_placed(&reply, placed),
         }
     }
@@ -356,7 +370,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         self.many -= 1;
         let start = self.outputs.len() - len as usize;
         let last = self.calls - 1;
-        let output = Output::From(start);
+        let output = Output::From(start, 0..0);
         self.send_call(last, Verdict::Value, Some(printed), output, nanos.into())
     }
 }

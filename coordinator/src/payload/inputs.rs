@@ -1,7 +1,7 @@
 //! Encoded inputs on their way to the workers.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use protocol::board::InputSheet;
@@ -26,6 +26,8 @@ pub(crate) struct Chunk {
     ends: Vec<u32>,
     /// A large input that follows them, and gets a chunk of its own.
     large: Option<Region>,
+    /// The large piece of the last of them, in its bytes.
+    last_piece: Range<usize>,
     /// The shared values that the inputs refer to.
     kept: Vec<Kept>,
     /// What goes along with its one input.
@@ -52,6 +54,7 @@ impl Default for Chunk {
             bytes: buffers::take(),
             ends: Vec::new(),
             large: None,
+            last_piece: 0..0,
             kept: Vec::new(),
             files: None,
         }
@@ -74,6 +77,7 @@ impl Chunk {
         if encoded.is_err() {
             sheet.clear();
         }
+        let piece = sheet.piece();
         let large = sheet.region();
         worker::private::take_kept(|kept| {
             // Neighbouring calls usually refer to the same values.
@@ -86,6 +90,7 @@ impl Chunk {
             self.large = large;
             return Ok(());
         }
+        self.last_piece = piece;
         match u32::try_from(self.bytes.len()) {
             Ok(end) => self.ends.push(end),
             Err(_) => {
@@ -117,6 +122,7 @@ impl Chunk {
             // This fits, because a region is far smaller than 4 GiB.
             ends: vec![region.len() as u32],
             large: Some(region),
+            last_piece: 0..0,
             kept: self.kept.clone(),
             files: self.files.take(),
         });
@@ -129,6 +135,7 @@ impl Chunk {
                 bytes,
                 ends: Vec::with_capacity(self.ends.len()),
                 large: None,
+                last_piece: 0..0,
                 kept: Vec::new(),
                 files: None,
             };
@@ -148,6 +155,7 @@ impl EncodedInputs {
             bytes,
             ends,
             large: None,
+            last_piece: 0..0,
             kept,
             files: None,
         }))
@@ -178,6 +186,7 @@ impl EncodedInputs {
             bytes,
             ends,
             large: None,
+            last_piece: 0..0,
             kept,
             files: None,
         })))
@@ -208,7 +217,14 @@ impl EncodedInputs {
     pub(crate) fn piece(&self, at: u32, count: u32) -> Piece<'_> {
         match &self.0.large {
             Some(region) => Piece::OnBoard(region),
-            None => Piece::Bytes(&self.0.bytes[self.start(at)..self.start(at + count)]),
+            None => {
+                let bytes = &self.0.bytes[self.start(at)..self.start(at + count)];
+                let is_last = count == 1 && at as usize + 1 == self.0.ends.len();
+                match is_last && !self.0.last_piece.is_empty() {
+                    true => Piece::Large(bytes, self.0.last_piece.clone()),
+                    false => Piece::Bytes(bytes),
+                }
+            }
         }
     }
 
@@ -230,6 +246,8 @@ impl EncodedInputs {
 #[derive(Debug)]
 pub(crate) enum Piece<'c> {
     Bytes(&'c [u8]),
+    /// One that has a large piece, and where.
+    Large(&'c [u8], Range<usize>),
     /// One that is large.
     OnBoard(&'c Region),
 }
@@ -239,7 +257,7 @@ impl Deref for Piece<'_> {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Piece::Bytes(bytes) => bytes,
+            Piece::Bytes(bytes) | Piece::Large(bytes, _) => bytes,
             Piece::OnBoard(region) => region,
         }
     }

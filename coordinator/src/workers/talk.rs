@@ -63,8 +63,9 @@ pub(crate) fn send<S: Read + Write>(
         .iter()
         .map(|part| part.inputs.piece(part.at, part.count));
     let inputs: Vec<Piece<'_>> = inputs.collect();
-    match inputs[..] {
+    match &inputs[..] {
         [Piece::OnBoard(region)] if shares => link.send_from_board(&message, region),
+        [Piece::Large(bytes, piece)] => link.send_large(&message, bytes, piece.clone()),
         _ => {
             let bytes: Vec<&[u8]> = inputs.iter().map(|piece| &**piece).collect();
             link.send(&message, &bytes)

@@ -86,6 +86,10 @@ impl Outbox {
         self.at
     }
 
+    pub(crate) fn shared(&self) -> &Arc<BlackBox> {
+        &self.shared
+    }
+
     fn commit(&mut self, draft: &Draft) -> Placed {
         // Release: whoever hears of this payload sees its bytes.
         fence(Ordering::Release);
@@ -119,7 +123,7 @@ impl<'o> Room for &'o mut Outbox {
 
 /// Bytes that are written one behind the other, from a word on.
 #[derive(Debug)]
-struct Draft {
+pub(super) struct Draft {
     /// The byte at which they begin.
     start: usize,
     len: usize,
@@ -129,7 +133,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn at(start: usize) -> Self {
+    pub(super) fn at(start: usize) -> Self {
         Draft {
             start,
             len: 0,
@@ -140,7 +144,7 @@ impl Draft {
 
     /// Adds bytes. If there is no room for them, returns `false` and adds nothing.
     #[expect(unsafe_code, reason = "memory that two processes share")]
-    fn append(&mut self, shared: &BlackBox, bytes: &[u8]) -> bool {
+    pub(super) fn append(&mut self, shared: &BlackBox, bytes: &[u8]) -> bool {
         let lane = shared.lane();
         let start = self.start + self.len;
         let end = start.checked_add(bytes.len());
@@ -211,6 +215,10 @@ impl Inbox {
             side,
             board: None,
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<BlackBox> {
+        &self.shared
     }
 
     pub(crate) fn set_board(&mut self, board: View) {

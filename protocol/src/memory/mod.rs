@@ -5,6 +5,7 @@
 
 pub mod black_box;
 pub mod board;
+pub mod ferry;
 pub mod lane;
 mod load;
 pub mod place;

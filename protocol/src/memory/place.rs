@@ -17,6 +17,9 @@ pub enum Side {
     Worker,
 }
 
+/// In the place of a word: the payload crosses the lane in parts.
+const IN_PARTS: u32 = u32::MAX;
+
 /// Where in shared memory a payload stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Placed {
@@ -53,6 +56,21 @@ impl Placed {
             before: u32::from_le_bytes(b),
             piece: u32::from_le_bytes(c),
         }
+    }
+
+    /// A payload that crosses the lane in parts.
+    pub(crate) fn in_parts(len: u32, piece: &Range<usize>) -> Self {
+        // A piece of the payload is below 4 GiB, as the payload is.
+        Placed {
+            at: IN_PARTS,
+            len,
+            before: piece.start as u32,
+            piece: piece.len() as u32,
+        }
+    }
+
+    pub(crate) fn is_in_parts(&self) -> bool {
+        self.at == IN_PARTS
     }
 
     /// The place's range in the lane, in bytes, or `None` if the lane has no such place.

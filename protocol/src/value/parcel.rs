@@ -84,6 +84,50 @@ impl Default for Parcel {
     }
 }
 
+/// A payload that was received, and that is lent or given.
+#[derive(Debug)]
+pub enum Received<'r> {
+    /// It stands where it came.
+    Lent(&'r [u8]),
+    /// It was handed over.
+    Given(Parcel),
+}
+
+impl Received<'_> {
+    /// The length of the payload, in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        match self {
+            Received::Lent(bytes) => bytes.len(),
+            Received::Given(parcel) => parcel.len(),
+        }
+    }
+
+    /// All of it, in one piece.
+    #[must_use]
+    pub fn join(&self) -> Cow<'_, [u8]> {
+        match self {
+            Received::Lent(bytes) => Cow::Borrowed(bytes),
+            Received::Given(parcel) => parcel.join(),
+        }
+    }
+
+    /// Decodes the value. A field that holds exactly the large piece takes it over.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](crate::decode) has them for the whole encoding.
+    #[inline]
+    pub fn decode<V: DeserializeOwned>(self) -> Result<V, String> {
+        match self {
+            Received::Lent(bytes) => encode::decode(bytes),
+            Received::Given(Parcel::Whole(owned)) => encode::decode(owned.payload()),
+            Received::Given(Parcel::Apart(apart)) => apart.decode(),
+        }
+    }
+}
+
 /// An encoded value in two buffers: a large piece, and the bytes around it.
 #[derive(Debug, Clone, Default)]
 pub struct Apart {

@@ -4,6 +4,8 @@
 //! encoded directly where it will be read, so that it need not be copied once more: an output
 //! into the [lane](crate::memory::lane), an input onto the [board](crate::memory::board).
 
+use std::ops::Range;
+
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
@@ -11,6 +13,7 @@ use super::encode::{FEW, extend_few};
 use super::error::ValueError;
 use super::room::{Begun, Room};
 use super::writer::Writer;
+use crate::pages;
 
 /// The least piece, written at once, that makes a value a large one, in bytes.
 const LARGE: usize = 128 << 10;
@@ -23,6 +26,8 @@ pub struct SheetIn<'s, R: Room> {
     /// Where in the buffer that end begins.
     start: usize,
     large: Large<R>,
+    /// The largest piece in the buffer, from where the value begins.
+    piece: Range<usize>,
 }
 
 #[derive(Debug)]
@@ -42,6 +47,17 @@ impl<'s, R: Room> SheetIn<'s, R> {
             start: buffer.len(),
             buffer,
             large: room.map_or(Large::No, Large::Perhaps),
+            piece: 0..0,
+        }
+    }
+
+    /// Where the largest piece of the value stands in it, if the value stands in the buffer and the piece is large.
+    #[must_use]
+    #[inline]
+    pub fn piece(&self) -> Range<usize> {
+        match &self.large {
+            Large::Begun(_) => 0..0,
+            Large::No | Large::Perhaps(_) => self.piece.clone(),
         }
     }
 
@@ -70,19 +86,27 @@ impl<'s, R: Room> SheetIn<'s, R> {
             buffer: self.buffer,
             start: self.start,
             large: &mut self.large,
+            piece: &mut self.piece,
         });
         value.serialize(&mut writer).map_err(ValueError::of::<V>)
     }
 
     /// Appends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) {
-        write(self.buffer, self.start, &mut self.large, bytes);
+        let Self {
+            buffer,
+            start,
+            large,
+            piece,
+        } = self;
+        write(buffer, *start, large, piece, bytes);
     }
 
     /// Takes back all that was written on the sheet.
     pub fn clear(&mut self) {
         self.buffer.truncate(self.start);
         self.large = Large::No;
+        self.piece = 0..0;
     }
 
     /// The value, if it was written where it will be read. Otherwise it stands at the end of the buffer.
@@ -110,8 +134,22 @@ fn add_rest<B: Begun>(buffer: &mut Vec<u8>, start: usize, mut begun: B) -> Optio
     None
 }
 
-fn write<R: Room>(buffer: &mut Vec<u8>, start: usize, large: &mut Large<R>, bytes: &[u8]) {
-    if bytes.len() < LARGE || !write_large(buffer, start, large, bytes) {
+fn write<R: Room>(
+    buffer: &mut Vec<u8>,
+    start: usize,
+    large: &mut Large<R>,
+    piece: &mut Range<usize>,
+    bytes: &[u8],
+) {
+    if bytes.len() < LARGE {
+        buffer.extend_from_slice(bytes);
+    } else if !write_large(buffer, start, large, bytes) {
+        let at = buffer.len() - start;
+        if bytes.len() > piece.len() {
+            *piece = at..at + bytes.len();
+        }
+        // If there is no room the next line says so as any vector does.
+        let _ = pages::reserve(buffer, bytes.len());
         buffer.extend_from_slice(bytes);
     }
 }
@@ -152,6 +190,7 @@ struct Writing<'w, R: Room> {
     buffer: &'w mut Vec<u8>,
     start: usize,
     large: &'w mut Large<R>,
+    piece: &'w mut Range<usize>,
 }
 
 impl<R: Room> Flavor for Writing<'_, R> {
@@ -167,7 +206,7 @@ impl<R: Room> Flavor for Writing<'_, R> {
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
         match bytes.len() <= FEW {
             true => extend_few(self.buffer, bytes),
-            false => write(self.buffer, self.start, self.large, bytes),
+            false => write(self.buffer, self.start, self.large, self.piece, bytes),
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde::de::{self, Visitor};
 
 use super::packed::Integer;
+use crate::pages;
 
 /// The least number of items of a sequence that is copied whole. With fewer it would take longer to look up their type.
 pub(super) const MANY: usize = 256;
@@ -173,6 +174,7 @@ unsafe fn read<T: Plain>(bytes: &[u8], place: *mut ()) -> bool {
         return false;
     }
     let mut items = Vec::<T>::with_capacity(count);
+    pages::advise(items.as_mut_ptr().cast(), bytes.len());
     // SAFETY: there is room for all bytes, and they are valid items without padding. The two do not overlap, because one was
     // just allocated. The caller has promised the place.
     unsafe {

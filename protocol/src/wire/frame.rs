@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 
 use crate::memory::board::View;
-use crate::memory::lane::{Inbox, Outbox};
+use crate::memory::ferry::Ferry;
+use crate::memory::lane::Inbox;
 use crate::memory::place::Placed;
 use crate::value::parcel::{Owned, Parcel};
 
@@ -88,24 +89,16 @@ impl Caps {
 /// The stream's own errors, and [`io::ErrorKind::InvalidInput`] if a part is longer than its cap. Nothing has been
 /// written in the second case.
 pub fn write(stream: &mut impl Write, header: &[u8], payload: &[&[u8]]) -> io::Result<()> {
-    write_with(stream, header, payload, None)
+    let payload_len = check(header, payload)?;
+    write_parts(stream, header, payload_len, payload)
 }
 
-/// Writes one frame. A large payload goes into the outbox, if there is one.
-pub(crate) fn write_with(
-    stream: &mut impl Write,
-    header: &[u8],
-    payload: &[&[u8]],
-    outbox: Option<&mut Outbox>,
-) -> io::Result<()> {
+/// Checks the lengths of a frame's parts, and returns that of its payload. So a frame that is too large leaves nothing
+/// behind, neither on the stream nor in shared memory.
+pub(super) fn check(header: &[u8], payload: &[&[u8]]) -> io::Result<u32> {
     let total = payload.iter().map(|piece| piece.len()).sum::<usize>();
-    // Lengths are checked first, so that a frame too large leaves nothing behind in shared memory.
     checked("header", header.len(), MAX_HEADER)?;
-    let payload_len = checked("payload", total, MAX_PAYLOAD)?;
-    match outbox.and_then(|outbox| outbox.put(payload, total)) {
-        Some(placed) => write_placed(stream, header, placed),
-        None => write_parts(stream, header, payload_len, payload),
-    }
+    checked("payload", total, MAX_PAYLOAD)
 }
 
 /// Writes a frame whose payload stands in shared memory already.
@@ -209,33 +202,44 @@ impl Reader {
         }
     }
 
-    /// Reads one frame, without copying its payload out of the lane where that is possible. The caller must answer before
-    /// it reads on, and must put its answers behind the word that is returned.
-    pub(crate) fn read_in_place(
-        &mut self,
-        stream: &mut impl Read,
-        caps: Caps,
-    ) -> Result<(&[u8], &[u8], usize), FrameError> {
-        let placed = self.read_head(stream, caps)?;
-        let header = &self.buffer[PREFIX..self.payload];
-        let Some(placed) = placed else {
-            return Ok((header, &self.buffer[self.payload..self.used], 0));
+    /// The payload of the frame whose [header](Self::read_header) was read, without copying it out of the lane where that is
+    /// possible. The caller must answer before it reads on, and must put its answers behind the word that is returned.
+    pub(crate) fn in_place(&mut self) -> Result<(&[u8], usize), FrameError> {
+        let Some(placed) = self.elsewhere.take() else {
+            return Ok((&self.buffer[self.payload..self.used], 0));
         };
         let inbox = self.inbox.as_ref().ok_or(FrameError::NoSuchPlace)?;
         if let Some(payload) = inbox.on_board(placed) {
-            return Ok((header, payload, 0));
+            return Ok((payload, 0));
         }
-        if let Some((payload, behind)) = inbox.in_place(placed) {
-            return Ok((header, payload, behind));
+        if let Some(lent) = inbox.in_place(placed) {
+            return Ok(lent);
         }
         match inbox.take(placed, &mut self.parcel) {
-            true => Ok((header, &self.parcel, 0)),
+            true => Ok((&self.parcel, 0)),
             false => Err(FrameError::NoSuchPlace),
         }
     }
 
-    /// Reads one frame and returns its header. The caller [takes the payload over](Self::hand_over) before it reads
-    /// anything else.
+    /// The place of the payload, if it crosses the lane in parts. Whoever asks has to receive it.
+    pub(super) fn in_parts(&mut self) -> Option<Placed> {
+        self.elsewhere.take_if(|placed| placed.is_in_parts())
+    }
+
+    pub(super) fn ferry(&self) -> Option<Ferry> {
+        Ferry::new(self.inbox.as_ref()?.shared())
+    }
+
+    /// Reads a byte behind the frame.
+    pub(super) fn read_byte(&mut self, stream: &mut impl Read) -> Result<(), FrameError> {
+        let end = || FrameError::Io(io::ErrorKind::UnexpectedEof.into());
+        self.fill(stream, self.used + 1, end())?;
+        self.used += 1;
+        Ok(())
+    }
+
+    /// Reads one frame and returns its header. The caller takes the payload before it reads anything else: [over](Self::hand_over),
+    /// or [where it stands](Self::in_place).
     pub(crate) fn read_header(
         &mut self,
         stream: &mut impl Read,

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 use interprocess::local_socket::ToFsName as _;
@@ -11,13 +12,15 @@ use interprocess::local_socket::{GenericFilePath, Listener, ListenerOptions, Nam
 use rustix::net::RecvFlags;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::ferry;
 use super::frame::{self, Caps, FrameError, Reader, TooLarge};
 use super::spin::ReadAtOnce;
 use crate::memory::black_box::BlackBox;
 use crate::memory::board::{Region, View};
+use crate::memory::ferry::Ferry;
 use crate::memory::lane::{Inbox, Outbox, Sheet};
 use crate::memory::place::{Placed, Side};
-use crate::value::parcel::Parcel;
+use crate::value::parcel::{Parcel, Received};
 
 /// Why a message could not be sent or received.
 #[derive(Debug)]
@@ -126,6 +129,20 @@ impl<S: Read + Write> Link<S> {
         self.answer().send(message, payload)
     }
 
+    /// Sends a message with its payload, of which these bytes are a large piece.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub fn send_large(
+        &mut self,
+        message: &impl Serialize,
+        payload: &[u8],
+        piece: Range<usize>,
+    ) -> Result<(), LinkError> {
+        self.answer().send_large(message, &[payload], piece)
+    }
+
     /// Sends a message whose payload stands on a board that the other side [shares](Self::share_board). The
     /// caller keeps the region until the other side has answered.
     ///
@@ -163,7 +180,11 @@ impl<S: Read + Write> Link<S> {
     ) -> Result<(M, Parcel), LinkError> {
         let header = self.reader.read_header(&mut self.stream, caps)?;
         let message = decode(header)?;
-        Ok((message, self.reader.hand_over(spare)?))
+        let parcel = match self.reader.in_parts() {
+            Some(placed) => ferry::receive(&mut self.reader, &mut self.stream, placed)?,
+            None => self.reader.hand_over(spare)?,
+        };
+        Ok((message, parcel))
     }
 
     /// Receives a message and its payload, and the half of the link that answers while the payload is still borrowed.
@@ -174,8 +195,19 @@ impl<S: Read + Write> Link<S> {
     pub fn receive_to_answer<M: DeserializeOwned>(
         &mut self,
         caps: Caps,
-    ) -> Result<(M, &[u8], Answer<'_, S>), LinkError> {
-        let (header, payload, behind) = self.reader.read_in_place(&mut self.stream, caps)?;
+    ) -> Result<(M, Received<'_>, Answer<'_, S>), LinkError> {
+        let header = self.reader.read_header(&mut self.stream, caps)?;
+        let message = decode(header)?;
+        let (payload, behind) = match self.reader.in_parts() {
+            Some(placed) => {
+                let parcel = ferry::receive(&mut self.reader, &mut self.stream, placed)?;
+                (Received::Given(parcel), 0)
+            }
+            None => {
+                let (payload, behind) = self.reader.in_place()?;
+                (Received::Lent(payload), behind)
+            }
+        };
         if let Some(outbox) = &mut self.writer.outbox {
             outbox.begin_turn(behind);
         }
@@ -183,7 +215,7 @@ impl<S: Read + Write> Link<S> {
             stream: &mut self.stream,
             writer: &mut self.writer,
         };
-        Ok((decode(header)?, payload, answer))
+        Ok((message, payload, answer))
     }
 
     fn answer(&mut self) -> Answer<'_, S> {
@@ -200,7 +232,7 @@ impl<S: Read + Write> Link<S> {
     }
 
     pub(crate) fn send_raw(&mut self, header: &[u8], payload: &[&[u8]]) -> Result<(), LinkError> {
-        send_raw(&mut self.stream, header, payload, None)
+        frame::write(&mut self.stream, header, payload).map_err(write_failed)
     }
 
     pub(crate) fn receive_raw(&mut self, caps: Caps) -> Result<(&[u8], &[u8]), LinkError> {
@@ -215,17 +247,31 @@ pub struct Answer<'l, S> {
     writer: &'l mut Writer,
 }
 
-impl<S: Write> Answer<'_, S> {
+impl<S: Read + Write> Answer<'_, S> {
     /// Sends a message with its payload, in one write where the system allows.
     ///
     /// # Errors
     ///
     /// As [`Link::send`].
     pub fn send(&mut self, message: &impl Serialize, payload: &[&[u8]]) -> Result<(), LinkError> {
+        self.send_large(message, payload, 0..0)
+    }
+
+    /// Sends a message with its payload, of which these bytes are a large piece.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::send`].
+    pub fn send_large(
+        &mut self,
+        message: &impl Serialize,
+        payload: &[&[u8]],
+        piece: Range<usize>,
+    ) -> Result<(), LinkError> {
         let Writer { header, outbox } = self.writer;
         header.clear();
         crate::encode(message, header).map_err(LinkError::malformed)?;
-        send_raw(self.stream, header, payload, outbox.as_mut())
+        send_with(self.stream, header, payload, piece, outbox.as_mut()).map_err(write_failed)
     }
 
     /// A sheet for one output: it appends to the buffer, or writes a large output into the lane.
@@ -251,13 +297,25 @@ impl<S: Write> Answer<'_, S> {
     }
 }
 
-fn send_raw(
-    stream: &mut impl Write,
+/// Sends a frame. A large payload goes by shared memory, if there is any.
+fn send_with(
+    stream: &mut (impl Read + Write),
     header: &[u8],
     payload: &[&[u8]],
+    piece: Range<usize>,
     outbox: Option<&mut Outbox>,
-) -> Result<(), LinkError> {
-    frame::write_with(stream, header, payload, outbox).map_err(write_failed)
+) -> io::Result<()> {
+    let len = frame::check(header, payload)? as usize;
+    let Some(outbox) = outbox else {
+        return frame::write(stream, header, payload);
+    };
+    if let Some(placed) = outbox.put(payload, len) {
+        return frame::write_placed(stream, header, placed);
+    }
+    match Ferry::new(outbox.shared()) {
+        Some(way) if len >= ferry::LEAST => ferry::send(stream, header, payload, &piece, &way),
+        _ => frame::write(stream, header, payload),
+    }
 }
 
 fn write_failed(error: io::Error) -> LinkError {

@@ -4,6 +4,7 @@
 //! waits for them.
 
 pub mod descriptors;
+mod ferry;
 pub mod frame;
 pub mod handshake;
 pub mod link;
