@@ -45,6 +45,9 @@ def main():
         elif measure == "call":
             call = lambda: check(pool.submit(square, 7).result() == 49)
             report(time=median_of(pick(2000, 200), call))
+        elif measure == "submits":
+            submit = lambda x: pool.submit(square, x)
+            report_map(pick(5000, 500), lambda inputs: [one.result() for one in [submit(x) for x in inputs]])
         elif measure == "payload":
             report_payload(lambda inputs: list(pool.map(echo, inputs, chunksize=1)))
         elif measure == "idle":

@@ -87,6 +87,9 @@ def main():
             report_map(pick(30_000, 2000), lambda inputs: list(pool.imap(square, inputs)))
         elif measure == "call":
             report(time=median_of(pick(3000, 300), lambda: check(pool.apply(square, (7,)) == 49)))
+        elif measure == "submits":
+            submit = lambda x: pool.apply_async(square, (x,))
+            report_map(pick(20_000, 2000), lambda inputs: [one.get() for one in [submit(x) for x in inputs]])
         elif measure == "payload":
             report_payload(lambda inputs: pool.map(echo, inputs, 1))
         elif measure == "idle":

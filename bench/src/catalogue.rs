@@ -2,7 +2,8 @@
 
 use crate::Problem;
 use crate::sides::{
-    Setting, Values, floor, kills, life, machines, ours, processes, shell, spawned, threads, types,
+    Setting, Values, floor, kills, life, machines, many, ours, processes, shell, spawned, threads,
+    types,
 };
 
 /// Something that is measured, by one side or several.
@@ -221,6 +222,39 @@ pub(crate) static MEASURES: &[Measure] = &[
             python("ProcessPoolExecutor", "executor.py", &["call", "futures"]),
             python("loky", "executor.py", &["call", "loky"]),
             rust("procspawn", spawned::call, TimesAsFast),
+        ],
+    },
+    Measure {
+        name: "submits",
+        title: "100,000 calls submitted one by one, then waited for",
+        once: false,
+        quantities: &[
+            limited("time", "time a call", Unit::Seconds, 1e-6),
+            limited("memory", "memory of a call in flight", Unit::Bytes, 300.0),
+        ],
+        sides: &[
+            ours(many::submits),
+            rust("ours, as a map", many::as_map, TimesAsLong),
+            python("Python Pool.apply_async", "pool.py", &["submits"]),
+            python(
+                "ProcessPoolExecutor",
+                "executor.py",
+                &["submits", "futures"],
+            ),
+            python("loky", "executor.py", &["submits", "loky"]),
+        ],
+    },
+    Measure {
+        name: "call-8",
+        title: "single calls from 8 threads at once",
+        once: false,
+        quantities: &[Quantity {
+            pictured: false,
+            ..seconds("time a call")
+        }],
+        sides: &[
+            ours(many::calls_from_many),
+            rust("ours, from one thread", many::calls_from_one, TimesAsLong).target(1.0),
         ],
     },
     Measure {

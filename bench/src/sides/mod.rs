@@ -4,6 +4,7 @@ pub(crate) mod floor;
 pub(crate) mod kills;
 pub(crate) mod life;
 pub(crate) mod machines;
+pub(crate) mod many;
 pub(crate) mod ours;
 pub(crate) mod processes;
 pub(crate) mod shell;
