@@ -19,7 +19,7 @@ use crate::payload::buffers;
 use crate::payload::forward::Forwarder;
 use crate::payload::printed::{Output, Printed};
 use crate::payload::{EncodedInputs, Job, Payload, Trace, Values};
-use crate::scheduler::{Batch, Idle, Loss, MOST_CALLS, MapId, Next, Running};
+use crate::scheduler::{Batch, Idle, Loss, MOST_CALLS, Next, Running};
 use crate::workers::launch::Admitted;
 use crate::workers::talk::{self, LINGER};
 
@@ -257,14 +257,14 @@ impl Seat {
         self.answered += 1;
         self.last_failed = result.is_err();
         let now = shared.now();
-        // Before it is told of: whoever waits for it may be gone a moment later, and have forwarded it.
-        let is_detached = self.is_detached(shared, running.map());
-        let mut is_news = true;
+        let (mut is_unwanted, mut is_news) = (false, true);
         let heard = shared
             .act(|state| {
                 let succeeded = result.is_ok();
                 state.jobs.worked(running, elapsed);
                 let (jobs, sight) = state.jobs_and_sight();
+                // Before it is told of: whoever lets go of the call a moment later forwards what it has printed.
+                is_unwanted = jobs.is_unwanted(running, Some(reply.at));
                 let news = jobs.reply(running, reply.at, result, (trace, bytes), now, &sight)?;
                 is_news = news;
                 state.posts[self.slot.0].calls += 1;
@@ -275,7 +275,7 @@ impl Seat {
                 Ok(self.heard(state.jobs.is_answered(running), true))
             })
             .map_err(LinkError::Malformed);
-        if is_news && is_detached {
+        if is_news && is_unwanted {
             self.forward(shared, &printed);
         } else if let (false, Some(files)) = (is_news, &self.worker.files) {
             // The scheduler has decided that the call ends in another way. What the call has printed belongs to that
@@ -350,9 +350,6 @@ impl Seat {
             self.slot.0 + 1,
             self.worker.pid
         );
-        if self.is_detached(shared, running.map()) {
-            self.forward(shared, &trace.printed);
-        }
         let why = self.why_it_died(death, &trace);
         let loss = self.died(shared, running, started, why, trace);
         let by_itself = !matches!(death, Death::Signal(_));
@@ -408,27 +405,31 @@ impl Seat {
             None => started,
         };
         let now = shared.now();
-        shared.act(|state| {
+        let printed = trace.printed.clone();
+        let (loss, is_unwanted) = shared.act(|state| {
             state.counts.died += 1;
             let (jobs, sight) = state.jobs_and_sight();
+            // Before it is told of: whoever lets go of the call a moment later forwards what it has printed.
+            let is_unwanted = jobs.is_unwanted(&running, None);
             let loss = jobs.died(running, started, why, trace, now, &sight);
             state.posts[self.slot.0].black_box = None;
             state.counts.failed += u64::from(loss.charged);
-            loss
-        })
+            (loss, is_unwanted)
+        });
+        if is_unwanted {
+            self.forward(shared, &printed);
+        }
+        loss
     }
 
-    /// Nobody takes the results of a detached map, so its output is forwarded here.
+    /// Nobody takes a call's result, so what it has printed is forwarded here, if it is to be.
     fn forward(&self, shared: &PoolShared, printed: &Printed) {
-        let printed = printed.clone();
-        shared
-            .printer
-            .send(move || Forwarder::default().forward(&printed));
-    }
-
-    /// Whether nobody waits for what a map's calls print, though it is to be forwarded.
-    fn is_detached(&self, shared: &PoolShared, map: MapId) -> bool {
-        shared.output() == Output::Forward && shared.state().jobs.is_detached(map)
+        if shared.output() == Output::Forward && !printed.is_empty() {
+            let printed = printed.clone();
+            shared
+                .printer
+                .send(move || Forwarder::default().forward(&printed));
+        }
     }
 
     /// Asks the worker to leave, and kills it if it has not left when the grace is over.

@@ -2,7 +2,7 @@
 //!
 //! `slot_thread` is a slot's thread and `seat` its living worker; `conversation` is a batch, and a death within it. `recruit`
 //! gets a slot its worker, `start_turn` lets a few start at a time. `supervisor` sees deaths and deadlines. `state` is what all of
-//! them share, `shared` its lock, and `machines` is what it knows of agents, and `condition`, `watcher`, `courier`, `signals`, `running` and `stray` are tools of theirs.
+//! them share, `shared` its lock, and `machines` is what it knows of agents, and `condition`, `watcher`, `courier`, `signals`, `running`, `stray` and `singles` are tools of theirs.
 //!
 //! The pool's face uses it. What runs when is the scheduler's; how a worker is started, and in what words it is spoken to,
 //! is said in `workers`. No type of a user's task is known here, and no code of the host runs here under the lock.
@@ -23,6 +23,7 @@ pub(crate) mod running;
 mod seat;
 pub(crate) mod shared;
 mod signals;
+pub(crate) mod singles;
 pub(crate) mod slot_thread;
 pub(crate) mod state;
 pub(crate) mod stray;

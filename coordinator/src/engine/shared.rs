@@ -141,6 +141,7 @@ impl PoolShared {
     fn carry_out(&self, state: &mut State) -> After {
         let Effects {
             wake,
+            ended,
             work,
             everyone,
             signals,
@@ -151,6 +152,12 @@ impl PoolShared {
         let mut wakers = Vec::new();
         for map in wake {
             if let Some(watcher) = state.watchers.get(&map) {
+                watcher.changed.notify_all();
+                wakers.extend(watcher.waker().take());
+            }
+        }
+        for (map, calls) in ended {
+            for watcher in state.singles.watchers_of(map, calls) {
                 watcher.changed.notify_all();
                 wakers.extend(watcher.waker().take());
             }

@@ -12,6 +12,7 @@ use protocol::parcel::{Owned, Parcel};
 use super::machines::Machines;
 use super::running::RunningCall;
 use super::seat::Seat;
+use super::singles::Singles;
 use super::stray::Stray;
 use super::watcher::Watcher;
 use crate::error::{Death, PoolError};
@@ -29,6 +30,8 @@ pub(crate) struct State {
     /// What each slot's worker is, for those outside of its thread.
     pub(crate) posts: Vec<Post>,
     pub(super) watchers: HashMap<MapId, Arc<Watcher>>,
+    /// Calls that are made one by one.
+    pub(crate) singles: Singles,
     /// What workers printed outside of calls, and nobody has taken.
     pub(crate) strays: VecDeque<Stray>,
     /// The pool's agents.
@@ -101,6 +104,7 @@ impl State {
             jobs,
             posts: (0..slots).map(|_| Post::default()).collect(),
             watchers: HashMap::new(),
+            singles: Singles::default(),
             strays: VecDeque::new(),
             machines: Machines::default(),
             slots_left: slots,

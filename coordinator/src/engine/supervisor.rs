@@ -60,6 +60,9 @@ pub(crate) fn run(shared: &PoolShared) {
             // A hair later than the deadline, so that it has passed when we look.
             let (jobs, sight) = state.jobs_and_sight();
             jobs.overdue(now + Duration::from_micros(50), &sight);
+            for slot in state.jobs.to_glance_at(now) {
+                state.collect(slot, now);
+            }
             overslept
         });
         if overslept > TICK {
@@ -85,7 +88,8 @@ fn nap(state: &State, now: Time) -> Option<Duration> {
     let deadline = state.jobs.next_deadline();
     let left = deadline.map(|deadline| deadline.saturating_sub(now).min(TICK));
     let look = state.jobs.memory_limits().next().map(|_| LOOK);
-    left.into_iter().chain(look).min()
+    let glance = state.jobs.next_glance().map(|at| at.saturating_sub(now));
+    left.into_iter().chain(look).chain(glance).min()
 }
 
 /// Which workers have more memory than their calls allow, as far as one can say while they go on: to add up what a

@@ -1,4 +1,4 @@
-//! Who waits for a map: threads, or the waker of a task of the host's async runtime.
+//! Who waits for a map, or for a single call: threads, or the waker of a task of the host's async runtime.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::condition::Condition;
 
-/// Who waits for a map.
+/// Who waits for a map, or for a single call.
 #[derive(Debug, Default)]
 pub(crate) struct Watcher {
     pub(super) changed: Condition,

@@ -263,6 +263,30 @@ impl Deref for Piece<'_> {
     }
 }
 
+impl Chunk {
+    /// Adds the inputs of a chunk behind its own, if they may stand together. Larger ones are not worth being copied, and
+    /// those on the board must not keep each other there.
+    fn join(&mut self, behind: &Chunk) -> bool {
+        let is_alone = |chunk: &Chunk| chunk.large.is_some() || chunk.files.is_some();
+        if is_alone(self) || is_alone(behind) || self.is_full() || behind.is_full() {
+            return false;
+        }
+        // Both are smaller than a chunk is at most, so this fits.
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&behind.bytes);
+        self.ends
+            .extend(behind.ends.iter().map(|end| start as u32 + end));
+        let Range { start: from, end } = behind.last_piece;
+        self.last_piece = start + from..start + end;
+        for kept in &behind.kept {
+            if self.kept.last().is_none_or(|last| last.id() != kept.id()) {
+                self.kept.push(kept.clone());
+            }
+        }
+        true
+    }
+}
+
 impl scheduler::Bundle for EncodedInputs {
     fn count(&self) -> u32 {
         // This fits, because a chunk is closed long before it has so many.
@@ -272,6 +296,10 @@ impl scheduler::Bundle for EncodedInputs {
     fn bytes(&self, from: u32, count: u32) -> usize {
         let files = self.0.files.as_ref().map_or(0, |files| files.size());
         self.start(from + count) - self.start(from) + files
+    }
+
+    fn join(&mut self, behind: &Self) -> bool {
+        Arc::get_mut(&mut self.0).is_some_and(|chunk| chunk.join(&behind.0))
     }
 }
 

@@ -113,6 +113,12 @@ pub(crate) struct Printed {
     pub(crate) stderr: Captured,
 }
 
+impl Printed {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stdout.is_empty() && self.stderr.is_empty()
+    }
+}
+
 #[derive(Debug)]
 struct OutputFile {
     file: File,

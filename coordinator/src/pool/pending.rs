@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use worker::Task;
 
-use super::calls::{Reports, Waited};
-use super::codec::Typed;
-use crate::error::CallError;
+use super::calls::{Single, cancelled, conclude};
+use super::codec::{Codec, Typed};
+use crate::error::{CallError, PoolError};
+use crate::payload::{Encoded, Trace};
+use crate::scheduler::Ended;
 
 /// A call that was submitted; made by [`Pool::submit`](super::Pool::submit).
 ///
@@ -18,56 +20,19 @@ use crate::error::CallError;
 /// its result is forgotten.
 #[must_use = "the result of the call would be lost; drop it if you don't want it"]
 pub struct Pending<O> {
-    reports: Option<Box<dyn Waits<O>>>,
-}
-
-/// [`Reports`] of one call, whatever its task.
-trait Waits<O>: Send {
-    fn wait(&mut self, limit: Option<Duration>) -> Option<Result<O, CallError>>;
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<O, CallError>>;
-    fn is_ready(&self) -> bool;
-    fn cancel(&self);
-    fn detach(self: Box<Self>);
-}
-
-impl<T: Task> Waits<T::Output> for Reports<Typed<T>> {
-    fn wait(&mut self, limit: Option<Duration>) -> Option<Result<T::Output, CallError>> {
-        match Reports::wait(self, limit) {
-            Waited::Report(report) => Some(report.result),
-            Waited::NotYet | Waited::Exhausted => None,
-        }
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<T::Output, CallError>> {
-        match Reports::poll(self, Some(context)) {
-            Poll::Ready(Some(report)) => Poll::Ready(report.result),
-            // A map of one call has one report.
-            Poll::Ready(None) => {
-                panic!(
-                    "a `Pending` was polled after its result was taken: poll it no more after that"
-                )
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        Reports::is_ready(self)
-    }
-
-    fn cancel(&self) {
-        Reports::cancel(self, "the caller cancelled it");
-    }
-
-    fn detach(self: Box<Self>) {
-        super::calls::detach(*self);
-    }
+    /// The call, or why the pool did not take it; `None` once its result was taken.
+    call: Option<Result<Single, String>>,
+    decode: fn(Encoded<'_>) -> Result<O, String>,
+    task: fn() -> String,
 }
 
 impl<O> Pending<O> {
-    pub(super) fn new<T: Task<Output = O>>(reports: Reports<Typed<T>>) -> Self {
+    /// A call, or why the pool did not take it.
+    pub(super) fn new<T: Task<Output = O>>(call: Result<Single, String>) -> Self {
         Pending {
-            reports: Some(Box::new(reports)),
+            call: Some(call),
+            decode: Typed::<T>::decode,
+            task: worker::private::name_of::<T>,
         }
     }
 
@@ -91,12 +56,7 @@ impl<O> Pending<O> {
     /// # Ok(()) }
     /// ```
     pub fn wait(mut self) -> Result<O, CallError> {
-        let result = self
-            .reports()
-            .wait(None)
-            .expect("the result was taken already");
-        self.reports = None;
-        result
+        self.result(None).expect("the result was taken already")
     }
 
     /// Waits for the call to end, for at most `limit`; `None` if it has not. After `Some` there is
@@ -116,7 +76,7 @@ impl<O> Pending<O> {
     /// # Ok(()) }
     /// ```
     pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<O, CallError>> {
-        self.reports().wait(Some(limit))
+        self.result(Some(limit))
     }
 
     /// Whether the call has ended.
@@ -134,9 +94,10 @@ impl<O> Pending<O> {
     /// ```
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.reports
-            .as_ref()
-            .is_none_or(|reports| reports.is_ready())
+        match &self.call {
+            Some(Ok(call)) => call.is_ready(),
+            Some(Err(_)) | None => true,
+        }
     }
 
     /// Cancels the call: it ends as cancelled if it has not ended already. If it is running, its
@@ -153,16 +114,42 @@ impl<O> Pending<O> {
     /// # Ok(()) }
     /// ```
     pub fn cancel(&self) {
-        if let Some(reports) = &self.reports {
-            reports.cancel();
+        if let Some(Ok(call)) = &self.call {
+            call.cancel("the caller cancelled it");
         }
     }
 
-    fn reports(&mut self) -> &mut Box<dyn Waits<O>> {
-        // Only `wait` and `drop` take it, and both use up the value.
-        self.reports
-            .as_mut()
-            .expect("a call that is waited for twice")
+    /// The result, if it comes within a limit and was not taken.
+    fn result(&mut self, limit: Option<Duration>) -> Option<Result<O, CallError>> {
+        self.refuse_if_copied();
+        let ended = match self.call.as_mut()? {
+            Ok(call) => call.wait(limit)?,
+            Err(why) => cancelled(std::mem::take(why)),
+        };
+        Some(self.conclude(ended))
+    }
+
+    /// In a copy of the process that made the call, nobody answers.
+    fn refuse_if_copied(&mut self) {
+        if let Some(Ok(call)) = &self.call
+            && call.is_copied()
+        {
+            self.call = Some(Err(PoolError::Copied.to_string()));
+        }
+    }
+
+    /// Makes the result of the call's end, which was taken.
+    fn conclude(&mut self, mut ended: Ended<Trace>) -> Result<O, CallError> {
+        // From here on there is nothing to take, even if the host's code that decodes the output panics.
+        let index = match self.call.take() {
+            Some(Ok(call)) => {
+                call.forward(&ended);
+                call.index()
+            }
+            Some(Err(_)) | None => 0,
+        };
+        // Its caller knows of no other calls.
+        conclude(&mut ended, (index, 0), self.decode, self.task)
     }
 }
 
@@ -170,14 +157,27 @@ impl<O> Future for Pending<O> {
     type Output = Result<O, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.reports().poll(context)
+        self.refuse_if_copied();
+        let ended = match &mut self.call {
+            Some(Ok(call)) => match call.poll(context) {
+                Poll::Ready(ended) => ended,
+                Poll::Pending => return Poll::Pending,
+            },
+            Some(Err(why)) => cancelled(std::mem::take(why)),
+            None => {
+                panic!(
+                    "a `Pending` was polled after its result was taken: poll it no more after that"
+                )
+            }
+        };
+        Poll::Ready(self.conclude(ended))
     }
 }
 
 impl<O> Drop for Pending<O> {
     fn drop(&mut self) {
-        if let Some(reports) = self.reports.take() {
-            reports.detach();
+        if let Some(Ok(call)) = &self.call {
+            call.let_go();
         }
     }
 }

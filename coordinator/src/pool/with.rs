@@ -1,14 +1,16 @@
 //! Settings for some calls, and the calls themselves.
 
+use std::any::TypeId;
 use std::sync::Arc;
 use std::time::Duration;
 
 use worker::Task;
 
-use super::calls::{self, Feed, Inputs, Reports, Stream, StreamUnordered, ThreadedStream};
+use super::calls::{self, Feed, Inputs, Plan, Reports, Stream, StreamUnordered, ThreadedStream};
 use super::codec::{Codec, Text, Typed};
 use super::pending::Pending;
 use crate::engine::shared::PoolShared;
+use crate::engine::singles::Kind;
 use crate::error::CallError;
 use crate::payload::Job;
 use crate::scheduler::{Failures, Limits, MapSpec, Order, Window};
@@ -358,11 +360,9 @@ impl<'p> With<'p> {
     /// # Ok(()) }
     /// ```
     pub fn call<T: Task>(self, _task: T, input: T::Input) -> Result<T::Output, CallError> {
-        let (inputs, reports) = self.start(Typed::<T>::new(), |spec| spec);
-        if let Some(inputs) = inputs {
-            inputs.run(input);
-        }
-        Pending::new(reports).wait()
+        let plan = self.plan::<T>();
+        let call = plan.run(input, |job| self.single(job));
+        Pending::new::<T>(call).wait()
     }
 
     /// As [`Pool::submit`](crate::Pool::submit).
@@ -377,12 +377,9 @@ impl<'p> With<'p> {
     /// # Ok(()) }
     /// ```
     pub fn submit<T: Task>(self, _task: T, input: T::Input) -> Pending<T::Output> {
-        let (inputs, reports) = self.start(Typed::<T>::new(), |spec| spec);
-        if let Some(inputs) = inputs {
-            // A refusal ends the call, and its report says so.
-            let _ = inputs.send(input);
-        }
-        Pending::new(reports)
+        let plan = self.plan::<T>();
+        let call = plan.submit(input, |job| self.single(job));
+        Pending::new::<T>(call)
     }
 
     /// Opens a map from both ends, for inputs that arrive over time: one thread sends inputs, and
@@ -482,18 +479,47 @@ impl<'p> With<'p> {
             // One for each worker, and one that waits.
             least: self.shared.config.slots + 1,
         };
-        calls::open(self.shared, codec, |job| {
-            kind(MapSpec {
-                job,
+        calls::open(self.shared, codec, |job| kind(self.spec(job, window)))
+    }
+
+    fn spec(&self, job: Arc<Job>, window: Window) -> MapSpec<Arc<Job>> {
+        MapSpec {
+            job,
+            limits: self.limits,
+            order: Order::Input,
+            window,
+            failures: Failures::Any,
+            lazy: false,
+            every_attempt: false,
+            separate: false,
+            at_most_once: self.at_most_once,
+        }
+    }
+
+    /// Single calls of a task, with these settings.
+    fn plan<T: Task>(&self) -> Plan<'p, Typed<T>> {
+        Plan {
+            shared: self.shared,
+            codec: Typed::new(),
+            kind: Kind {
+                task: TypeId::of::<T>(),
                 limits: self.limits,
-                order: Order::Input,
-                window,
-                failures: Failures::Any,
-                lazy: false,
-                every_attempt: false,
                 at_most_once: self.at_most_once,
-            })
-        })
+            },
+        }
+    }
+
+    /// The map that they share. Whoever makes them never waits for room.
+    fn single(&self, job: Arc<Job>) -> MapSpec<Arc<Job>> {
+        let window = Window {
+            calls: usize::MAX,
+            bytes: usize::MAX,
+            least: 1,
+        };
+        MapSpec {
+            separate: true,
+            ..self.spec(job, window)
+        }
     }
 }
 

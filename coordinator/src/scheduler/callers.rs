@@ -154,12 +154,14 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     }
 
     /// Takes no further calls, but finishes those it has. Maps that are read lazily take no further
-    /// inputs either: whoever reads them may be the one who waits for the pool to end.
+    /// inputs either: whoever reads them may be the one who waits for the pool to end. Nor do maps of separate calls, of
+    /// which each has been opened by its own right.
     pub(crate) fn close(&mut self) {
         if self.phase == Phase::Open {
             self.phase = Phase::Closed;
-            let lazy = self.maps.iter().filter(|(_, map)| map.spec.lazy);
-            for map in lazy.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let maps = self.maps.iter();
+            let no_more = maps.filter(|(_, map)| map.spec.lazy || map.spec.separate);
+            for map in no_more.map(|(id, _)| *id).collect::<Vec<_>>() {
                 self.with_map(map, Map::seal);
                 self.effects.wake.insert(map);
             }

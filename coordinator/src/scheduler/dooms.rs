@@ -96,7 +96,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         // A worker that has started no call has to answer for the first one.
         let least = match must {
             Must::HaveACall => busy.reported + 1,
-            Must::Die | Must::BeRunning(_) => 0,
+            Must::Die | Must::BeRunning(_) | Must::Run(_) => 0,
         };
         self.lower(slot, least, now, sight);
         let Some(seen) = self.look(slot, sight) else {
@@ -114,6 +114,9 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             (Must::HaveACall, last) => last.is_some(),
             (Must::BeRunning(from), last) => {
                 last.is_some_and(|last| seen.started > last && busy.first + u64::from(last) >= from)
+            }
+            (Must::Run(call), last) => {
+                last.is_some_and(|last| seen.started > last && busy.first + u64::from(last) == call)
             }
         };
         if is_meant {
@@ -165,7 +168,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
 
     /// How far a slot's worker has come, if anything depends on it. A worker whose black box shows what can't be is
     /// killed.
-    fn look(&mut self, slot: SlotId, sight: &impl Sight) -> Option<Seen> {
+    pub(super) fn look(&mut self, slot: SlotId, sight: &impl Sight) -> Option<Seen> {
         let seen = self.open_to(slot)?.note(sight.look(slot));
         if seen.is_none() {
             self.convict(slot);
@@ -174,7 +177,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     }
 
     /// A slot's worker is to start no more than `to` calls of its batch: the others wait again.
-    fn lower(&mut self, slot: SlotId, to: u32, now: Time, sight: &impl Sight) {
+    pub(super) fn lower(&mut self, slot: SlotId, to: u32, now: Time, sight: &impl Sight) {
         let Some(busy) = self.open_to(slot) else {
             return;
         };

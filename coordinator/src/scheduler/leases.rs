@@ -193,7 +193,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// Whether nobody takes the results of the map that a lease is of.
     pub(crate) fn is_lease_detached(&self, lease: LeaseId) -> bool {
         let lease = self.leases.leases.get(&lease);
-        lease.is_none_or(|lease| self.is_detached(lease.map))
+        // A separate call has a lease of its own.
+        lease.is_none_or(|lease| self.is_let_go(lease.map, lease.calls.start))
     }
 
     /// A call that a lease holds: what it runs, and which attempt it is.
@@ -401,6 +402,19 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
                     kill,
                 });
             }
+        }
+    }
+
+    /// A separate call was cancelled, which has a lease of its own: its agent does not begin it, or ends it.
+    pub(super) fn recall_one(&mut self, id: LeaseId, index: u64) {
+        if let Some(lease) = self.leases.leases.get_mut(&id) {
+            lease.is_recalled = true;
+            self.effects.agents.recalls.push(Recall {
+                agent: lease.agent,
+                lease: id,
+                from: index,
+                kill: true,
+            });
         }
     }
 

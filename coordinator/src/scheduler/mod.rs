@@ -20,7 +20,7 @@
 //!
 //! `map` holds the calls of one map, and cuts batches of them; `slot` holds the state of one slot. Events of both stand in
 //! `callers` (maps are opened, filled, cancelled), `reports` (what slots tell, deaths included) and `dooms` (calls that the pool
-//! ends: time, memory, cancelling). `leases` serves agents, which are a second kind of taker beside the slots. `pace` says how many calls go together, `throttle` how many slots run one map, and `watch`
+//! ends: time, memory, cancelling). `separate` is for calls that have a caller each. `leases` serves agents, which are a second kind of taker beside the slots. `pace` says how many calls go together, `throttle` how many slots run one map, and `watch`
 //! which slots are woken. `life.md`, below, is a worker's life as a table.
 
 #![doc = include_str!("life.md")]
@@ -35,6 +35,7 @@ mod leases;
 mod map;
 mod pace;
 mod reports;
+mod separate;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ mod throttle;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 pub use map::Order;
@@ -96,6 +98,8 @@ pub(crate) trait Bundle: Clone {
     fn count(&self) -> u32;
     /// How large some of them are.
     fn bytes(&self, from: u32, count: u32) -> usize;
+    /// Adds the inputs of the calls behind them, if they may stand together and nobody else looks at these.
+    fn join(&mut self, behind: &Self) -> bool;
 }
 
 /// Consecutive calls for a worker to run.
@@ -135,6 +139,8 @@ pub(crate) enum Next<J, I> {
 pub(crate) struct Effects {
     /// Maps with something new for whoever waits for them.
     pub(crate) wake: BTreeSet<MapId>,
+    /// Separate calls that have ended: each has somebody of its own who may wait for it.
+    pub(crate) ended: Vec<(MapId, Range<u64>)>,
     /// How many slots have work to pick up.
     pub(crate) work: usize,
     /// Every slot must look again: the pool's phase has changed.
@@ -156,6 +162,8 @@ enum Must {
     HaveACall,
     /// It is running a call, of this index or a later one.
     BeRunning(u64),
+    /// It is running this call.
+    Run(u64),
 }
 
 /// How far the pool's life has come. It only ever moves down this list.
@@ -203,6 +211,8 @@ pub(crate) struct Scheduler<J, I, T> {
     coming: usize,
     /// The slot that looks again, of those that have nothing to do.
     watch: Option<Watch>,
+    /// When to look for results of separate calls that stand in black boxes, if they run together.
+    glance: Option<Time>,
     leases: Leases,
     effects: Effects,
 }
@@ -224,6 +234,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             processors,
             coming: 0,
             watch: None,
+            glance: None,
             leases: Leases::default(),
             effects: Effects::default(),
         }
@@ -300,6 +311,10 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         let before = map.rank().map(|(running, turn)| (running, turn, id));
         let full = !map.has_room();
         let result = change(map);
+        if map.spec.separate {
+            let news = map.take_news().into_iter();
+            self.effects.ended.extend(news.map(|calls| (id, calls)));
+        }
         if full && map.has_room() {
             // Wakes whoever has more inputs and can't go on with the results.
             self.effects.wake.insert(id);

@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use super::STUCK;
+
 /// How long a batch is to take: some hundred times what it costs to send one.
 const TARGET: Duration = Duration::from_millis(4);
 /// What a batch takes at least, if there are calls enough: sharing less than that out costs more than it
@@ -80,6 +82,11 @@ impl Pace {
     /// Whether whoever runs a call is back in a moment.
     pub(super) fn is_short(&self) -> bool {
         self.estimate(1) < TARGET
+    }
+
+    /// Whether a call is known to take so little that others can wait for it without anyone noticing.
+    pub(super) fn is_brief(&self) -> bool {
+        self.cost > 0 && self.estimate(1) < STUCK
     }
 
     /// When a batch should be through, even if it takes twice as long as one would think.

@@ -43,6 +43,9 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         if self.paused.is_some() {
             return Next::Wait(Idle::waiting(slot), None);
         }
+        if !self.ready.is_empty() {
+            self.free_stuck(now, sight);
+        }
         let looks = self.ready.is_empty() && (is_due || idle.is_fresh);
         let took_back = looks && self.take_back(now, sight);
         let Some(map) = self.next_map(!idle.is_fresh && !took_back) else {
@@ -66,6 +69,9 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             // before.
             self.effects.wake.insert(map);
         }
+        if batch.count > 1 && self.maps.get(&map).is_some_and(|map| map.spec.separate) {
+            self.glance_at(now);
+        }
         let busy = Busy::new(map, &batch, now, limits);
         self.slots[slot.0] = Slot::Busy(busy);
         self.pass_on();
@@ -87,7 +93,9 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// Whether a call of this map would be the next to run, and the only one.
     pub(crate) fn is_next(&self, map: MapId) -> bool {
         let next = self.ready.first().map(|(_, _, next)| *next);
-        self.paused.is_none() && self.ready.len() == 1 && next == Some(map)
+        let is_next = self.paused.is_none() && self.ready.len() == 1 && next == Some(map);
+        let map = self.maps.get(&map).filter(|_| is_next);
+        map.is_some_and(|map| map.ready_calls() == 1 && map.wants_more())
     }
 
     /// The batch has been sent: its first call begins about now.
@@ -95,6 +103,15 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         if let Some(busy) = self.slots[running.slot.0].busy_mut() {
             busy.next_call(now);
         }
+    }
+
+    /// Whether nobody will take what a call of a batch prints: the one at a place, or else the next one that ends.
+    pub(crate) fn is_unwanted(&self, running: &Running, at: Option<u32>) -> bool {
+        let Some(busy) = self.slots[running.slot.0].busy() else {
+            return self.is_detached(running.map);
+        };
+        let at = at.unwrap_or(busy.reported);
+        self.is_let_go(busy.map, busy.first + u64::from(at))
     }
 
     /// Calls have returned values, by the worker's word.

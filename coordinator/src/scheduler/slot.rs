@@ -45,6 +45,11 @@ impl Idle {
         }
     }
 
+    /// Somebody asks for it who is awake.
+    pub(crate) fn awake(self) -> Self {
+        Self::fresh(self.slot)
+    }
+
     /// The slot sleeps until somebody wakes it.
     pub(crate) fn waits(self) -> Self {
         Self::waiting(self.slot)
@@ -61,6 +66,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// The map its calls belong to.
+    #[cfg(test)]
     pub(crate) fn map(&self) -> MapId {
         self.map
     }

@@ -185,6 +185,7 @@ impl World {
             failures: Failures::Any,
             lazy: false,
             every_attempt: false,
+            separate: false,
             at_most_once: false,
         };
         let map = jobs.open(spec).unwrap();

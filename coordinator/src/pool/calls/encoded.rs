@@ -65,6 +65,7 @@ pub(in crate::pool) fn run(
         failures: Failures::Any,
         lazy: false,
         every_attempt: false,
+        separate: false,
         at_most_once: false,
     };
     let under = Under::open(shared, spec)?;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use worker::Task;
 
+use super::conclude::cancelled;
 use super::inputs::{Inputs, push, push_ended};
-use super::reports::{Report, Reports, Waited, cancelled};
+use super::reports::{Report, Reports, Waited};
 use crate::error::CallError;
 use crate::payload::Chunk;
 use crate::pool::codec::{Codec, Typed};

@@ -4,12 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::under::Under;
-use crate::engine::shared::PoolShared;
-use crate::engine::state::{Parked, State};
+use crate::engine::state::State;
 use crate::error::Why;
 use crate::payload::{Chunk, Files};
 use crate::pool::codec::Codec;
-use crate::scheduler::{MapId, Next, Time};
+use crate::scheduler::{MapId, Time};
 
 /// The end of a map that inputs go in by; made by [`With::open`](crate::With::open). Dropping it
 /// says that there are no more.
@@ -154,50 +153,6 @@ impl<C: Codec> Inputs<C> {
                 room => return Ok(room),
             }
         }
-    }
-
-    /// Adds a call, and runs it on this thread if there is a worker that waits for one.
-    pub(in crate::pool) fn run(self, input: C::Input) {
-        let Under { shared, id, .. } = &*self.under;
-        let mut chunk = Chunk::default();
-        let encoded = chunk.add(shared.board(), |sheet| self.codec.encode(input, sheet));
-        let mut state = shared.state();
-        if let Err(why) = encoded {
-            push_ended(&mut state, *id, why, shared.now());
-            return shared.release(state);
-        }
-        push(&mut state, *id, &mut chunk);
-        state.jobs.seal(*id);
-        let Some((mut seat, idle)) = PoolShared::borrow(&mut state, *id) else {
-            return shared.release(state);
-        };
-        let slot = seat.slot();
-        let now = shared.now();
-        let (jobs, sight) = state.jobs_and_sight();
-        let most = seat.most(&shared.config);
-        let (running, batch) = match jobs.next(idle, most, now, &sight) {
-            Next::Run(running, batch) => (running, batch),
-            Next::Wait(idle, _) => {
-                shared.give_back(&mut state, slot, Parked::Here(seat, idle));
-                return shared.release(state);
-            }
-            Next::Leave => {
-                // There is nothing left to run. The slot's thread finds that out by itself, and needs the token for it.
-                let idle = jobs.ready(slot);
-                shared.give_back(&mut state, slot, Parked::Here(seat, idle));
-                return shared.release(state);
-            }
-        };
-        seat.open(&batch);
-        state.jobs.spare_a_waking();
-        shared.release(state);
-        let parked = match seat.converse(shared, running, batch) {
-            Ok(idle) => Parked::Here(seat, idle),
-            Err(()) => Parked::Gone,
-        };
-        let mut state = shared.state();
-        shared.give_back(&mut state, slot, parked);
-        shared.release(state);
     }
 }
 

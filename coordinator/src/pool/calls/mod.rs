@@ -1,12 +1,14 @@
-//! The calls of one map, from both ends: inputs go in, reports come out.
+//! The calls of one map, from both ends: inputs go in, reports come out. And single calls, which share a map.
 //!
 //! `with` opens a map here. A caller's thread encodes its inputs and decodes its outputs in here; what runs them is below.
 
+mod conclude;
 #[cfg(feature = "agents")]
 pub(crate) mod encoded;
 mod feed;
 mod inputs;
 mod reports;
+mod single;
 mod threaded;
 mod under;
 
@@ -18,11 +20,12 @@ use crate::payload::Job;
 use crate::scheduler::MapSpec;
 use under::Under;
 
+pub(super) use conclude::{cancelled, conclude};
 pub(super) use feed::Feed;
 pub use feed::{Stream, StreamUnordered};
 pub use inputs::{Inputs, Refused};
 pub use reports::{NotYet, Report, Reports};
-pub(super) use reports::{Waited, detach};
+pub(super) use single::{Plan, Single};
 pub use threaded::ThreadedStream;
 
 /// Opens a map in both directions.

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::conclude::{cancelled, conclude};
 use super::under::Under;
-use crate::error::{CallError, Details, PoolError, Why};
+use crate::error::{CallError, PoolError};
 use crate::payload::forward::Forwarder;
-use crate::payload::printed::{Captured, Output, TAIL};
+use crate::payload::printed::{Captured, Output};
 use crate::payload::{Encoded, Job, Trace};
 use crate::pool::codec::Codec;
 use crate::scheduler::{Ended, Take};
@@ -68,8 +69,6 @@ pub struct Reports<C> {
     run: Option<Run>,
     /// Where what the calls print goes.
     forwarder: Option<Forwarder>,
-    /// Dropping it does not cancel what has not ended.
-    let_go: bool,
     codec: PhantomData<fn() -> C>,
 }
 
@@ -82,7 +81,7 @@ struct Run {
 
 impl<C> Drop for Reports<C> {
     fn drop(&mut self) {
-        if let (Ok(under), false) = (&self.state, self.let_go) {
+        if let Ok(under) = &self.state {
             under.cancel("nobody takes the result");
         }
     }
@@ -112,7 +111,6 @@ impl<C: Codec> Reports<C> {
             state: opened.map_err(Some),
             run: None,
             forwarder: (output == Output::Forward).then(Forwarder::default),
-            let_go: false,
             codec: PhantomData,
         }
     }
@@ -131,7 +129,7 @@ impl<C: Codec> Reports<C> {
         // The clock is read when there is something to wait for: reading it costs as much as a report.
         let mut began = None;
         loop {
-            match self.poll(None) {
+            match self.poll() {
                 Poll::Ready(Some(report)) => return Waited::Report(report),
                 Poll::Ready(None) => return Waited::Exhausted,
                 Poll::Pending => {}
@@ -194,10 +192,7 @@ impl<C: Codec> Reports<C> {
     }
 
     /// The next report, if it is there.
-    pub(in crate::pool) fn poll(
-        &mut self,
-        context: Option<&mut Context<'_>>,
-    ) -> Poll<Option<Report<C::Output>>> {
+    fn poll(&mut self) -> Poll<Option<Report<C::Output>>> {
         if let Some(report) = self.next_of_run() {
             return Poll::Ready(Some(report));
         }
@@ -211,17 +206,10 @@ impl<C: Codec> Reports<C> {
                 return Poll::Ready(refused.map(|why| self.report(0, cancelled(why))));
             }
         };
-        let take = || {
+        let (taken, has_room) = {
             let mut state = under.shared.state();
-            let taken = state.jobs.take(under.id);
-            (taken, state.jobs.has_room(under.id))
+            (state.jobs.take(under.id), state.jobs.has_room(under.id))
         };
-        let (mut taken, mut has_room) = take();
-        if let (Take::Pending, Some(context)) = (&taken, context) {
-            under.watcher.set_waker(context.waker());
-            // The result may have come before the waker was there.
-            (taken, has_room) = take();
-        }
         if has_room && matches!(taken, Take::Ready(..)) {
             // Whoever waits for room has some now.
             under.watcher.notify();
@@ -309,13 +297,6 @@ impl<C: Codec> Reports<C> {
         }
     }
 
-    /// Cancels what has not ended.
-    pub(in crate::pool) fn cancel(&self, note: &str) {
-        if let Ok(under) = &self.state {
-            under.cancel(note);
-        }
-    }
-
     /// Whether the map is another process's.
     pub(super) fn is_copied(&self) -> bool {
         self.state
@@ -329,48 +310,27 @@ impl<C: Codec> Reports<C> {
             .map_or(true, |under| under.shared.state().jobs.is_sealed(under.id))
     }
 
-    pub(super) fn report(&mut self, index: u64, ended: Ended<Trace>) -> Report<C::Output> {
-        let Ended {
-            result,
-            attempts,
-            mut trace,
-            note,
-            again,
-        } = ended;
-        if let (Some(forwarder), Some(trace)) = (&mut self.forwarder, &trace) {
+    pub(super) fn report(&mut self, index: u64, mut ended: Ended<Trace>) -> Report<C::Output> {
+        if let (Some(forwarder), Some(trace)) = (&mut self.forwarder, &ended.trace) {
             forwarder.forward(&trace.printed);
         }
-        let result = result.and_then(|()| {
-            let output = trace.as_mut().map(|trace| trace.take_output(index));
-            let output = output.unwrap_or(Encoded::Bytes(&[]));
-            C::decode(output).map_err(Why::Undecodable)
-        });
+        let task = || self.job.task.clone();
+        let result = conclude(&mut ended, (index, index), C::decode, task);
+        let Ended {
+            attempts,
+            trace,
+            again,
+            ..
+        } = ended;
         // A call that ended before a machine had it was run by nobody, and of one that was lost with its machine nobody may
         // know by which worker.
         let ran = trace.as_ref().filter(|trace| trace.by.pid != 0);
         let slot = ran.map(|trace| trace.by.slot.0 + 1);
-        let worker = trace.as_ref().map(|trace| trace.by.pid);
-        let worker = worker.filter(|pid| *pid != 0);
+        let worker = ran.map(|trace| trace.by.pid);
         let machine = trace.as_ref().and_then(|trace| trace.by.machine.clone());
         let elapsed = trace
             .as_ref()
             .map_or(Duration::ZERO, |trace| trace.elapsed(index));
-        let result = result.map_err(|why| CallError {
-            details: Box::new(Details {
-                task: self.job.task.clone(),
-                index,
-                attempts,
-                worker,
-                machine: machine.clone(),
-                elapsed,
-                stderr: trace
-                    .as_ref()
-                    .map(|trace| trace.printed.stderr.tail(TAIL))
-                    .unwrap_or_default(),
-                note: note.or_else(|| trace.as_ref().and_then(|trace| trace.note.clone())),
-                why,
-            }),
-        });
         let (stdout, stderr) = trace
             .map(|trace| (trace.printed.stdout, trace.printed.stderr))
             .unwrap_or_default();
@@ -389,16 +349,6 @@ impl<C: Codec> Reports<C> {
     }
 }
 
-pub(super) fn cancelled<T>(note: String) -> Ended<T> {
-    Ended {
-        result: Err(Why::Cancelled),
-        attempts: 0,
-        trace: None,
-        note: Some(note),
-        again: false,
-    }
-}
-
 impl<C: Codec> Iterator for Reports<C> {
     type Item = Report<C::Output>;
 
@@ -408,17 +358,4 @@ impl<C: Codec> Iterator for Reports<C> {
             Waited::Exhausted | Waited::NotYet => None,
         }
     }
-}
-
-/// Lets the one call of a map go on without anyone taking its result. What it prints is forwarded all
-/// the same: now if it has ended, or else by its slot when it does.
-pub(in crate::pool) fn detach<C: Codec>(mut reports: Reports<C>) {
-    reports.let_go = true;
-    if reports.is_copied() {
-        return;
-    }
-    if let Ok(under) = &reports.state {
-        under.shared.act(|state| state.jobs.detach(under.id));
-    }
-    let _ = reports.poll(None);
 }

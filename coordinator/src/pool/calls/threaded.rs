@@ -8,8 +8,9 @@ use std::thread;
 
 use worker::Task;
 
+use super::conclude::cancelled;
 use super::inputs::Inputs;
-use super::reports::{Reports, cancelled};
+use super::reports::Reports;
 use crate::error::CallError;
 use crate::pool::codec::Typed;
 

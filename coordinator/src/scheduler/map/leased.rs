@@ -16,6 +16,8 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         slots: u32,
     ) -> Batch<J, I> {
         let mut batch = self.begin_batch();
+        // An agent is told to end what it runs of a lease from an index on, so each separate call has a lease of its own.
+        let most = if self.spec.separate { 1 } else { most };
         let most = match self.goes_one_by_one() {
             true => most.min(slots),
             false => most,

@@ -4,10 +4,13 @@
 //! calls are a few hundred stretches, and what is done with them costs as much as that.
 //!
 //! `running` cuts batches and follows them, `leased` does so for agents, `results` takes what has ended, and `spec` is what the caller asked for.
+//! `separate` is for maps whose calls have a caller each, and `spans` a set for it.
 
 mod leased;
 mod results;
 mod running;
+mod separate;
+mod spans;
 mod spec;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,6 +18,8 @@ use std::time::Duration;
 
 pub use spec::Order;
 pub(crate) use spec::{Failures, Limits, MapSpec, Window};
+
+use separate::Separate;
 
 use super::pace::Pace;
 use super::throttle::Throttle;
@@ -64,11 +69,7 @@ struct Stretch<I, T> {
 #[derive(Debug)]
 enum Fate<I, T> {
     /// `attempts` have been made already. Unless they are in `ready`, their backoff has not passed.
-    Waiting {
-        inputs: I,
-        at: u32,
-        attempts: u32,
-    },
+    Waiting { inputs: I, at: u32, attempts: u32 },
     Running {
         inputs: I,
         at: u32,
@@ -78,6 +79,8 @@ enum Fate<I, T> {
     Ended {
         ended: Ended<T>,
         bytes: usize,
+        /// How many of them have not been taken: only for separate calls.
+        left: u32,
     },
 }
 
@@ -162,6 +165,7 @@ pub(super) struct Map<J, I, T> {
     completed: VecDeque<Completed<T>>,
     /// Calls that came back unbegun, by the first of each batch.
     unbegun: BTreeMap<u64, Unbegun>,
+    separate: Separate,
     sealed: bool,
     cut: Option<Cut>,
     pub(super) detached: bool,
@@ -197,6 +201,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             bytes: 0,
             completed: VecDeque::new(),
             unbegun: BTreeMap::new(),
+            separate: Separate::default(),
             sealed: false,
             cut: None,
             detached: false,
@@ -235,8 +240,11 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         (self.slots as usize) < self.slot_limit()
     }
 
-    /// How many slots may run calls of it.
+    /// How many slots may run calls of it. Separate calls that are not known to be short don't wait for each other.
     fn slot_limit(&self) -> usize {
+        if self.spec.separate && !self.pace.is_brief() {
+            return self.ready_calls.saturating_add(self.slots as usize);
+        }
         self.throttle.limit().saturating_add(self.extra)
     }
 
@@ -328,10 +336,14 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             self.push_result(count, cancelled(0, note));
             return first;
         }
+        let joined = self.join_last(&inputs);
         self.bytes += inputs.bytes(0, count);
         self.end += u64::from(count);
         self.add_untaken(count);
         self.unfinished += count as usize;
+        if joined {
+            return first;
+        }
         let fate = Fate::Waiting {
             inputs,
             at: 0,
@@ -340,6 +352,30 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         self.insert(first, count, fate);
         self.set_ready(first);
         first
+    }
+
+    /// Whether new calls could be added to the stretch of the last ones, which wait, too.
+    fn join_last(&mut self, inputs: &I) -> bool {
+        let Some(mut last) = self.stretches.last_entry() else {
+            return false;
+        };
+        let first = *last.key();
+        let Stretch { count, fate } = last.get_mut();
+        let Fate::Waiting {
+            inputs: before,
+            at,
+            attempts: 0,
+        } = fate
+        else {
+            return false;
+        };
+        let is_last = first + u64::from(*count) == self.end && *at + *count == before.count();
+        if !is_last || !self.ready.contains(&first) || !before.join(inputs) {
+            return false;
+        }
+        *count += inputs.count();
+        self.ready_calls += inputs.count() as usize;
+        true
     }
 
     /// Adds a call that has ended before it began; its index, and what follows from it.
@@ -363,8 +399,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         let first = self.end;
         self.end += u64::from(count);
         self.add_untaken(count);
-        self.insert(first, count, Fate::Ended { ended, bytes: 0 });
-        self.completed_now(first);
+        self.end_calls(first, count, ended, 0);
     }
 
     fn add_untaken(&mut self, count: u32) {

@@ -1,6 +1,6 @@
 //! The calls of a map that have ended, or never begin: cutting off, and taking results.
 
-use super::{Completed, Cut, Failures, Fate, Map, Order, Settled, Stretch, Take, cancelled};
+use super::{Completed, Cut, Ended, Failures, Fate, Map, Order, Settled, Stretch, Take, cancelled};
 use crate::scheduler::Bundle;
 
 impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
@@ -63,24 +63,57 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
     pub(super) fn cancel_waiting(&mut self, start: u64) {
         let note = self.cut.as_ref().map(|cut| cut.note.clone());
         for at in self.within(start, u64::MAX) {
-            let Some(stretch) = self.stretches.remove(&at) else {
-                continue;
-            };
-            let Stretch { count, fate } = stretch;
-            match fate {
-                Fate::Waiting {
-                    inputs,
-                    at: place,
-                    attempts,
-                } => {
-                    self.unset_ready(at, count);
-                    self.bytes -= inputs.bytes(place, count);
-                    self.unfinished -= count as usize;
-                    let ended = cancelled(attempts, note.clone());
-                    self.insert(at, count, Fate::Ended { ended, bytes: 0 });
-                    self.completed_now(at);
-                }
-                fate => self.insert(at, count, fate),
+            let count = self.stretches.get(&at).map_or(0, |stretch| stretch.count);
+            if let Some(attempts) = self.end_waiting(at) {
+                self.end_calls(at, count, cancelled(attempts, note.clone()), 0);
+            }
+        }
+    }
+
+    /// Takes a waiting stretch out; how many attempts at its calls there were.
+    pub(super) fn end_waiting(&mut self, at: u64) -> Option<u32> {
+        let Stretch { count, fate } = self.stretches.remove(&at)?;
+        match fate {
+            Fate::Waiting {
+                inputs,
+                at: place,
+                attempts,
+            } => {
+                self.unset_ready(at, count);
+                self.bytes -= inputs.bytes(place, count);
+                self.unfinished -= count as usize;
+                Some(attempts)
+            }
+            fate => {
+                self.insert(at, count, fate);
+                None
+            }
+        }
+    }
+
+    /// Consecutive calls have ended in the same way, and count so many bytes; whether that gives `take` something.
+    pub(super) fn end_calls(
+        &mut self,
+        first: u64,
+        count: u32,
+        ended: Ended<T>,
+        bytes: usize,
+    ) -> bool {
+        if self.spec.separate {
+            self.end_separate(first, count, ended);
+            return false;
+        }
+        let fate = Fate::Ended {
+            ended,
+            bytes,
+            left: count,
+        };
+        self.insert(first, count, fate);
+        match self.spec.order {
+            Order::Input => first == self.next,
+            Order::Completion => {
+                self.completed.push_back(Completed::Calls(first));
+                true
             }
         }
     }
@@ -105,7 +138,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         }
         let Some(Stretch {
             count,
-            fate: Fate::Ended { ended, bytes },
+            fate: Fate::Ended { ended, bytes, .. },
         }) = self.stretches.remove(&first)
         else {
             return Take::Pending;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Completed, Ended, Failures, Fate, Limits, MOST_BYTES, Map, Order, SMALLER, Settled, Stretch,
-    UNBEGUN, Unbegun, delay, may_retry,
+    Completed, Ended, Failures, Fate, Limits, MOST_BYTES, Map, SMALLER, Settled, Stretch, UNBEGUN,
+    Unbegun, delay, may_retry,
 };
 use crate::error::Why;
 use crate::scheduler::{Batch, Bundle, Part, SlotId, Taker, Time};
@@ -184,6 +184,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         if let Some(from) = self.cut.as_ref().map(|cut| cut.from) {
             self.cancel_waiting(from);
         }
+        self.end_cancelled(first..first + u64::from(count));
     }
 
     /// The backoff of a call has passed. If it was cancelled in the meantime, that stands.
@@ -225,9 +226,8 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         };
         let bytes = self.held(bytes, read);
         self.bytes += bytes;
-        self.insert(first, count, Fate::Ended { ended, bytes });
         Settled::Ended {
-            visible: self.completed_now(first),
+            visible: self.end_calls(first, count, ended, bytes),
         }
     }
 
@@ -277,7 +277,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             return Settled::Ended { visible: false };
         };
         let attempts = attempts + 1;
-        let cut = self.is_cut(index);
+        let cut = self.is_cut(index) || self.why_cancelled(index).is_some();
         if !cut && attempts <= retries && result.as_ref().is_err_and(may_retry) {
             let visible = self.spec.every_attempt && !self.detached;
             if visible {
@@ -298,6 +298,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             (Err(Why::Cancelled), Some(cut)) => {
                 Some(cut.running.clone().unwrap_or_else(|| cut.note.clone()))
             }
+            (Err(Why::Cancelled), None) => self.why_cancelled(index).cloned(),
             _ => None,
         };
         let failed = result.is_err();
@@ -311,8 +312,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         let read = self.end_running(index).map_or(0, |(.., read)| read);
         let bytes = self.held(bytes, read);
         self.bytes += bytes;
-        self.insert(index, 1, Fate::Ended { ended, bytes });
-        let visible = self.completed_now(index);
+        let visible = self.end_calls(index, 1, ended, bytes);
         let settled = failed.then(|| self.cut_after_failure(index)).flatten();
         settled.unwrap_or(Settled::Ended { visible })
     }
@@ -341,16 +341,5 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             return None;
         }
         Some(now.saturating_add(delay(backoff, made, index)))
-    }
-
-    /// Notes that calls have ended; whether that gives `take` something.
-    pub(super) fn completed_now(&mut self, first: u64) -> bool {
-        match self.spec.order {
-            Order::Input => first == self.next,
-            Order::Completion => {
-                self.completed.push_back(Completed::Calls(first));
-                true
-            }
-        }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Window {
 }
 
 /// What a call may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Limits {
     /// How long an attempt may run.
     pub(crate) timeout: Option<Duration>,
@@ -74,6 +74,8 @@ pub(crate) struct MapSpec<J> {
     pub(crate) lazy: bool,
     /// Attempts that are not the call's last are handed out, too: only for [`Order::Completion`].
     pub(crate) every_attempt: bool,
+    /// Its calls are of separate callers: each is taken, let go or cancelled by itself, in any order.
+    pub(crate) separate: bool,
     /// A call that may have begun on a machine that was lost is charged, so that it does not run twice.
     pub(crate) at_most_once: bool,
 }

@@ -221,6 +221,9 @@ impl Bundle for Large {
     fn bytes(&self, _: u32, count: u32) -> usize {
         count as usize * (100 << 10)
     }
+    fn join(&mut self, _: &Self) -> bool {
+        false
+    }
 }
 
 #[test]

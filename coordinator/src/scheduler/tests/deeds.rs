@@ -15,6 +15,7 @@ pub(super) enum Step {
         retries: u32,
         backoff: u64,
         timeout: Option<u64>,
+        separate: bool,
     },
     Push(usize, u32),
     PushEnded(usize),
@@ -22,6 +23,10 @@ pub(super) enum Step {
     Take(usize),
     Cancel(usize),
     Forget(usize),
+    /// Of a map of separate calls, one of them.
+    TakeOne(usize, usize),
+    LetGo(usize, usize),
+    CancelOne(usize, usize),
     Slot(usize, Deed),
     Collect(usize),
     Pass(u64),
@@ -60,13 +65,13 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
             Just(Failures::First),
             (1..4_u64, any::<bool>()).prop_map(|(calls, now)| Failures::Most { calls, now }),
         ],
-        any::<(bool, bool)>(),
+        (any::<bool>(), any::<bool>(), 0..4_u8),
         0..4_u32,
         0..3_u64,
         any::<bool>(),
     );
     prop_oneof![
-        2 => open.prop_map(|(order, failures, (lazy, every_attempt), retries, backoff, limited)| Step::Open {
+        2 => open.prop_map(|(order, failures, (lazy, every_attempt, separate), retries, backoff, limited)| Step::Open {
             order,
             failures,
             lazy,
@@ -74,6 +79,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
             retries,
             backoff: backoff * 20,
             timeout: limited.then_some(50),
+            separate: separate == 0,
         }),
         8 => (0..4_usize, 1..30_u32).prop_map(|(map, count)| Step::Push(map, count)),
         1 => (0..4_usize).prop_map(Step::PushEnded),
@@ -81,6 +87,9 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         6 => (0..4_usize).prop_map(Step::Take),
         1 => (0..4_usize).prop_map(Step::Cancel),
         1 => (0..4_usize).prop_map(Step::Forget),
+        3 => (0..4_usize, 0..30_usize).prop_map(|(map, call)| Step::TakeOne(map, call)),
+        1 => (0..4_usize, 0..30_usize).prop_map(|(map, call)| Step::LetGo(map, call)),
+        3 => (0..4_usize, 0..30_usize).prop_map(|(map, call)| Step::CancelOne(map, call)),
         60 => (0..SLOTS, deed).prop_map(|(slot, deed)| Step::Slot(slot, deed)),
         2 => (0..SLOTS).prop_map(Step::Collect),
         6 => (1..80_u64).prop_map(Step::Pass),

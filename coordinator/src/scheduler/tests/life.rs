@@ -30,7 +30,7 @@ fn workers_live_as_the_table_says() {
     let mut runner = TestRunner::deterministic();
     let plays = prop::collection::vec(step(), 1..150);
     let mut seen = BTreeSet::new();
-    for _ in 0..600 {
+    for _ in 0..1200 {
         let steps = plays.new_tree(&mut runner).unwrap().current();
         let mut world = World::new();
         steps.iter().for_each(|step| world.step(step));

@@ -1,6 +1,7 @@
 //! The scheduler, played through at random. After every step the world checks what must always
 //! hold; in the end it plays everything out and checks that each call has ended once.
 
+mod separate;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +58,11 @@ struct Known {
     failed: BTreeSet<u64>,
     /// Cut off by something else than its failures.
     cancelled: bool,
+    separate: bool,
+    /// Separate calls that nobody waits for, and had not ended when they were let go.
+    let_go: BTreeSet<u64>,
+    /// Separate calls that were cancelled before they had ended.
+    cancelled_calls: BTreeSet<u64>,
 }
 
 impl Known {
@@ -157,7 +163,7 @@ impl World {
                 Step::Collect(of) if *of == slot => "is looked at",
                 Step::Pass(_) => "time passes",
                 Step::OutOfMemory(of) if *of == slot => "has too much memory",
-                Step::Cancel(_) | Step::Terminate => "is cancelled",
+                Step::Cancel(_) | Step::CancelOne(..) | Step::Terminate => "is cancelled",
                 _ => "is told of another's doing",
             };
             if before[slot] != after[slot] {
@@ -167,7 +173,7 @@ impl World {
     }
 
     fn take_step(&mut self, step: &Step) {
-        let with_result = self.maps_with_result();
+        let (with_result, with_end) = (self.maps_with_result(), self.ended_separately());
         match *step {
             Step::Open {
                 order,
@@ -177,7 +183,12 @@ impl World {
                 retries,
                 backoff,
                 timeout,
+                separate,
             } => {
+                let (failures, every_attempt) = match separate {
+                    true => (Failures::Any, false),
+                    false => (failures, every_attempt),
+                };
                 let order = if order && !every_attempt {
                     Order::Input
                 } else {
@@ -195,8 +206,9 @@ impl World {
                     limits,
                     order,
                     failures,
-                    lazy,
+                    lazy: lazy && !separate,
                     every_attempt,
+                    separate,
                     ..spec()
                 });
                 assert_eq!(opened.is_err(), self.jobs.refusal().is_some());
@@ -216,6 +228,9 @@ impl World {
                         failures,
                         failed: BTreeSet::new(),
                         cancelled: false,
+                        separate,
+                        let_go: BTreeSet::new(),
+                        cancelled_calls: BTreeSet::new(),
                     };
                     self.maps.insert(map, known);
                 }
@@ -246,6 +261,9 @@ impl World {
                     self.known(map).forgotten = true;
                 }
             }
+            Step::TakeOne(n, call) => self.take_one(n, call),
+            Step::LetGo(n, call) => self.let_go(n, call),
+            Step::CancelOne(n, call) => self.cancel_one(n, call),
             Step::Slot(slot, deed) => self.slot(slot, deed),
             Step::Collect(slot) => {
                 if let Post::Busy(_, worker) = &self.posts[slot] {
@@ -322,6 +340,13 @@ impl World {
                 "not woken: {map:?}"
             );
         }
+        for (map, index) in self.ended_separately().difference(&with_end) {
+            let mut told = effects.ended.iter();
+            assert!(
+                told.any(|(of, calls)| of == map && calls.contains(index)),
+                "its caller is not woken"
+            );
+        }
         self.wake(if effects.everyone {
             SLOTS
         } else {
@@ -373,7 +398,8 @@ impl World {
     }
 
     fn maps_with_result(&self) -> BTreeSet<MapId> {
-        let open = self.maps.iter().filter(|(_, known)| !known.forgotten);
+        let maps = self.maps.iter();
+        let open = maps.filter(|(_, known)| !known.forgotten && !known.separate);
         open.map(|(id, _)| *id)
             .filter(|id| self.jobs.has_result(*id))
             .collect()
@@ -402,6 +428,9 @@ impl World {
     }
 
     fn take(&mut self, map: MapId) -> bool {
+        if self.maps[&map].separate {
+            return self.take_all_separate(map);
+        }
         let ready = self.jobs.has_result(map);
         match self.jobs.take(map) {
             Take::Ready(first, count, ended) => {
@@ -480,7 +509,10 @@ impl World {
         for map in maps {
             assert_eq!(self.jobs.take(map), Take::Exhausted);
             let known = &self.maps[&map];
-            assert_eq!(known.taken.len() as u64, known.pushed);
+            match known.separate {
+                true => self.check_separate(map),
+                false => assert_eq!(known.taken.len() as u64, known.pushed),
+            }
             let over = matches!(self.jobs.phase, Phase::Over(_));
             if let (Failures::Most { calls, now }, false) =
                 (known.failures, known.cancelled || over)

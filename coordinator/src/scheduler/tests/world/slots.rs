@@ -140,6 +140,8 @@ impl World {
             assert!(!known.taken.contains_key(&index), "runs after its end");
             assert!(!known.succeeded.contains(&index), "runs after its success");
             assert!(!known.is_over(), "starts after too many failures");
+            let is_cancelled = known.cancelled_calls.contains(&index);
+            assert!(!is_cancelled, "starts after it was cancelled");
             *known.begun.entry(index).or_default() += 1;
             return true;
         }
