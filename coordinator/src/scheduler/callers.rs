@@ -46,7 +46,16 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// business; a map that is sealed cancels them at once.
     pub(crate) fn push(&mut self, map: MapId, inputs: I) -> u64 {
         let sealed = self.is_sealed(map);
-        let first = self.with_map(map, |map| map.push(inputs));
+        let number = self.next_map;
+        let first = self.with_map(map, |map| {
+            if map.spec.separate {
+                map.arrive(number);
+            }
+            map.push(inputs)
+        });
+        if self.maps.get(&map).is_some_and(|map| map.spec.separate) {
+            self.next_map += self.pushed(map) - first;
+        }
         match sealed {
             true => _ = self.effects.wake.insert(map),
             false => self.call_for(map),

@@ -55,7 +55,7 @@ pub(crate) use leases::AgentEffects;
 use leases::Leases;
 #[cfg(feature = "agents")]
 pub(crate) use leases::Recall;
-use map::{Map, Settled};
+use map::{Map, Rank, Settled};
 use slot::{Busy, Doom, Doomed, End, Slot};
 use watch::Watch;
 
@@ -192,10 +192,11 @@ pub(crate) struct Scheduler<J, I, T> {
     slots: Vec<Slot>,
     maps: BTreeMap<MapId, Map<J, I, T>>,
     /// Maps with calls that could run now, the one to serve next first: the fewest running calls,
-    /// and among those the longest not served.
-    ready: BTreeSet<(u32, u64, MapId)>,
+    /// among those the longest not served, and among those the first that came.
+    ready: BTreeSet<(Rank, MapId)>,
     /// Calls that wait for their backoff to pass.
     delayed: BTreeSet<(Time, MapId, u64)>,
+    /// Maps are numbered as they come, and separate calls among them, as if each were a map of its own.
     next_map: u64,
     turn: u64,
     /// Since when nothing starts and no deadline passes, if that is so.
@@ -308,7 +309,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             .maps
             .get_mut(&id)
             .expect("a map whose id is still in use");
-        let before = map.rank().map(|(running, turn)| (running, turn, id));
+        let before = map.rank(id).map(|rank| (rank, id));
         let full = !map.has_room();
         let result = change(map);
         if map.spec.separate {
@@ -319,7 +320,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             // Wakes whoever has more inputs and can't go on with the results.
             self.effects.wake.insert(id);
         }
-        let after = map.rank().map(|(running, turn)| (running, turn, id));
+        let after = map.rank(id).map(|rank| (rank, id));
         if before != after {
             before.map(|key| self.ready.remove(&key));
             after.map(|key| self.ready.insert(key));

@@ -92,7 +92,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
 
     /// Whether a call of this map would be the next to run, and the only one.
     pub(crate) fn is_next(&self, map: MapId) -> bool {
-        let next = self.ready.first().map(|(_, _, next)| *next);
+        let next = self.ready.first().map(|(.., next)| *next);
         let is_next = self.paused.is_none() && self.ready.len() == 1 && next == Some(map);
         let map = self.maps.get(&map).filter(|_| is_next);
         map.is_some_and(|map| map.ready_calls() == 1 && map.wants_more())

@@ -56,7 +56,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
 
     /// A slot that may have been woken up for what there is to do does something else: others must look.
     pub(super) fn pass_on(&mut self) {
-        let next = self.ready.first().map(|(_, _, map)| *map);
+        let next = self.ready.first().map(|(.., map)| *map);
         if let Some(map) = next {
             self.call_for(map);
         }
@@ -81,7 +81,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         let ended = self.watch.take_if(|watch| watch.slot == slot);
         let is_due = ended.is_some_and(|watch| watch.at <= now);
         if is_due {
-            for (_, _, id) in &self.ready {
+            for (.., id) in &self.ready {
                 if let Some(map) = self.maps.get_mut(id) {
                     map.look_for_late(now);
                 }
@@ -97,7 +97,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             true => map.worth_waking() > 0,
             false => map.wants_more(),
         };
-        let mut ready = self.ready.iter().map(|(_, _, map)| *map);
+        let mut ready = self.ready.iter().map(|(.., map)| *map);
         ready.find(|map| self.maps.get(map).is_some_and(is_wanted))
     }
 
@@ -108,10 +108,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         if living < FEW * self.processors {
             return true;
         }
-        let ready = self
-            .ready
-            .iter()
-            .filter_map(|(_, _, map)| self.maps.get(map));
+        let ready = self.ready.iter().filter_map(|(.., map)| self.maps.get(map));
         let busy = self.slots.iter().filter_map(Slot::busy).count();
         if let Some(more) = ready.map(Map::may_need).max() {
             return living < busy.saturating_add(more);

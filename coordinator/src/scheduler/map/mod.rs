@@ -23,7 +23,7 @@ use separate::Separate;
 
 use super::pace::Pace;
 use super::throttle::Throttle;
-use super::{Bundle, STUCK, Taker, Time};
+use super::{Bundle, MapId, STUCK, Taker, Time};
 use crate::error::Why;
 
 /// A call that has ended, or an attempt that has, and is followed by another one.
@@ -58,6 +58,9 @@ pub(crate) enum Take<T> {
     /// There is none any more.
     Exhausted,
 }
+
+/// How urgently a map wants to be served: how many of its calls run, when it was served last, and when it came.
+pub(super) type Rank = (u32, u64, u64);
 
 /// Consecutive calls that share their fate.
 #[derive(Debug)]
@@ -216,9 +219,14 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         self.end
     }
 
-    /// How urgently it wants to be served, least first; `None` if it has nothing to run.
-    pub(super) fn rank(&self) -> Option<(u32, u64)> {
-        (!self.ready.is_empty()).then_some((self.slots + self.leased, self.turn))
+    /// How urgently it wants to be served, least first; `None` if it has nothing to run. Separate calls are served as if each
+    /// were a map of its own: before maps that are under way, in the order in which they came.
+    pub(super) fn rank(&self, id: MapId) -> Option<Rank> {
+        let first = self.ready.first()?;
+        Some(match self.spec.separate {
+            true => (0, 0, self.arrival(*first)),
+            false => (self.slots + self.leased, self.turn, id.0),
+        })
     }
 
     pub(super) fn has_ready(&self) -> bool {

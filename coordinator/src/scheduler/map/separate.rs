@@ -18,6 +18,9 @@ pub(super) struct Separate {
     let_go: Spans,
     /// Calls that were cancelled while somebody had them, and why. They have not ended.
     cancelled: BTreeMap<u64, String>,
+    /// When calls came, among the pool's maps and other separate calls: by the first of each row of calls that came one right
+    /// behind the other.
+    arrivals: BTreeMap<u64, u64>,
     /// Calls that have ended since the last [`Map::take_news`].
     news: Vec<Range<u64>>,
 }
@@ -43,6 +46,30 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             self.insert(first, count, fate);
         }
         self.separate.news.push(calls);
+    }
+
+    /// The calls that are pushed next have this number among the pool's maps and separate calls.
+    pub(in crate::scheduler) fn arrive(&mut self, number: u64) {
+        let end = self.end;
+        let arrivals = &mut self.separate.arrivals;
+        let last = arrivals.last_key_value();
+        if last.is_some_and(|(first, since)| number - since == end - first) {
+            return;
+        }
+        arrivals.insert(end, number);
+        // What came before the first that waits need not be known any more.
+        let first = self.ready.first().copied().unwrap_or(end);
+        while let Some(second) = arrivals.keys().nth(1)
+            && *second <= first
+        {
+            arrivals.pop_first();
+        }
+    }
+
+    /// When a call came; the beginning of time if that is not known any more, because it has been running meanwhile.
+    pub(super) fn arrival(&self, index: u64) -> u64 {
+        let row = self.separate.arrivals.range(..=index).next_back();
+        row.map_or(0, |(first, number)| number + (index - first))
     }
 
     /// Which calls have ended since the last time.
