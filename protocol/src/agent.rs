@@ -18,7 +18,7 @@ use crate::ValueError;
 use crate::message::{Encoding, Panic, Runs, TaskInfo};
 
 /// The version of these messages. Agents of another version are not heard.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The largest message, in bytes: half of what a broker takes unless it is told otherwise.
 pub const MOST: usize = 512 << 10;
 /// The most leases, or running calls, that a beat may name.
@@ -193,6 +193,15 @@ pub enum Up {
     Want(Want),
     /// Here is a piece: the payload.
     Piece(Want),
+    /// It does not have a bulk any more.
+    Gone {
+        /// The agent's life: another may have had it.
+        epoch: u64,
+        /// Which bulk.
+        bulk: Bulk,
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// An agent that would take calls.
@@ -362,6 +371,13 @@ pub enum Down {
     Want(Want),
     /// Here is a piece: the payload.
     Piece(Want),
+    /// It does not have a bulk any more.
+    Gone {
+        /// Which bulk.
+        bulk: Bulk,
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// How far an agent has been heard.

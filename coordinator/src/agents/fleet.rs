@@ -124,7 +124,7 @@ impl Fleet {
             Up::Report(report) => self.report(from, report),
             Up::Leave { epoch } => self.leave(from, epoch),
             // Bulks, and who can't take part, are not this room's.
-            Up::Cannot { .. } | Up::Want(_) | Up::Piece(_) => Vec::new(),
+            Up::Cannot { .. } | Up::Want(_) | Up::Piece(_) | Up::Gone { .. } => Vec::new(),
         }
     }
 
@@ -377,6 +377,12 @@ impl Fleet {
     /// An agent's name.
     pub(super) fn name_of(&self, agent: AgentId) -> Option<&str> {
         self.names.get(&agent).map(String::as_str)
+    }
+
+    /// Whether an agent is in this life, as far as one knows.
+    pub(super) fn is_in(&self, from: &str, epoch: u64) -> bool {
+        let known = self.agents.get(from);
+        known.is_some_and(|known| known.epoch == epoch && known.state != State::Lost)
     }
 
     /// Whether a report is of a lease that this agent holds, so that it is worth asking for its payload.

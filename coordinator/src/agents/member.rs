@@ -249,7 +249,7 @@ impl Member {
             Down::Refused { home, why } if home == self.about.home => vec![Deed::Refused(why)],
             Down::Refused { .. } => Vec::new(),
             // Those of another life, and bulks, which are not this room's.
-            Down::Unknown { .. } | Down::Want(_) | Down::Piece(_) => Vec::new(),
+            Down::Unknown { .. } | Down::Want(_) | Down::Piece(_) | Down::Gone { .. } => Vec::new(),
         }
     }
 

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use super::support::{Agent, Broker, wait_until};
+use super::support::{Agent, Broker, SOON, wait_until};
 
 /// Runs `coordinator exec` in a directory, on agents alone.
 fn exec(broker: &Broker, directory: &Path, words: &[&str]) -> Output {
@@ -15,6 +16,37 @@ fn exec(broker: &Broker, directory: &Path, words: &[&str]) -> Output {
         .current_dir(directory)
         .output()
         .unwrap()
+}
+
+/// The same, while something happens to what it runs on. It has to end by itself.
+fn exec_while(
+    broker: &Broker,
+    directory: &Path,
+    words: &[&str],
+    happens: impl FnOnce(),
+) -> Vec<serde_json::Value> {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_coordinator"))
+        .args(["exec", "-j0", "--json", "--nats", &broker.url()])
+        .args(words)
+        .current_dir(directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    happens();
+    let until = Instant::now() + SOON;
+    while run.try_wait().unwrap().is_none() {
+        if Instant::now() > until {
+            run.kill().unwrap();
+            run.wait().unwrap();
+            panic!("the run does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut told = String::new();
+    std::io::Read::read_to_string(&mut run.stdout.take().unwrap(), &mut told).unwrap();
+    told.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn said(output: &Output) -> String {
@@ -210,4 +242,52 @@ fn a_file_that_finds_no_place_here_is_told_of() {
         "{}",
         said(&output)
     );
+}
+
+/// What goes along with a call is deleted, cut off or written anew before the agent has all of it: that call ends, says why, and
+/// costs no other.
+#[test]
+fn a_file_that_changes_under_way_costs_its_call_alone() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    const LARGE: usize = 60 << 20;
+    let write_anew = |path: &Path| {
+        let file = fs::OpenOptions::new().write(true).open(path);
+        std::io::Write::write_all(&mut file.unwrap(), &vec![b'y'; LARGE]).unwrap();
+    };
+    let delete = |path: &Path| fs::remove_file(path).unwrap();
+    let cut_off = |path: &Path| fs::write(path, "short").unwrap();
+    type Change<'c> = (&'c dyn Fn(&Path), &'c str);
+    let changes: [Change<'_>; 3] = [
+        (&delete, "can't be read any more"),
+        (&cut_off, "can't be read any more"),
+        (&write_anew, "not what it was"),
+    ];
+    for (change, why) in changes {
+        let agent = Agent::start(&broker, "a", 3);
+        let here = tempfile::TempDir::new().unwrap();
+        for name in ["one", "two", "three"] {
+            fs::write(here.path().join(name), name).unwrap();
+        }
+        let large = here.path().join("two");
+        fs::write(&large, vec![b'x'; LARGE]).unwrap();
+        let words = [
+            "--send",
+            "{}",
+            "-c",
+            "wc -c < $1",
+            ":::",
+            "one",
+            "two",
+            "three",
+        ];
+        let told = exec_while(&broker, here.path(), &words, || {
+            wait_until("it is fetched", || agent.is_fetching());
+            change(&large);
+        });
+        let of = |index: usize| told[index]["error"].as_str().unwrap_or("ok");
+        assert_eq!((of(0), of(2)), ("ok", "ok"), "{told:?}");
+        assert!(of(1).contains(why), "{}", of(1));
+    }
 }

@@ -3,8 +3,9 @@
 //! It hears the broker and the pool's bell, does what the fleet and the scheduler say, and waits until either has something to do.
 //! What that does to the pool's state is the ledger's.
 //!
-//! `hear` is what it hears, `leasing` how an agent gets a lease, `watch` what a run says by itself.
+//! `hear` is what it hears, `awaiting` what belongs to that and is large, `leasing` how an agent gets a lease, `watch` what a run says by itself.
 
+mod awaiting;
 mod hear;
 mod leasing;
 mod watch;
@@ -87,8 +88,8 @@ struct Desk {
     out: BTreeMap<LeaseId, Out>,
     store: Store,
     fetching: Fetching,
-    /// Reports that wait for what belongs to them.
-    waiting: Vec<Awaited>,
+    /// Reports that wait for what belongs to them, by the agent that has sent them.
+    waiting: BTreeMap<String, Vec<Awaited>>,
     /// Agents that will get a lease when it is known what its files are called.
     measuring: BTreeSet<AgentId>,
     to: Bell,
@@ -208,7 +209,7 @@ impl Desk {
             out: BTreeMap::new(),
             store,
             fetching: Fetching::default(),
-            waiting: Vec::new(),
+            waiting: BTreeMap::new(),
             measuring: BTreeSet::new(),
             to: bell,
             names: BTreeSet::new(),
@@ -274,9 +275,8 @@ impl Desk {
         if Instant::now() >= self.next_open {
             self.next_open = Instant::now() + self.tick();
             self.say_open();
-            for (agent, want) in self.fetching.again(boot_time()) {
-                self.send(&agent, &Down::Want(want), &[]);
-            }
+            self.forget_all_stale();
+            self.ask_due();
             self.note_silence();
             self.note_refusals();
         } else if !is_due {
@@ -316,8 +316,14 @@ impl Desk {
                     let name = self.fleet.name_of(agent).unwrap_or_default();
                     self.ledger.joins(agent, name, slots);
                 }
-                Deed::Left { agent } => self.ledger.left(agent),
-                Deed::Lost { agent, named } => self.ledger.lost(agent, &named),
+                Deed::Left { agent } => {
+                    self.ledger.left(agent);
+                    self.forget_all_stale();
+                }
+                Deed::Lost { agent, named } => {
+                    self.ledger.lost(agent, &named);
+                    self.forget_all_stale();
+                }
                 Deed::Returned { lease, calls } => self.ledger.returned(lease, calls),
                 // These come with a payload: see `hear_report`.
                 Deed::Values { .. } | Deed::Ended { .. } => {}
