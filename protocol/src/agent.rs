@@ -475,8 +475,19 @@ pub fn encode<M: Serialize>(message: &M, payload: &[u8]) -> Result<Vec<u8>, Valu
     }
 }
 
+/// Whether a message with a payload of so many bytes can be [encoded](encode).
+#[must_use]
+pub fn fits<M: Serialize>(message: &M, payload: u64) -> bool {
+    let mut header = Vec::new();
+    let left = MOST.saturating_sub(HEAD + SPARE) as u64;
+    crate::encode(message, &mut header).is_ok()
+        && payload.saturating_add(header.len() as u64) <= left
+}
+
 /// What stands before the header, in bytes.
 const HEAD: usize = 6;
+/// How much a message may grow by what is entered when it is sent, as an epoch and its kind are, in bytes.
+const SPARE: usize = 32;
 
 /// Decodes a message, and what is its payload.
 ///

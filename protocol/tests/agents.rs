@@ -325,4 +325,10 @@ fn another_version_and_what_is_too_large_are_named() {
     let why = agent::encode(&Down::Unknown { epoch: 1 }, &vec![0; agent::MOST]).unwrap_err();
     assert!(why.to_string().contains("524288 at most"), "{why}");
     assert!(agent::encode(&Down::Unknown { epoch: 1 }, &vec![0; agent::MOST - 100]).is_ok());
+    // What is said to fit does, with what is entered later.
+    let unknown = Down::Unknown { epoch: 1 };
+    assert!(agent::fits(&unknown, agent::MOST as u64 - 100));
+    for most in [agent::MOST as u64 - 30, agent::MOST as u64, u64::MAX] {
+        assert!(!agent::fits(&unknown, most), "{most}");
+    }
 }

@@ -137,16 +137,9 @@ impl Fleet {
         };
         known.state = State::Lost;
         let agent = known.id;
-        // What it still holds, by our word, it has not begun.
-        let returned = known.out.iter().map(|(lease, out)| Deed::Returned {
-            lease: *lease,
-            calls: std::iter::once(out.message.first..out.message.first + u64::from(out.count))
-                .collect(),
-        });
-        let returned: Vec<Deed> = returned.collect();
         known.out.clear();
         known.named.clear();
-        [returned, vec![Deed::Left { agent }]].concat()
+        vec![Deed::Left { agent }]
     }
 
     /// An agent that is known says once more that it has joined.
@@ -313,10 +306,13 @@ impl Fleet {
         deeds
     }
 
-    /// The scheduler has given an agent calls.
+    /// The scheduler has given an agent calls. `None` if it is not there any more: then nobody has them.
     pub(super) fn leased(&mut self, agent: AgentId, mut message: Lease, now: Time) -> Option<Deed> {
         let to = self.names.get(&agent)?.clone();
         let known = self.agents.get_mut(&to)?;
+        if known.state == State::Lost {
+            return None;
+        }
         message.epoch = known.epoch;
         let count = u32::try_from(message.lens.count()).unwrap_or(u32::MAX);
         known.largest = known.largest.max(count);

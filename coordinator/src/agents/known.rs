@@ -37,7 +37,7 @@ pub(super) enum Deed {
     Values { lease: LeaseId, report: Report },
     /// A call has ended otherwise, or its value is the payload.
     Ended { lease: LeaseId, report: Report },
-    /// An agent has left: it holds nothing, and nothing of it was lost.
+    /// An agent has left. What it still holds, by our word, it has not begun, and nothing of it was lost.
     Left { agent: AgentId },
     /// Calls were given back.
     Returned {
@@ -121,7 +121,8 @@ impl Known {
     pub(super) fn count(&mut self, what: &What) {
         match what {
             What::Values(parts) => {
-                self.succeeded += parts.iter().map(|part| part.lens.count()).sum::<u64>();
+                let counts = parts.iter().map(|part| part.lens.count());
+                self.succeeded = counts.fold(self.succeeded, u64::saturating_add);
             }
             What::Ended {
                 ending: Ending::Value,

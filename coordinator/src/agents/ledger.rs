@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::agent::{Carried, Lease, MOST_PAYLOAD, Named, Report, What};
+use protocol::agent::{Carried, Files, Lease, MOST_PAYLOAD, Named, Report, What};
 use protocol::message::TaskInfo;
 
 use super::bulk::Fetched;
@@ -26,7 +26,30 @@ pub(super) struct Ledger(pub(super) Arc<PoolShared>);
 pub(crate) struct Given {
     pub(super) id: LeaseId,
     pub(super) lease: Lease,
-    pub(super) inputs: Inputs,
+    pub(super) inputs: Arc<Inputs>,
+}
+
+impl Given {
+    /// Keeps so many of the calls, from the first on. Returns the files of the others.
+    fn truncate(&mut self, count: u64) -> Vec<Files> {
+        let mut left = count;
+        let parts = self.inputs.0.iter().map(|part| {
+            let mut part = part.clone();
+            // No more than it had.
+            part.count = left.min(part.count.into()) as u32;
+            left -= u64::from(part.count);
+            part
+        });
+        let parts = parts.filter(|part| part.count > 0).collect();
+        self.inputs = Arc::new(Inputs(parts));
+        let lens = self.lease.lens.iter();
+        self.lease.lens = lens
+            .take(usize::try_from(count).unwrap_or(usize::MAX))
+            .collect();
+        let end = self.lease.first + count;
+        let at = self.lease.files.partition_point(|files| files.index < end);
+        self.lease.files.split_off(at)
+    }
 }
 
 impl Ledger {
@@ -62,12 +85,12 @@ impl Ledger {
         state.machines.tasks.get_or_insert_with(|| tasks.into());
     }
 
-    /// An agent has left.
+    /// An agent has left. What it was being given goes back, too, though it has heard nothing of it.
     pub(super) fn left(&self, agent: AgentId) {
         if let Some(name) = self.forget(agent) {
             self.note(format!("{name} has left"));
         }
-        self.0.act(|state| state.jobs.leaves(agent));
+        self.0.act(|state| state.jobs.has_left(agent));
     }
 
     fn forget(&self, agent: AgentId) -> Option<Arc<str>> {
@@ -150,13 +173,18 @@ impl Ledger {
         Some(Given {
             id,
             lease,
-            inputs: Inputs(batch.parts),
+            inputs: Arc::new(Inputs(batch.parts)),
         })
     }
 
     /// Whether a lease holds calls.
     pub(super) fn is_open(&self, lease: LeaseId) -> bool {
         self.0.state().jobs.agent_of(lease).is_some()
+    }
+
+    /// From which index on calls of a lease are wanted back.
+    pub(super) fn recalled_from(&self, lease: LeaseId) -> Option<u64> {
+        self.0.state().jobs.recalled_from(lease)
     }
 
     /// Whether a lease holds a call.
@@ -180,7 +208,7 @@ impl Ledger {
     }
 
     /// The inputs of a lease can't be read.
-    pub(super) fn cannot_carry(&self, lease: &Lease, error: &std::io::Error) {
+    pub(super) fn cannot_carry(&self, lease: &Lease, error: &str) {
         let id = LeaseId(lease.number);
         let calls = lease.first..lease.first + lease.lens.count();
         let why = format!("the input can't be sent to another machine: {error}");
@@ -192,6 +220,15 @@ impl Ledger {
                 jobs.leased_ended(id, index, why, (nobody(), 0), now, &sight);
             }
         });
+    }
+
+    /// Gives calls back of which their agent has heard nothing, all but the first so many. Returns their files.
+    pub(super) fn take_back(&self, given: &mut Given, keep: u64) -> Vec<Files> {
+        let first = given.lease.first;
+        let calls = first + keep..first + given.lease.lens.count();
+        let files = given.truncate(keep);
+        self.0.act(|state| state.jobs.returned(given.id, calls));
+        files
     }
 
     /// An agent gives calls back.
@@ -230,9 +267,13 @@ impl Ledger {
         values: Vec<protocol::agent::Values>,
         payload: Fetched,
     ) -> Result<(), String> {
+        let Some(calls) = self.0.state().jobs.calls_of(lease) else {
+            // It is over, and nobody has been told yet.
+            return Ok(());
+        };
         let payload = payload.into_bytes().map_err(|error| error.to_string())?;
         let machine = self.machine(lease);
-        let parts = carriage::values(values, &payload)?;
+        let parts = carriage::values(values, &payload, calls.end - calls.start)?;
         self.0.act(|state| {
             for (part, outputs) in parts {
                 let by = By {

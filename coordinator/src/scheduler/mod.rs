@@ -112,7 +112,7 @@ pub(crate) struct Batch<J, I> {
 }
 
 /// Some of these inputs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Part<I> {
     pub(crate) inputs: I,
     pub(crate) at: u32,

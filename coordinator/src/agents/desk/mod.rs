@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use protocol::agent::{self, All, Bulk, Carried, Down, Open, SharedValue};
+use protocol::agent::{self, All, Bulk, Carried, Down, Open};
 
 use super::access::{Reach, Wanted};
 use super::awaited::Awaited;
@@ -66,9 +66,8 @@ pub(crate) enum Event {
 /// A lease that is out.
 struct Out {
     inputs: Arc<Inputs>,
-    /// As which bulk it is offered, if it is large.
-    bulk: Option<Bulk>,
-    shared: Vec<SharedValue>,
+    /// What can be asked for as long as it is out.
+    offered: Vec<Bulk>,
     files: Vec<agent::Files>,
 }
 

@@ -431,9 +431,10 @@ impl World {
                         files: Vec::new(),
                         lens,
                     };
-                    if let Some(deed) = self.fleet.leased(agent, message, now) {
-                        return self.does(deed);
-                    }
+                    return match self.fleet.leased(agent, message, now) {
+                        Some(deed) => self.does(deed),
+                        None => Err(format!("{agent:?} wants a lease, and is not there")),
+                    };
                 }
             }
             fleet::Deed::Values { lease, report } => {
@@ -447,7 +448,7 @@ impl World {
                 }
             }
             fleet::Deed::Ended { lease, report } => self.ended(lease, &report.what, now),
-            fleet::Deed::Left { agent } => self.jobs.leaves(agent),
+            fleet::Deed::Left { agent } => self.jobs.has_left(agent),
             fleet::Deed::Returned { lease, calls } => {
                 for calls in calls {
                     self.jobs.returned(lease, calls);

@@ -444,6 +444,19 @@ fn two_agents(spec: MapSpec<u32>, calls: u32) -> (Jobs, MapId) {
 }
 
 #[test]
+fn what_an_agent_holds_that_leaves_waits_again() {
+    let (mut jobs, _) = two_agents(spec(), 20);
+    let (lease, batch, _) = jobs.lease(AgentId(1), 4, 1 << 20, millis(1)).unwrap();
+    assert_eq!(jobs.calls_of(lease), Some(0..u64::from(batch.count)));
+    assert_eq!(jobs.recalled_from(lease), None);
+    jobs.recall_of(None, 2, false);
+    assert_eq!(jobs.recalled_from(lease), Some(2));
+    jobs.has_left(AgentId(1));
+    assert_eq!((jobs.calls_of(lease), jobs.held_by(AgentId(1))), (None, 0));
+    assert!(jobs.lease(AgentId(1), 4, 1 << 20, millis(2)).is_none());
+}
+
+#[test]
 fn an_agent_gets_half_of_its_share() {
     let (mut jobs, _) = two_agents(spec(), 80);
     assert!(jobs.take_effects().agents.offer);
