@@ -260,7 +260,8 @@ pub struct Named {
     pub nanos: u64,
 }
 
-/// What became of calls of a lease. The agent keeps it, and sends it each second, until it has been heard.
+/// What became of calls of a lease. The agent keeps it until it has been heard, and sends it again when the answer to a later
+/// beat shows that it was not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The agent's life.

@@ -12,7 +12,7 @@ use protocol::message::{Encoding, Runs};
 
 use super::Broken;
 use super::fleet::{self, Fleet};
-use super::member::{Deed, Member};
+use super::member::{Deed, Member, Told};
 use crate::scheduler::{AgentId, LeaseId};
 use world::World;
 
@@ -138,6 +138,61 @@ fn a_pause_that_was_longer_than_a_lease_costs_nothing() {
     let beat = member.tick(second(101), Vec::new()).remove(0);
     answered_for(&mut member, &beat, second(15), second(102));
     assert_eq!(member.fuse(), Some(second(101 + 15)));
+}
+
+/// A coordinator has heard of the reports up to one, when it answers a beat.
+fn heard(clock: Option<Duration>, serial: u64) -> Down {
+    Down::Heard(Heard {
+        home: 0,
+        epoch: 1,
+        clock: clock.map(|clock| clock.as_nanos() as u64),
+        serial,
+        low: 0,
+        patience: Duration::from_secs(3600).as_nanos() as u64,
+        is_paused: false,
+        turns: 0,
+    })
+}
+
+/// Reports are sent again when a beat has overtaken them, and not all at once.
+#[test]
+fn what_was_not_heard_is_sent_again_bit_by_bit() {
+    let second = Duration::from_secs;
+    let mut member = Member::new(About::default(), 1, second(3600), second(1), second(0));
+    member.tick(second(0), Vec::new());
+    member.hear(heard(Some(second(0)), 0), second(0));
+    let lens: Runs = std::iter::repeat_n(1, 40).collect();
+    let mut lease = lease(0, lens);
+    lease.epoch = 1;
+    member.hear(Down::Lease(lease), second(0));
+    for _ in 0..40 {
+        let told = Told {
+            bytes: 100 << 10,
+            ..Told::default()
+        };
+        let what = What::Returned(Vec::new());
+        assert!(member.ended(0, 1, what, told).is_some());
+    }
+    let serials = |deeds: Vec<Deed>| -> Vec<u64> {
+        let serial = |deed| match deed {
+            Deed::Send(Up::Report(report)) => Some(report.serial),
+            _ => None,
+        };
+        deeds.into_iter().filter_map(serial).collect()
+    };
+    // As long as nothing is answered, it may all be on its way.
+    for at in 1..10 {
+        assert!(serials(member.tick(second(at), Vec::new())).is_empty());
+    }
+    assert!(serials(member.hear(heard(None, 20), second(10))).is_empty());
+    // A beat has overtaken what was sent before it.
+    let again = serials(member.hear(heard(Some(second(1)), 20), second(10)));
+    assert_eq!(again, [21, 22]);
+    assert!(serials(member.hear(heard(None, 21), second(10))).is_empty());
+    assert_eq!(serials(member.hear(heard(None, 22), second(10))), [23, 24]);
+    // One that waits for something there does not keep the others waiting.
+    let again = serials(member.hear(heard(Some(second(9)), 22), second(10)));
+    assert_eq!(again, [25, 26]);
 }
 
 /// A lease of some calls, from the first on.

@@ -328,6 +328,10 @@ impl Serving {
         };
         let made: Vec<Bulk> = news.made.iter().map(|(bulk, _)| *bulk).collect();
         let told = Told {
+            bytes: match &place {
+                Carriage::Here(bytes) => bytes.len(),
+                Carriage::Apart(_) => 0,
+            },
             payload: carried,
             files: made.clone(),
         };
