@@ -11,7 +11,7 @@ use protocol::parcel::{Owned, Parcel};
 
 use super::bulk::{Content, Fetched};
 use crate::error::{Death, Why};
-use crate::payload::printed::{Captured, Printed};
+use crate::payload::printed::{Captured, Printed, Spool};
 use crate::payload::{self, EncodedInputs, Payload};
 use crate::scheduler::Part;
 
@@ -162,6 +162,7 @@ pub(crate) fn result(ending: Ending) -> Result<(), Why> {
 
 /// The payload of a report, taken apart into output, stdout and stderr. Fails if the lengths make no sense.
 pub(crate) fn take_apart(
+    spool: &mut Spool,
     fetched: Fetched,
     stdout: u64,
     stderr: u64,
@@ -177,8 +178,8 @@ pub(crate) fn take_apart(
             // No longer than both together.
             let (stdout, stderr) = both.split_at(stdout as usize);
             let printed = Printed {
-                stdout: Captured::elsewhere(stdout.to_vec()).map_err(cannot)?,
-                stderr: Captured::elsewhere(stderr.to_vec()).map_err(cannot)?,
+                stdout: spool.keep(stdout).map_err(cannot)?,
+                stderr: spool.keep(stderr).map_err(cannot)?,
             };
             Ok((whole(bytes), printed))
         }
@@ -189,7 +190,8 @@ pub(crate) fn take_apart(
                 format!("an output of {value} bytes can't be kept in memory: {error}")
             })?;
             let between = value + stdout;
-            let (stdout, stderr) = Captured::both_of(file, value..between, between..len);
+            let both = spool.keep_both(file, value..between, between..len);
+            let (stdout, stderr) = both.map_err(cannot)?;
             Ok((whole(bytes), Printed { stdout, stderr }))
         }
     }

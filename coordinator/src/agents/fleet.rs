@@ -68,8 +68,10 @@ impl Fleet {
     }
 
     /// When an agent that is answered now has to be heard at the latest. `theirs` is how long it takes itself to be allowed out
-    /// of sight: as long as it has not heard otherwise, that is what counts. `turns` is what it knows of pauses.
+    /// of sight: as long as it has not heard otherwise, that is what counts; but nobody has ever told it more than the longest
+    /// pause. `turns` is what it knows of pauses.
     fn until(&self, theirs: Duration, turns: u64, now: Time) -> Time {
+        let theirs = theirs.min(self.lease.max(self.longest));
         let told = match turns < self.turns {
             true => self.longest,
             false => Duration::ZERO,
@@ -386,6 +388,7 @@ impl Fleet {
         self.agents.get(from).is_some_and(|known| {
             known.epoch == report.epoch
                 && known.state != State::Lost
+                && known.is_near(report.serial)
                 && !known.was_heard(report.serial)
                 && known.out.contains_key(&LeaseId(report.lease))
         })

@@ -149,6 +149,11 @@ impl Known {
         serial <= self.heard || self.ahead.contains(&serial)
     }
 
+    /// Whether a report is not too far ahead of those that were heard to be remembered.
+    pub(super) fn is_near(&self, serial: u64) -> bool {
+        serial > self.heard && serial - self.heard <= AHEAD
+    }
+
     pub(super) fn heard(&self, name: &str, clock: Option<u64>, answer: Answer) -> Deed {
         let low = self.out.keys().next().map_or(0, |lowest| lowest.0);
         Deed::Send {
@@ -168,8 +173,7 @@ impl Known {
 
     /// Whether a report was not heard before; from now on it was.
     pub(super) fn is_news(&mut self, serial: u64) -> bool {
-        let is_near = serial > self.heard && serial - self.heard <= AHEAD;
-        let is_news = is_near && self.ahead.insert(serial);
+        let is_news = self.is_near(serial) && self.ahead.insert(serial);
         while self.ahead.remove(&(self.heard + 1)) {
             self.heard += 1;
         }

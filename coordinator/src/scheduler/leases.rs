@@ -340,7 +340,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
 
     /// All that an agent holds is lost: it is dead, or says itself that it has ended everything. Calls that are known to have run
     /// (`named`, by lease and index) are charged, and all that may have if the map wants each to run at most once; the others wait
-    /// again, unless they were lost too often.
+    /// again, unless they were lost too often. Returns how many are charged.
     pub(crate) fn agent_lost(
         &mut self,
         agent: AgentId,
@@ -348,7 +348,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         trace: impl Fn(LeaseId, u64) -> T,
         now: Time,
         sight: &impl Sight,
-    ) {
+    ) -> u64 {
+        let mut all_charged = 0;
         for id in self.leases.of(agent) {
             let Some(lease) = self.leases.leases.get(&id) else {
                 continue;
@@ -373,11 +374,13 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             }
             self.close_some(id, u32::MAX);
             self.give_back(map, &uncharged);
+            all_charged += charged.len() as u64;
             for index in charged {
                 let why = Why::Died(Death::Machine);
                 self.settle((map, index), Err(why), trace(id, index), 0, now, sight);
             }
         }
+        all_charged
     }
 
     /// Wants calls back from the agent that has most of them waiting, for somebody who has nothing to do.

@@ -11,7 +11,6 @@ use crate::agents::bulk::Content as _;
 use crate::agents::carriage::fits;
 use crate::agents::ledger::Given;
 use crate::agents::measure::{self, Measured};
-use crate::agents::opening;
 use crate::os::boot_time;
 use crate::scheduler::{AgentId, LeaseId};
 
@@ -114,7 +113,7 @@ impl Desk {
         let inputs = &given.inputs;
         let kept = inputs.0.iter().flat_map(|part| part.inputs.kept());
         for kept in worker::private::Given::default().add(kept) {
-            let shared = opening::share(&mut self.store, &kept)?;
+            let shared = self.values.share(&mut self.store, kept)?;
             given.lease.shared.push(shared);
         }
         if !fits(inputs.len()) {

@@ -26,6 +26,7 @@ use super::carriage::{Inputs, nanos};
 use super::fleet::{Deed, Fleet};
 use super::ledger::{self, Given, Ledger};
 use super::measure::Measured;
+use super::opening::Values;
 use super::rights::Refusals;
 use super::ssh::crew::{Crew, Told};
 use super::{opening, subjects};
@@ -86,6 +87,7 @@ struct Desk {
     initializer: Vec<u8>,
     out: BTreeMap<LeaseId, Out>,
     store: Store,
+    values: Values,
     fetching: Fetching,
     /// Reports that wait for what belongs to them, by the agent that has sent them.
     waiting: BTreeMap<String, Vec<Awaited>>,
@@ -101,8 +103,9 @@ struct Desk {
     /// Machines reached by ssh that do not take part, and why.
     absent: BTreeMap<String, String>,
     refusals: Refusals,
-    /// Since when there was nobody to run anything.
-    alone_since: Instant,
+    /// For how long there has been nobody to run anything, and when that was looked at last.
+    alone: Duration,
+    looked_at: Instant,
     /// Nobody has said yet that nobody is there.
     waits_in_silence: bool,
     away_since: Option<Instant>,
@@ -183,7 +186,9 @@ impl Desk {
             None => format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?),
         };
         let mut store = Store::default();
-        let (open, initializer) = opening::open(shared, &wanted, &mut store, run.clone())?;
+        let mut values = Values::default();
+        let places = (&mut store, &mut values);
+        let (open, initializer) = opening::open(shared, &wanted, places, run.clone())?;
         let (access, crew) = reach(&wanted, to)?;
         let subjects = vec![subjects::up(&run, "*")];
         let url = access.url.clone();
@@ -195,7 +200,7 @@ impl Desk {
         let waits_in_silence = matches!(wanted.reach, Reach::Broker(_));
         Ok(Desk {
             shared: Arc::clone(shared),
-            ledger: Ledger(Arc::clone(shared)),
+            ledger: Ledger::new(shared),
             fleet: Fleet::new(wanted.lease),
             wanted,
             run,
@@ -207,6 +212,7 @@ impl Desk {
             initializer,
             out: BTreeMap::new(),
             store,
+            values,
             fetching: Fetching::default(),
             waiting: BTreeMap::new(),
             measuring: BTreeSet::new(),
@@ -216,7 +222,8 @@ impl Desk {
             complained: BTreeSet::new(),
             absent: BTreeMap::new(),
             refusals: Refusals::default(),
-            alone_since: Instant::now(),
+            alone: Duration::ZERO,
+            looked_at: Instant::now(),
             // Over ssh each machine is spoken of.
             waits_in_silence,
             away_since: Some(Instant::now()),
@@ -269,8 +276,7 @@ impl Desk {
     fn look_around(&mut self) {
         let deeds = self.fleet.tick(boot_time());
         self.do_all(deeds);
-        let delayed = self.shared.state().jobs.next_delayed();
-        let is_due = delayed.is_some_and(|at| at <= self.shared.now());
+        let is_due = self.ledger.promote_delayed();
         if Instant::now() >= self.next_open {
             self.next_open = Instant::now() + self.tick();
             self.say_open();
@@ -320,7 +326,7 @@ impl Desk {
                     self.forget_all_stale();
                 }
                 Deed::Lost { agent, named } => {
-                    self.ledger.lost(agent, &named);
+                    self.ledger.lost(agent, named);
                     self.forget_all_stale();
                 }
                 Deed::Returned { lease, calls } => self.ledger.returned(lease, calls),

@@ -7,7 +7,9 @@ mod world;
 
 use std::time::Duration;
 
-use protocol::agent::{About, Carried, Down, Ending, Heard, Join, Lease, Report, Up, Values, What};
+use protocol::agent::{
+    About, Beat, Carried, Down, Ending, Heard, Join, Lease, Report, Up, Values, What,
+};
 use protocol::message::{Encoding, Runs};
 
 use super::Broken;
@@ -335,4 +337,48 @@ fn an_agent_whose_calls_all_fail_gets_few() {
     assert_eq!(report(1, 7, no()), 1);
     // One success, and it is trusted again.
     assert!(report(1, 8, Ending::Value) > 1);
+}
+
+/// Numbers that no honest agent says.
+#[test]
+fn an_agent_is_not_believed_what_nobody_can_have_told_it() {
+    let second = Duration::from_secs;
+    let mut fleet = Fleet::new(second(5));
+    let join = Join {
+        epoch: 1,
+        clock: 0,
+        about: About::default(),
+    };
+    fleet.hear("a", Up::Join(join), second(1));
+    let mut lens = Runs::default();
+    lens.push(1);
+    fleet.leased(AgentId(0), lease(3, lens), second(1));
+    let report = |serial| Report {
+        epoch: 1,
+        serial,
+        lease: 3,
+        what: What::Returned(Vec::new()),
+        payload: Carried::Here,
+        files: Vec::new(),
+    };
+    assert!(fleet.expects("a", &report(1)) && fleet.expects("a", &report(1000)));
+    assert!(!fleet.expects("a", &report(1 << 20)) && !fleet.expects("a", &report(u64::MAX)));
+    let beat = Beat {
+        epoch: 1,
+        clock: 1,
+        leases: Vec::new(),
+        running: Vec::new(),
+        takes_none: false,
+        patience: u64::MAX,
+        turns: 0,
+    };
+    fleet.hear("a", Up::Beat(beat), second(2));
+    assert_eq!(fleet.next_tick(), Some(second(8)));
+    let lost = fleet.tick(second(8));
+    assert!(matches!(lost[..], [fleet::Deed::Lost { .. }]), "{lost:?}");
+    // It gets nothing that it could keep.
+    assert_eq!(
+        fleet.leased(AgentId(0), lease(4, Runs::default()), second(9)),
+        None
+    );
 }
