@@ -142,6 +142,22 @@ fn a_pause_that_was_longer_than_a_lease_costs_nothing() {
     assert_eq!(member.fuse(), Some(second(101 + 15)));
 }
 
+/// What a coordinator said of a pause comes when it is over.
+#[test]
+fn a_pause_that_is_over_is_not_heeded() {
+    let second = Duration::from_secs;
+    for broken in [None, Some(Broken::AnyPause)] {
+        let mut member = Member::new(About::default(), 1, second(15), second(1), second(0));
+        member.broken = broken;
+        let join = member.tick(second(0), Vec::new());
+        answered_for(&mut member, &join[0], second(15), second(0));
+        assert_eq!(member.resume(2), None);
+        let is_heeded = member.pause(second(3600), 1).is_some();
+        assert_eq!(is_heeded, broken.is_some());
+        assert_eq!(member.fuse() == Some(second(15)), broken.is_none());
+    }
+}
+
 /// A coordinator has heard of the reports up to one, when it answers a beat.
 fn heard(clock: Option<Duration>, serial: u64) -> Down {
     Down::Heard(Heard {
