@@ -11,7 +11,8 @@ use protocol::parcel::{Owned, Parcel};
 
 use super::bulk::{Content, Fetched};
 use crate::error::{Death, Why};
-use crate::payload::printed::{Captured, Printed, Spool};
+use crate::payload::printed::{Captured, Printed};
+use crate::payload::spool::Spool;
 use crate::payload::{self, EncodedInputs, Payload};
 use crate::scheduler::Part;
 

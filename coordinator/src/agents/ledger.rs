@@ -15,7 +15,8 @@ use crate::engine::running::RunningCall;
 use crate::engine::shared::PoolShared;
 use crate::error::Why;
 use crate::payload::forward::Forwarder;
-use crate::payload::printed::{Captured, Output, Printed, Spool};
+use crate::payload::printed::{Captured, Output, Printed};
+use crate::payload::spool::Spool;
 use crate::payload::{By, Payload, Trace};
 use crate::scheduler::{AgentId, LeaseId, SlotId};
 

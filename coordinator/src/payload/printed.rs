@@ -31,9 +31,7 @@ pub enum Output {
 
 /// How often space is given back: a system call for each line would cost more than it returns.
 const GIVE_BACK: u64 = 1 << 20;
-const CHUNK: usize = 64 << 10;
-/// How much is written to a file of a spool before the next is begun.
-const FULL: u64 = 64 << 20;
+pub(super) const CHUNK: usize = 64 << 10;
 /// How much of a call's stderr goes into its error.
 pub(crate) const TAIL: u64 = 4 << 10;
 
@@ -116,7 +114,7 @@ pub(crate) struct Printed {
 }
 
 #[derive(Debug)]
-struct OutputFile {
+pub(super) struct OutputFile {
     file: File,
     ranges: Mutex<Ranges>,
 }
@@ -152,7 +150,7 @@ impl Ranges {
 }
 
 impl OutputFile {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(OutputFile {
             file: os::append_only_file()?,
             ranges: Mutex::new(Ranges {
@@ -167,7 +165,7 @@ impl OutputFile {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
@@ -178,6 +176,17 @@ impl OutputFile {
             range,
         });
         Captured(held.map_or(Content::Nothing, |held| Content::Here(Arc::new(held))))
+    }
+
+    /// What is written now, at the end.
+    #[cfg(feature = "agents")]
+    pub(super) fn append(
+        self: &Arc<Self>,
+        write: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<Captured> {
+        write(&self.file)?;
+        let range = self.ranges().advance(self.len());
+        Ok(self.captured(range))
     }
 
     fn release(&self, range: &Range<u64>) {
@@ -210,6 +219,10 @@ enum Content {
     /// In the file of a worker here.
     Here(Arc<HeldRange>),
     /// A call on another machine has written it, and it is not much.
+    #[cfg_attr(
+        not(feature = "agents"),
+        allow(dead_code, reason = "only agents need it")
+    )]
     Elsewhere(Arc<[u8]>),
 }
 
@@ -250,11 +263,8 @@ impl Captured {
     }
 
     /// What stands in a file, in two parts. The file has no name, and nothing else needs it.
-    #[cfg_attr(
-        not(feature = "agents"),
-        allow(dead_code, reason = "only agents need it")
-    )]
-    fn both_of(file: File, stdout: Range<u64>, stderr: Range<u64>) -> (Self, Self) {
+    #[cfg(feature = "agents")]
+    pub(super) fn both_of(file: File, stdout: Range<u64>, stderr: Range<u64>) -> (Self, Self) {
         let file = Arc::new(OutputFile {
             file,
             ranges: Mutex::new(Ranges {
@@ -269,6 +279,15 @@ impl Captured {
             }
         }
         (file.captured(stdout), file.captured(stderr))
+    }
+
+    /// What a call on another machine has written, where it is not much.
+    #[cfg(feature = "agents")]
+    pub(super) fn little(bytes: &[u8]) -> Self {
+        Captured(match bytes.is_empty() {
+            true => Content::Nothing,
+            false => Content::Elsewhere(bytes.into()),
+        })
     }
 
     /// Some bytes of it.
@@ -436,82 +455,6 @@ impl Captured {
     }
 }
 
-/// Where what calls on other machines have printed is kept, if it is much. Many calls share a file: a process may have only so
-/// many open.
-#[derive(Debug, Default)]
-#[cfg_attr(
-    not(feature = "agents"),
-    allow(dead_code, reason = "only agents need it")
-)]
-pub(crate) struct Spool(Option<Arc<OutputFile>>);
-
-#[cfg_attr(
-    not(feature = "agents"),
-    allow(dead_code, reason = "only agents need it")
-)]
-impl Spool {
-    /// Keeps what a call has written.
-    ///
-    /// # Errors
-    ///
-    /// There is no room for it.
-    pub(crate) fn keep(&mut self, bytes: &[u8]) -> io::Result<Captured> {
-        match bytes.len() {
-            0 => Ok(Captured::default()),
-            1..=CHUNK => Ok(Captured(Content::Elsewhere(bytes.into()))),
-            _ => self.add(|mut file| file.write_all(bytes)),
-        }
-    }
-
-    /// Keeps what a call has written to stdout and to stderr, which stand in a file that nothing else needs.
-    ///
-    /// # Errors
-    ///
-    /// As for [`keep`](Self::keep).
-    pub(crate) fn keep_both(
-        &mut self,
-        file: File,
-        stdout: Range<u64>,
-        stderr: Range<u64>,
-    ) -> io::Result<(Captured, Captured)> {
-        if stderr.end - stdout.start > FULL {
-            return Ok(Captured::both_of(file, stdout, stderr));
-        }
-        let mut keep = |range| self.add(|to| copy(&file, range, to));
-        Ok((keep(stdout)?, keep(stderr)?))
-    }
-
-    /// What is written now, at the end of a file that others have written to.
-    fn add(&mut self, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<Captured> {
-        // If it can't be written as a whole, nobody adds to what is there of it.
-        let file = match self.0.take().filter(|file| file.len() < FULL) {
-            Some(file) => file,
-            None => Arc::new(OutputFile::new()?),
-        };
-        write(&file.file)?;
-        let range = file.ranges().advance(file.len());
-        let captured = file.captured(range);
-        self.0 = Some(file);
-        Ok(captured)
-    }
-}
-
-/// Copies a part of a file to the end of another.
-fn copy(from: &File, range: Range<u64>, mut to: &File) -> io::Result<()> {
-    let mut at = range.start;
-    let mut chunk = vec![0; CHUNK];
-    while at < range.end {
-        let want = usize::try_from(range.end - at).map_or(CHUNK, |left| left.min(CHUNK));
-        let read = os::read_at(from, &mut chunk[..want], at)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        to.write_all(&chunk[..read])?;
-        at += read as u64;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
@@ -522,68 +465,6 @@ mod tests {
     fn write(file: &OutputFile, bytes: &[u8]) -> u64 {
         (&file.file).write_all(bytes).unwrap();
         file.len()
-    }
-
-    #[test]
-    fn what_was_written_elsewhere_is_read_like_any_other() {
-        let mut spool = Spool::default();
-        for len in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
-            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
-            let captured = spool.keep(&bytes).unwrap();
-            assert_eq!(
-                (captured.len(), captured.is_empty()),
-                (len as u64, len == 0)
-            );
-            assert_eq!(captured.read().unwrap(), bytes);
-            assert_eq!(captured.read_first(10).unwrap(), bytes[..len.min(10)]);
-            let mut rest = Vec::new();
-            captured.copy_from(7, &mut rest).unwrap();
-            assert_eq!(rest, bytes[len.min(7)..]);
-            assert_eq!(
-                captured.tail(5).len(),
-                len.min(5).min(captured.tail(5).len())
-            );
-        }
-    }
-
-    #[test]
-    fn what_many_calls_have_written_elsewhere_needs_few_files() {
-        let mut spool = Spool::default();
-        let mut kept = Vec::new();
-        for call in 0..100 {
-            let bytes = vec![call; 2 * CHUNK];
-            kept.push((bytes.clone(), spool.keep(&bytes).unwrap()));
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&[&[0; 5], &bytes[..], b"stderr"].concat())
-                .unwrap();
-            let end = 5 + bytes.len() as u64;
-            let (stdout, stderr) = spool.keep_both(file, 5..end, end..end + 6).unwrap();
-            assert_eq!(stderr.read().unwrap(), b"stderr");
-            kept.push((bytes, stdout));
-        }
-        assert!(
-            kept.iter()
-                .all(|(bytes, kept)| kept.read().unwrap() == *bytes)
-        );
-        let files: std::collections::BTreeSet<*const OutputFile> = kept
-            .iter()
-            .filter_map(|(_, kept)| match &kept.0 {
-                Content::Here(held) => Some(Arc::as_ptr(&held.file)),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(files.len(), 1);
-        // What is longer than a file of many is one of its own, and what can't be written spoils nothing.
-        let large = tempfile::tempfile().unwrap();
-        large.set_len(FULL + 2).unwrap();
-        let (stdout, _) = spool
-            .keep_both(large, 1..FULL + 2, FULL + 2..FULL + 2)
-            .unwrap();
-        assert_eq!(stdout.len(), FULL + 1);
-        let short = tempfile::tempfile().unwrap();
-        assert!(spool.keep_both(short, 0..9, 9..9).is_err());
-        let bytes = vec![b'x'; CHUNK + 1];
-        assert_eq!(spool.keep(&bytes).unwrap().read().unwrap(), bytes);
     }
 
     #[test]

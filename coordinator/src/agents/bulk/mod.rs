@@ -5,7 +5,9 @@
 //! half knows what a bulk is for, nor sends anything itself.
 
 mod fetching;
+mod peer;
 mod store;
 
-pub(crate) use fetching::{Fetched, Fetching, Progress, Target};
+pub(crate) use fetching::Fetching;
+pub(crate) use peer::{Fetched, Progress, Target};
 pub(crate) use store::{AtPath, Content, Store, name_of};

@@ -143,6 +143,10 @@ impl Serving {
     }
 
     pub(super) fn keep(&mut self, bulk: Bulk, fetched: Fetched) -> Result<(), String> {
+        if !self.waits_for(&bulk) {
+            // Its lease was taken back meanwhile.
+            return Ok(());
+        }
         let files = self.files.as_mut();
         if let Some(files) = files.filter(|files| files.needs(&bulk)) {
             let Fetched::Named(file) = fetched else {
