@@ -98,9 +98,22 @@ impl Awaited {
     pub(super) fn arrived(&mut self, bulk: Bulk, come: Result<Fetched, String>) {
         self.missing.remove(&bulk);
         match come {
-            Ok(Fetched::Named(file)) => _ = self.files.insert(bulk, file.into_temp_path()),
+            Ok(Fetched::Named(file)) => {
+                if self.report.payload == Carried::Apart(bulk) {
+                    self.keep_as_payload(&file, bulk);
+                }
+                self.files.insert(bulk, file.into_temp_path());
+            }
             Ok(payload) => self.payload = Some(payload),
             Err(why) => self.failed = Some(why),
+        }
+    }
+
+    /// A file that a call has made is what it has printed, too.
+    fn keep_as_payload(&mut self, file: &NamedTempFile, bulk: Bulk) {
+        match file.reopen() {
+            Ok(file) => self.payload = Some(Fetched::File(file, bulk.len)),
+            Err(error) => self.failed = Some(format!("it can't be read again: {error}")),
         }
     }
 
@@ -161,4 +174,52 @@ fn beside(place: &Path) -> io::Result<NamedTempFile> {
         .prefix(".coordinator-")
         .permissions(Permissions::from_mode(0o666));
     builder.tempfile_in(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_may_be_the_same_as_what_was_printed() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let place = directory.path().join("out/file");
+        let bulk = Bulk {
+            hash: [1; 32],
+            len: 4,
+        };
+        let report = Report {
+            epoch: 1,
+            serial: 1,
+            lease: 1,
+            what: What::Ended {
+                index: 0,
+                ending: Ending::Value,
+                nanos: 0,
+                slot: 1,
+                worker: 1,
+                stdout: 4,
+                stderr: 0,
+                note: None,
+            },
+            payload: Carried::Apart(bulk),
+            files: vec![bulk],
+        };
+        let mut awaited = Awaited::new(report, b"", vec![place.clone()]);
+        assert!(!awaited.is_complete() && awaited.misses(&bulk));
+        let Target::Named(make) = awaited.place_for(&bulk).unwrap() else {
+            panic!("it is a file");
+        };
+        let mut file = make().unwrap();
+        file.write_all(b"same").unwrap();
+        awaited.arrived(bulk, Ok(Fetched::Named(file)));
+        assert!(awaited.is_complete());
+        let (_, payload) = awaited.finish(true);
+        assert_eq!(payload.into_bytes().unwrap(), b"same");
+        assert_eq!(fs::read(place).unwrap(), b"same");
+    }
 }
