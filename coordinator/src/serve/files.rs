@@ -15,7 +15,7 @@ use protocol::agent::{Bulk, Files, Sent};
 use tempfile::NamedTempFile;
 
 use super::life;
-use crate::agents::bulk;
+use crate::agents::bulk::{self, Target};
 use crate::payload::stays_within;
 
 /// The file whose lock an agent holds as long as it needs the directory around it.
@@ -77,8 +77,9 @@ impl RunFiles {
     }
 
     /// A place for what is being fetched.
-    pub(super) fn place(&self) -> io::Result<NamedTempFile> {
-        NamedTempFile::new_in(&self.directory)
+    pub(super) fn place(&self) -> Target {
+        let directory = self.directory.clone();
+        Target::Named(Box::new(move || NamedTempFile::new_in(directory)))
     }
 
     /// Keeps what has come.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use coordinator::{Death, Output, Pool, Why};
 
 use super::support::{Agent, Broker, GRACE, LEASE, Ledger, wait_until};
-use super::work;
+use super::{MUCH, work, yield_much};
 
 fn pool(broker: &Broker, workers: usize) -> Pool {
     let pool = Pool::builder().workers(workers).agents(broker.agents());
@@ -422,4 +422,31 @@ fn a_machine_that_can_take_no_part_says_why() {
         "{said}"
     );
     drop(a);
+}
+
+/// A machine dies while its large output is being fetched. Whoever runs the call next has the same output, and is asked for it.
+#[test]
+fn what_was_being_fetched_from_a_lost_agent_is_fetched_from_the_next() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let mut agents = [Agent::start(&broker, "a", 1), Agent::start(&broker, "b", 1)];
+    let (pool, ledger) = (pool(&broker, 0), Ledger::new());
+    wait_for_agents(&pool, 2);
+    let pending = pool
+        .with()
+        .retries(1)
+        .submit(yield_much, ledger.call(0, 500));
+    wait_until("it runs", || !pool.running().is_empty());
+    let on = pool.running()[0].machine.clone().unwrap();
+    let agent = agents.iter_mut().find(|agent| *agent.name == *on);
+    let agent = agent.unwrap();
+    wait_until("its output is on its way", || {
+        agent.network.sent() > MUCH as u64 / 10
+    });
+    agent.kill();
+    wait_until("its output is here", || pending.is_done());
+    assert_eq!(pending.wait().unwrap().len(), MUCH);
+    // It was not here before that machine was lost.
+    assert_eq!(ledger.begun(0), 2);
 }

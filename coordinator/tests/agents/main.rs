@@ -28,3 +28,15 @@ fn work(call: Call) -> u64 {
     begun.end();
     call.index
 }
+
+/// So many bytes take a while to come.
+const MUCH: usize = 120 << 20;
+
+/// Runs for a while; returns much.
+#[task]
+fn yield_much(call: Call) -> Vec<u8> {
+    let begun = support::begin(&call);
+    thread::sleep(Duration::from_millis(call.millis));
+    begun.end();
+    vec![7; MUCH]
+}

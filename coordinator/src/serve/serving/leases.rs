@@ -1,18 +1,20 @@
 //! The leases of a run that this agent serves: from what they wait for to their end.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 use std::thread;
 use std::time::Duration;
 
-use protocol::agent::{Bulk, Carried, Files, Lease, Recall, SharedValue};
-use tempfile::NamedTempFile;
+use protocol::agent::{Bulk, Carried, Ending, Files, Lease, Recall, SharedValue, What};
 use worker::private::Kept;
 
 use super::{Answer, Awaited, KEPT, Letter, Serving, Under};
-use crate::agents::bulk::Fetched;
+use crate::agents::bulk::{Fetched, Target};
 use crate::agents::carriage::MOST_CALLS;
-use crate::agents::member::Deed;
+use crate::agents::member::{Deed, Told};
 use crate::payload::{EncodedInputs, Job, Place};
 use crate::scheduler::Limits;
 use crate::serve::calls::{self, CallFiles};
@@ -36,7 +38,8 @@ impl Serving {
             }
         };
         let mut answer = Answer {
-            fetch: missing.iter().map(|bulk| (*bulk, None)).collect(),
+            // Inputs and values have to be in memory.
+            fetch: missing.iter().map(|bulk| (*bulk, Target::Memory)).collect(),
             ..Answer::default()
         };
         match self.places_for(&lease) {
@@ -58,10 +61,7 @@ impl Serving {
     }
 
     /// Places for the files of a lease that are not here yet.
-    pub(super) fn places_for(
-        &mut self,
-        lease: &Lease,
-    ) -> Result<Vec<(Bulk, Option<NamedTempFile>)>, String> {
+    pub(super) fn places_for(&mut self, lease: &Lease) -> Result<Vec<(Bulk, Target)>, String> {
         if lease.files.is_empty() {
             return Ok(Vec::new());
         }
@@ -70,10 +70,7 @@ impl Serving {
             .as_mut()
             .ok_or("files go along with calls, and the run has not said so")?;
         let missing = files.need(&lease.files).into_iter();
-        let places = missing.map(|bulk| Ok((bulk, Some(files.place()?))));
-        places
-            .collect::<io::Result<_>>()
-            .map_err(|error| format!("the files of calls can't be kept here: {error}"))
+        Ok(missing.map(|bulk| (bulk, files.place())).collect())
     }
 
     /// Something has come that leases may have waited for. Without it this machine can't serve the run.
@@ -97,7 +94,59 @@ impl Serving {
         self.start_ready()
     }
 
+    /// Whether a lease waits for something.
+    pub(in crate::serve) fn waits_for(&self, bulk: &Bulk) -> bool {
+        let mut leases = self.leases.values();
+        leases
+            .any(|under| matches!(under, Under::Waiting(awaited) if awaited.missing.contains(bulk)))
+    }
+
+    /// The coordinator does not have something any more that leases have waited for. The calls that it was to go along with end,
+    /// and the others go back.
+    pub(in crate::serve) fn gone(&mut self, bulk: Bulk, why: &str) -> Answer {
+        let waits = |under: &Under| matches!(under, Under::Waiting(awaited) if awaited.missing.contains(&bulk));
+        let leases = self.leases.iter().filter(|(_, under)| waits(under));
+        let leases: Vec<u64> = leases.map(|(number, _)| *number).collect();
+        let mut deeds = Vec::new();
+        for number in leases {
+            let Some(Under::Waiting(awaited)) = self.leases.remove(&number) else {
+                continue;
+            };
+            let Lease {
+                first, files, lens, ..
+            } = awaited.lease;
+            self.forget_files(&files);
+            let mut next = first;
+            for call in &files {
+                let mut sent = call.send.iter();
+                if let Some(sent) = sent.find(|sent| sent.bulk == bulk) {
+                    let what = without(call.index, &sent.name, why);
+                    deeds.extend(self.returned(number, next..call.index));
+                    deeds.extend(self.member.ended(number, 1, what, Told::default()));
+                    next = call.index + 1;
+                }
+            }
+            deeds.extend(self.returned(number, next..first.saturating_add(lens.count())));
+        }
+        let letters = deeds.into_iter().filter_map(|deed| self.sent(deed));
+        Answer {
+            letters: letters.collect(),
+            ..Answer::default()
+        }
+    }
+
+    fn returned(&mut self, lease: u64, calls: Range<u64>) -> Option<Deed> {
+        match calls.is_empty() {
+            true => None,
+            false => self.member.returned(lease, calls),
+        }
+    }
+
     pub(super) fn keep(&mut self, bulk: Bulk, fetched: Fetched) -> Result<(), String> {
+        if !self.waits_for(&bulk) {
+            // Its lease was taken back meanwhile.
+            return Ok(());
+        }
         let files = self.files.as_mut();
         if let Some(files) = files.filter(|files| files.needs(&bulk)) {
             let Fetched::Named(file) = fetched else {
@@ -360,5 +409,20 @@ impl Serving {
             .collect();
         let left = files.iter().filter(|files| !told.contains(&files.index));
         left.for_each(|files| known.remove(files.index));
+    }
+}
+
+/// A call that has not begun, because a file of this name can't go along with it.
+fn without(index: u64, name: &[u8], why: &str) -> What {
+    let name = OsStr::from_bytes(name);
+    What::Ended {
+        index,
+        ending: Ending::Undecodable(format!("the file {name:?} can't go along: {why}")),
+        nanos: 0,
+        slot: 0,
+        worker: 0,
+        stdout: 0,
+        stderr: 0,
+        note: None,
     }
 }

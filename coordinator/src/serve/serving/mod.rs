@@ -11,10 +11,9 @@ use protocol::agent::{
     All, Bulk, Carried, Down, Ending, Files, Lease, Named, Open, Recall, SharedValue, Up, Want,
     What,
 };
-use tempfile::NamedTempFile;
 use worker::private::Kept;
 
-use crate::agents::bulk::Store;
+use crate::agents::bulk::{Store, Target};
 use crate::agents::carriage::fits;
 use crate::agents::member::{Deed, Member, Told};
 use crate::pool::{EncodedMap, Pool};
@@ -95,8 +94,8 @@ enum Carriage {
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) letters: Vec<Letter>,
-    /// Fetch these, into a file if there is one for it.
-    pub(super) fetch: Vec<(Bulk, Option<NamedTempFile>)>,
+    /// Fetch these.
+    pub(super) fetch: Vec<(Bulk, Target)>,
     /// This machine can't serve the run: why.
     pub(super) cannot: Option<String>,
     /// The coordinator will have nothing to do with this agent.
@@ -193,13 +192,22 @@ impl Serving {
     }
 
     fn give_piece(&self, want: Want) -> Answer {
-        let piece = self.store.piece(&want);
-        let letter = piece.map(|payload| Letter {
-            up: Up::Piece(want),
-            payload,
-        });
+        let letter = match self.store.piece(&want) {
+            Ok(payload) => Letter {
+                up: Up::Piece(want),
+                payload,
+            },
+            Err(why) => Letter {
+                up: Up::Gone {
+                    epoch: self.member.epoch(),
+                    bulk: want.bulk,
+                    why,
+                },
+                payload: Vec::new(),
+            },
+        };
         Answer {
-            letters: letter.into_iter().collect(),
+            letters: vec![letter],
             ..Answer::default()
         }
     }
@@ -320,6 +328,10 @@ impl Serving {
         };
         let made: Vec<Bulk> = news.made.iter().map(|(bulk, _)| *bulk).collect();
         let told = Told {
+            bytes: match &place {
+                Carriage::Here(bytes) => bytes.len(),
+                Carriage::Apart(_) => 0,
+            },
             payload: carried,
             files: made.clone(),
         };

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use protocol::agent::{self, All, Bulk, Down, Open, Up, Want};
+use protocol::agent::{self, All, Bulk, Down, Open, Want};
 
 use super::event::Event;
 use super::identity::{Identity, Leave};
@@ -234,9 +234,7 @@ impl Steward {
             let answer = serving.tick(now);
             self.answer(answer);
         }
-        for (_, want) in self.fetching.again(now) {
-            self.send(&Up::Want(want), &[]);
-        }
+        self.ask_due();
         self.look_whether_wanted();
         self.look_at_refusals();
         if self.says_silence.is_some_and(|at| Instant::now() >= at) {
@@ -362,6 +360,12 @@ impl Steward {
         if let Down::Piece(want) = down {
             return self.piece(want, payload, now);
         }
+        if let Down::Gone { bulk, why } = down {
+            if self.fetching.gone("", &bulk) {
+                self.gone(bulk, why);
+            }
+            return;
+        }
         if let Doing::Serving(serving) = &mut self.doing {
             let answer = serving.hear(down, payload, now);
             self.answer(answer);
@@ -369,11 +373,23 @@ impl Steward {
     }
 
     fn piece(&mut self, want: Want, bytes: &[u8], now: Duration) {
-        match self.fetching.arrived(want, bytes, now) {
-            Progress::More(wants) => self.want(wants),
+        match self.fetching.arrived("", want, bytes, now) {
+            Progress::More => {}
             Progress::Whole(fetched) => self.whole(want.bulk, Ok(fetched)),
             Progress::Failed(why) => self.whole(want.bulk, Err(why)),
+            Progress::Gone(why) => self.gone(want.bulk, why),
         }
+        self.ask_due();
+    }
+
+    /// The coordinator does not have something that it has named. That is no fault of this machine.
+    fn gone(&mut self, bulk: Bulk, why: String) {
+        let Doing::Serving(serving) = &mut self.doing else {
+            return self.whole(bulk, Err(why));
+        };
+        let answer = serving.gone(bulk, &why);
+        self.fetching.retain("", |bulk| serving.waits_for(bulk));
+        self.answer(answer);
     }
 
     /// Something large has come, or will not.

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::agent::{self, About, Bulk, Open, Presence, Up, Want};
-use tempfile::NamedTempFile;
+use protocol::agent::{self, About, Bulk, Open, Presence, Up};
 
 use super::{Doing, MOST_REFUSED, MOST_SHOWN, STAYS, Steward};
-use crate::agents::bulk::{Fetched, Fetching};
+use crate::agents::bulk::{Fetching, Target};
 use crate::agents::member::Member;
 use crate::agents::subjects;
 use crate::error::PoolError;
@@ -56,7 +55,12 @@ impl Steward {
         };
         let missing: Vec<Bulk> = preparing.missing().collect();
         if !missing.is_empty() {
-            return self.fetch(missing.into_iter().map(|bulk| (bulk, None)).collect());
+            return self.fetch(
+                missing
+                    .into_iter()
+                    .map(|bulk| (bulk, Target::Anywhere))
+                    .collect(),
+            );
         }
         if !preparing.is_building {
             let run = preparing.open.run.clone();
@@ -66,28 +70,17 @@ impl Steward {
         }
     }
 
-    pub(super) fn fetch(&mut self, bulks: Vec<(Bulk, Option<NamedTempFile>)>) {
-        let is_serving = matches!(self.doing, Doing::Serving(_));
+    pub(super) fn fetch(&mut self, bulks: Vec<(Bulk, Target)>) {
         for (bulk, place) in bulks {
             // All comes from the coordinator.
-            let begun = match place {
-                // Inputs and values have to be in memory; a program has not.
-                None if is_serving => Ok(self.fetching.begin_in_memory(bulk, "", boot_time())),
-                None => self.fetching.begin(bulk, "", boot_time()),
-                Some(file) => {
-                    let into = Fetched::Named(file);
-                    Ok(self.fetching.begin_into(bulk, "", into, boot_time()))
-                }
-            };
-            match begun {
-                Ok(wants) => self.want(wants),
-                Err(error) => log::warn!("something large can't be kept here: {error}"),
-            }
+            self.fetching.begin(bulk, "", place);
         }
+        self.ask_due();
     }
 
-    pub(super) fn want(&self, wants: Vec<Want>) {
-        for want in wants {
+    /// Asks for what is to be asked for now.
+    pub(super) fn ask_due(&mut self) {
+        for (_, want) in self.fetching.due(boot_time()) {
             self.send(&Up::Want(want), &[]);
         }
     }
