@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::agent::{Bulk, Carried, Open};
 use worker::private::Kept;
@@ -28,6 +28,9 @@ use crate::workers::launch::Surroundings;
 
 /// The variable that tells the built-in tasks where each call has its own directory: the same as theirs.
 const CALLS_VARIABLE: &str = "COORDINATOR_CALLS";
+/// How long nothing may come from a run's coordinator before the run is given up: no piece of what is fetched, and afterwards no
+/// word that it wants machines, which it says each second.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// A run that this agent is going to serve.
 pub(super) struct Preparing {
@@ -41,6 +44,8 @@ pub(super) struct Preparing {
     /// What had to be fetched, as far as it has come.
     fetched: BTreeMap<Bulk, Option<Vec<u8>>>,
     pub(super) is_building: bool,
+    /// When its coordinator was heard last.
+    heard: Instant,
 }
 
 impl Preparing {
@@ -87,13 +92,32 @@ impl Preparing {
             files,
             fetched,
             is_building: false,
+            heard: Instant::now(),
         })
+    }
+
+    /// Its coordinator still wants machines. While something is fetched that says little: a run whose pieces never come is not
+    /// waited for.
+    pub(super) fn is_wanted_again(&mut self) {
+        if self.is_building {
+            self.heard = Instant::now();
+        }
+    }
+
+    /// Whether nothing has come from its coordinator for so long that it is gone, though nobody has said so.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.heard.elapsed() >= FORGOTTEN
     }
 
     /// What has to be fetched.
     pub(super) fn missing(&self) -> impl Iterator<Item = Bulk> {
         let missing = self.fetched.iter().filter(|(_, come)| come.is_none());
         missing.map(|(bulk, _)| *bulk)
+    }
+
+    /// A piece of something has come.
+    pub(super) fn heard(&mut self) {
+        self.heard = Instant::now();
     }
 
     /// Something has come.

@@ -275,17 +275,25 @@ impl Steward {
 
     /// Leaves a run whose coordinator is gone, or whose pool can't work.
     fn look_whether_wanted(&mut self) {
-        let Doing::Serving(serving) = &self.doing else {
-            return;
+        let is_unheard = self
+            .unheard_since
+            .is_some_and(|since| since.elapsed() >= UNANSWERED);
+        let serving = match &self.doing {
+            Doing::Nothing => return,
+            Doing::Preparing(preparing) => {
+                if is_unheard || preparing.is_forgotten() {
+                    log::info!("the run {} is gone", preparing.open.about);
+                    self.stop_serving();
+                }
+                return;
+            }
+            Doing::Serving(serving) => serving,
         };
         if let (Some(failure), false) = (serving.pool.failure(), serving.has_calls()) {
             let why = preparing::why(&failure);
             self.cannot(&serving.open.run.clone(), why);
             return;
         }
-        let is_unheard = self
-            .unheard_since
-            .is_some_and(|since| since.elapsed() >= UNANSWERED);
         if is_unheard && !serving.member.is_working() && !serving.has_calls() {
             log::info!("the run {} is gone", serving.open.about);
             self.stop_serving();
@@ -369,6 +377,9 @@ impl Steward {
     }
 
     fn piece(&mut self, want: Want, bytes: &[u8], now: Duration) {
+        if let Doing::Preparing(preparing) = &mut self.doing {
+            preparing.heard();
+        }
         match self.fetching.arrived(want, bytes, now) {
             Progress::More(wants) => self.want(wants),
             Progress::Whole(fetched) => self.whole(want.bulk, Ok(fetched)),

@@ -26,9 +26,16 @@ impl Steward {
             let why = why.clone();
             return self.send_to(&open.run, &Up::Cannot { why }, &[]);
         }
-        let can_change = match &self.doing {
+        let can_change = match &mut self.doing {
             Doing::Nothing => true,
-            Doing::Preparing(_) => false,
+            Doing::Preparing(preparing) => {
+                if preparing.open.run == open.run {
+                    preparing.is_wanted_again();
+                    // What nobody has taken may have been a word to the run before.
+                    self.unheard_since = None;
+                }
+                false
+            }
             Doing::Serving(serving) => {
                 let is_idle = !serving.has_calls() && serving.member.is_done();
                 let is_other = serving.open.run != open.run;
@@ -81,7 +88,10 @@ impl Steward {
             };
             match begun {
                 Ok(wants) => self.want(wants),
-                Err(error) => log::warn!("something large can't be kept here: {error}"),
+                Err(error) => {
+                    let why = format!("there is no place here for what the run needs: {error}");
+                    return self.cannot_go_on(why);
+                }
             }
         }
     }
@@ -129,6 +139,13 @@ impl Steward {
     pub(super) fn cannot(&mut self, run: &str, why: String) {
         self.cannot_serve(run, why);
         self.stop_serving();
+    }
+
+    /// The same, whichever run it is.
+    fn cannot_go_on(&mut self, why: String) {
+        if let Some(run) = self.current_run().map(str::to_owned) {
+            self.cannot(&run, why);
+        }
     }
 
     pub(super) fn cannot_serve(&mut self, run: &str, why: String) {
@@ -197,8 +214,8 @@ impl Steward {
     pub(super) fn answer(&mut self, answer: Answer) {
         self.send_all(answer.letters);
         self.fetch(answer.fetch);
-        if let (Some(why), Some(run)) = (answer.cannot, self.current_run().map(str::to_owned)) {
-            self.cannot(&run, why);
+        if let Some(why) = answer.cannot {
+            self.cannot_go_on(why);
         }
         if let Some(why) = answer.refused {
             self.failure = Some(PoolError::System(why));

@@ -1,0 +1,56 @@
+//! How agents come to a run, and what becomes of one that is gone before they serve it.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::support::{Agent, Broker, wait_until};
+
+/// A copy of this program that is another one, so that agents have to fetch it.
+fn other_program(directory: &Path) -> PathBuf {
+    let path = directory.join("coordinator");
+    fs::copy(env!("CARGO_BIN_EXE_coordinator"), &path).unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"another").unwrap();
+    path
+}
+
+fn run(program: &Path, broker: &Broker, words: &[&str]) -> Child {
+    Command::new(program)
+        .args(["exec", "-j0", "--nats", &broker.url()])
+        .args(words)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Its coordinator is killed while the program is on its way.
+#[test]
+fn a_run_that_is_gone_before_its_program_has_come_is_given_up() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let directory = tempfile::TempDir::new().unwrap();
+    let program = other_program(directory.path());
+    let agent = Agent::start(&broker, "a", 1);
+    let mut gone = run(&program, &broker, &["-c", "echo never", ":::", "1"]);
+    wait_until("the agent has begun to prepare", || {
+        agent.said().contains("serving the run")
+    });
+    gone.kill().unwrap();
+    gone.wait().unwrap();
+    let began = Instant::now();
+    let next = run(
+        Path::new(env!("CARGO_BIN_EXE_coordinator")),
+        &broker,
+        &["-c", "echo well", ":::", "1"],
+    );
+    wait_until("the agent serves another run", || {
+        agent.said().matches("serving the run").count() == 2
+    });
+    assert_eq!(next.wait_with_output().unwrap().stdout, b"well\n");
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
