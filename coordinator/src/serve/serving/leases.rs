@@ -53,7 +53,8 @@ impl Serving {
             missing,
         });
         self.leases.insert(number, Under::Waiting(awaited));
-        answer.letters = self.start_ready().letters;
+        // If its calls can't be begun, nobody would wait for them here, nor get them elsewhere.
+        answer.add(self.start_ready());
         answer
     }
 

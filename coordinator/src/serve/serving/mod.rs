@@ -103,6 +103,16 @@ pub(super) struct Answer {
     pub(super) refused: Option<String>,
 }
 
+impl Answer {
+    /// Adds what became of something else.
+    fn add(&mut self, more: Answer) {
+        self.letters.extend(more.letters);
+        self.fetch.extend(more.fetch);
+        self.cannot = self.cannot.take().or(more.cannot);
+        self.refused = self.refused.take().or(more.refused);
+    }
+}
+
 impl Serving {
     pub(super) fn new(
         open: Open,
@@ -238,10 +248,7 @@ impl Serving {
             match deed {
                 Deed::Send(up) => answer.letters.push(self.letter(up)),
                 Deed::Run(lease) => {
-                    let more = self.take(lease, payload.take().unwrap_or_default());
-                    answer.letters.extend(more.letters);
-                    answer.fetch.extend(more.fetch);
-                    answer.cannot = answer.cannot.or(more.cannot);
+                    answer.add(self.take(lease, payload.take().unwrap_or_default()));
                 }
                 Deed::Recall { lease, from, kill } => {
                     let more = self.recall(Recall {
