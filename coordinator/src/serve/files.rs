@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use protocol::agent::{Bulk, Files, Sent};
@@ -22,6 +24,8 @@ use crate::payload::stays_within;
 const LOCK: &str = "lock";
 /// How long an agent may take to make its directory.
 const YOUNG: Duration = Duration::from_secs(10);
+/// How much of a file is copied before one looks whether it is still needed, in bytes.
+const PART: u64 = 16 << 20;
 
 /// The files of a run. Dropping it removes them.
 #[derive(Debug)]
@@ -39,8 +43,12 @@ pub(super) type Made = Vec<(Bulk, Arc<File>)>;
 impl RunFiles {
     /// Room for the files of a run, for the agent with this home. What former agents have left is removed.
     pub(super) fn new(home: u64) -> io::Result<Self> {
-        let all = life::directory("calls")?;
-        sweep(&all)?;
+        Self::within(&life::directory("calls")?, home)
+    }
+
+    /// The same, among the directories of all runs.
+    fn within(all: &Path, home: u64) -> io::Result<Self> {
+        sweep(all)?;
         let directory = all.join(format!("{home:016x}"));
         fs::create_dir(&directory)?;
         let lock = File::create(directory.join(LOCK))?;
@@ -116,6 +124,7 @@ impl RunFiles {
         });
         Plan {
             calls: self.calls(),
+            files: files.to_vec(),
             sources: sources.collect(),
         }
     }
@@ -166,20 +175,59 @@ impl Drop for RunFiles {
 #[derive(Debug)]
 pub(super) struct Plan {
     calls: PathBuf,
+    files: Vec<Files>,
     sources: BTreeMap<Bulk, PathBuf>,
 }
 
+/// A plan that is being carried out, on a thread of its own.
+#[derive(Debug)]
+pub(super) struct Laying {
+    is_stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Laying {
+    /// The rest need not be done: it ends soon.
+    pub(super) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends it, and waits for that.
+    pub(super) fn end(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread was printed.
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Plan {
-    /// Makes the directories, and puts the files there. An earlier attempt may have left one.
-    pub(super) fn carry_out(&self, files: &[Files]) -> io::Result<()> {
-        for call in files {
+    /// Begins to make the directories, and to put the files there. `done` is called in the end.
+    pub(super) fn begin(
+        self,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> io::Result<Laying> {
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&is_stopped);
+        let thread = thread::Builder::new().name("files".to_owned());
+        let thread = thread.spawn(move || done(self.carry_out(&stop)))?;
+        Ok(Laying {
+            is_stopped,
+            thread: Some(thread),
+        })
+    }
+
+    /// An earlier attempt may have left a directory.
+    fn carry_out(&self, stop: &AtomicBool) -> io::Result<()> {
+        for call in &self.files {
             let directory = self.calls.join(call.index.to_string());
             if directory.exists() {
                 fs::remove_dir_all(&directory)?;
             }
             fs::create_dir(&directory)?;
             for sent in &call.send {
-                self.put(&directory, sent).map_err(|error| {
+                self.put(&directory, sent, stop).map_err(|error| {
                     let name = OsStr::from_bytes(&sent.name);
                     io::Error::other(format!(
                         "the file {name:?} of a call can't be put in place: {error}"
@@ -196,15 +244,29 @@ impl Plan {
         Ok(())
     }
 
-    fn put(&self, directory: &Path, sent: &Sent) -> io::Result<()> {
+    fn put(&self, directory: &Path, sent: &Sent, stop: &AtomicBool) -> io::Result<()> {
         let path = within(directory, &sent.name)?;
         let source = self.sources.get(&sent.bulk);
         let source = source.ok_or_else(|| io::Error::other("it has not come"))?;
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::copy(source, &path)?;
+        copy(source, &path, stop)?;
         fs::set_permissions(&path, Permissions::from_mode(sent.mode & 0o777 | 0o600))
+    }
+}
+
+/// Copies a file, in parts: between them it may be stopped.
+fn copy(from: &Path, to: &Path, stop: &AtomicBool) -> io::Result<()> {
+    let (mut from, mut to) = (File::open(from)?, File::create(to)?);
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("it is not needed any more"));
+        }
+        // The kernel does that, if it can.
+        if io::copy(&mut from.by_ref().take(PART), &mut to)? == 0 {
+            return Ok(());
+        }
     }
 }
 
@@ -241,4 +303,17 @@ pub(super) fn collect(calls: &Path, files: &Files) -> Result<Made, String> {
         made.push((bulk, Arc::new(file)));
     }
     Ok(made)
+}
+
+#[cfg(test)]
+impl RunFiles {
+    /// Room for the files of a run of a test.
+    pub(super) fn for_test(all: &Path) -> io::Result<Self> {
+        Self::within(all, 7)
+    }
+
+    /// Where something is kept.
+    pub(super) fn kept(&self, bulk: &Bulk) -> Option<PathBuf> {
+        self.kept.get(bulk)?.1.clone()
+    }
 }

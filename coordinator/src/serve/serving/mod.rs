@@ -1,6 +1,8 @@
 //! A run that this agent serves: its pool, the leases that it has, and what it has told and was not heard yet.
 
 mod leases;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use crate::agents::carriage::fits;
 use crate::agents::member::{Deed, Member, Told};
 use crate::pool::{EncodedMap, Pool};
 use crate::serve::event::{Event, News};
-use crate::serve::files::RunFiles;
+use crate::serve::files::{Laying, RunFiles};
 
 /// How long a call runs before its coordinator is told that it does.
 const NAMED: Duration = Duration::from_millis(100);
@@ -37,8 +39,14 @@ struct Awaited {
 enum Under {
     /// It waits for inputs, or for what they refer to.
     Waiting(Box<Awaited>),
-    /// The files of its calls are put in their places.
-    LayingOut(Box<Awaited>),
+    /// The files of its calls are put in their places, on a thread. Until that has ended nobody else may get its calls: they would
+    /// find their files replaced, or gone, while they run.
+    LayingOut {
+        awaited: Box<Awaited>,
+        laying: Laying,
+        /// It goes back, or its life ends.
+        is_unwanted: bool,
+    },
     Running {
         map: EncodedMap,
         /// The index of its first call in the map of the coordinator.
@@ -47,6 +55,16 @@ enum Under {
         is_killed: bool,
         files: Vec<Files>,
     },
+}
+
+impl Under {
+    /// The files of its calls.
+    fn files(&self) -> &[Files] {
+        match self {
+            Under::Waiting(awaited) | Under::LayingOut { awaited, .. } => &awaited.lease.files,
+            Under::Running { files, .. } => files,
+        }
+    }
 }
 
 /// Something to send to the coordinator.
@@ -221,8 +239,10 @@ impl Serving {
             member,
             store,
             files,
+            leases,
             ..
         } = self;
+        let mut held = None;
         payloads.retain(|serial, payload| {
             let is_kept = member.is_unheard(*serial);
             if !is_kept {
@@ -233,7 +253,11 @@ impl Serving {
                 for bulk in apart.into_iter().chain(&payload.made) {
                     store.withdraw(bulk);
                 }
-                if let (Some(files), Some(index)) = (&files, payload.index) {
+                if let (Some(files), Some(index)) = (&files, payload.index)
+                    && !held
+                        .get_or_insert_with(|| leases::with_files(leases))
+                        .contains(&index)
+                {
                     files.remove(index);
                 }
             }

@@ -217,7 +217,7 @@ impl Steward {
             }
             Event::LaidOut { epoch, lease, done } => {
                 if let Doing::Serving(serving) = &mut self.doing {
-                    let answer = serving.laid_out(epoch, lease, done);
+                    let answer = serving.laid_out(epoch, lease, done, now);
                     self.answer(answer);
                 }
             }

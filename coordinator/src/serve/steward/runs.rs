@@ -170,9 +170,10 @@ impl Steward {
 
     /// Ends what runs of a run, and forgets it. What is told of it afterwards is of nobody.
     pub(super) fn stop_serving(&mut self) {
-        if let Doing::Serving(serving) = &self.doing {
+        if let Doing::Serving(serving) = &mut self.doing {
             let leave = serving.member.leave();
             self.epoch = serving.member.epoch() + 1;
+            serving.end_laying_out();
             // Returns when all is dead. The kernel's timer stays set meanwhile.
             serving.pool.terminate();
             self.send(&leave, &[]);
