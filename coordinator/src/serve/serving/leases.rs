@@ -216,6 +216,11 @@ impl Serving {
     fn give_back(&mut self, lease: &Lease) -> Vec<Letter> {
         self.forget_files(&lease.files);
         self.idle_since = Instant::now();
+        self.refuse(lease)
+    }
+
+    /// All of a lease goes back, for which nothing was done yet.
+    pub(super) fn refuse(&mut self, lease: &Lease) -> Vec<Letter> {
         let calls = lease.first..lease.first.saturating_add(lease.lens.count());
         let deed = self.member.returned(lease.number, calls);
         deed.into_iter()
@@ -327,7 +332,7 @@ impl Serving {
     }
 
     /// Takes back all that has not begun. With `kill` what runs is ended, too.
-    pub(in crate::serve) fn take_back_all(&mut self, kill: bool) -> Vec<Letter> {
+    pub(super) fn take_back_all(&mut self, kill: bool) -> Vec<Letter> {
         self.is_ended_here |= kill;
         let leases: Vec<u64> = self.leases.keys().copied().collect();
         let letters = leases.into_iter().flat_map(|lease| {

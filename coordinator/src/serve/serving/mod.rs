@@ -91,6 +91,8 @@ pub(super) struct Serving {
     files: Option<RunFiles>,
     /// It ends all of its calls.
     is_ending: bool,
+    /// Its agent goes: what is not begun goes back, and so do leases that come now.
+    is_leaving: bool,
     /// This machine wants to be rid of it: what runs is ended, and returned.
     pub(super) is_ended_here: bool,
     to: Sender<Event>,
@@ -152,6 +154,7 @@ impl Serving {
             named: BTreeSet::new(),
             files,
             is_ending: false,
+            is_leaving: false,
             is_ended_here: false,
             to,
         }
@@ -178,6 +181,19 @@ impl Serving {
             .map(|named| (named.lease, named.index))
             .collect();
         self.do_all(deeds, Vec::new(), now)
+    }
+
+    /// This agent goes: it gives back what has not begun, and with `kill` ends what runs. That it takes nothing more is said first,
+    /// or what it gives back would be sent again.
+    pub(super) fn leaves(&mut self, kill: bool, now: Duration) -> Vec<Letter> {
+        self.is_leaving = true;
+        self.member.takes_none(true);
+        let beat = match self.member.is_working() {
+            true => self.sent(self.member.beat(now, self.running())),
+            false => None,
+        };
+        let letters = self.take_back_all(kill);
+        beat.into_iter().chain(letters).collect()
     }
 
     /// The calls that have run for a while.
@@ -271,6 +287,10 @@ impl Serving {
         for deed in deeds {
             match deed {
                 Deed::Send(up) => answer.letters.push(self.letter(up)),
+                // It was sent before its coordinator heard that this agent goes.
+                Deed::Run(lease) if self.is_leaving => {
+                    answer.letters.extend(self.refuse(&lease));
+                }
                 Deed::Run(lease) => {
                     answer.add(self.take(lease, payload.take().unwrap_or_default()));
                 }

@@ -188,8 +188,7 @@ impl Steward {
     pub(super) fn leaves(&mut self, leave: Leave) {
         self.leave = Some(leave);
         if let Doing::Serving(serving) = &mut self.doing {
-            serving.member.takes_none(true);
-            let letters = serving.take_back_all(leave == Leave::Now);
+            let letters = serving.leaves(leave == Leave::Now, boot_time());
             self.send_all(letters);
         }
     }
