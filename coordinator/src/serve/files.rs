@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -281,6 +281,13 @@ fn within(directory: &Path, name: &[u8]) -> io::Result<PathBuf> {
     }
 }
 
+/// Opens what a call has made, and does not wait for anything: it may be a pipe, into which nobody writes.
+fn open_at_once(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+    options.open(path)
+}
+
 /// What a call that has succeeded has made of what is wanted of it. An error says what it has not made.
 pub(super) fn collect(calls: &Path, files: &Files) -> Result<Made, String> {
     let directory = calls.join(files.index.to_string());
@@ -294,7 +301,7 @@ pub(super) fn collect(calls: &Path, files: &Files) -> Result<Made, String> {
             _ => format!("the file {shown:?} can't be fetched: {error}"),
         };
         let file = within(&directory, name)
-            .and_then(File::open)
+            .and_then(|path| open_at_once(&path))
             .map_err(failed)?;
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return Err(format!("{shown:?} is no file, and can't be fetched"));
