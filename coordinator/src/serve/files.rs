@@ -49,7 +49,8 @@ impl RunFiles {
     /// The same, among the directories of all runs.
     fn within(all: &Path, home: u64) -> io::Result<Self> {
         sweep(all)?;
-        let directory = all.join(format!("{home:016x}"));
+        // What a former run has left, and can't be removed, must not be in the way of this one.
+        let directory = all.join(format!("{home:016x}-{:016x}", getrandom::u64()?));
         fs::create_dir(&directory)?;
         let lock = File::create(directory.join(LOCK))?;
         lock.try_lock()?;
@@ -132,37 +133,62 @@ impl RunFiles {
     /// The directory of a call is not needed any more.
     pub(super) fn remove(&self, index: u64) {
         // It goes with the directory of the run at the latest.
-        let _ = fs::remove_dir_all(self.calls().join(index.to_string()));
+        let _ = remove_all(&self.calls().join(index.to_string()));
     }
 }
 
 /// Removes the directories whose agents are dead. Several agents of this user may be alive, over ssh one for each run.
 fn sweep(all: &Path) -> io::Result<()> {
     for entry in fs::read_dir(all)?.flatten() {
-        let is_used = match File::open(entry.path().join(LOCK)) {
-            Ok(lock) => lock.try_lock().is_err(),
-            // It is being made, if it is young.
-            Err(_) => is_young(&entry.path()),
-        };
-        if !is_used {
-            // Another agent may be removing it, too.
-            let _ = fs::remove_dir_all(entry.path());
+        let path = entry.path();
+        let lock = path.join(LOCK);
+        // What is young may be in the making: its lock is not held yet, and nobody else must hold it, not even to see that.
+        if is_young(&lock).unwrap_or_else(|_| is_young(&path).unwrap_or(true)) {
+            continue;
+        }
+        let is_used = File::open(&lock).is_ok_and(|lock| lock.try_lock().is_err());
+        if !is_used && let Err(error) = remove_all(&path) {
+            // Another agent may be removing it, too. It is in nobody's way.
+            log::info!(
+                "what a former run has left in {} stays: {error}",
+                path.display()
+            );
         }
     }
     Ok(())
 }
 
-fn is_young(path: &Path) -> bool {
-    let age = path
-        .metadata()
-        .and_then(|found| found.modified())
-        .map(|made| made.elapsed().unwrap_or_default());
-    age.is_ok_and(|age| age < YOUNG)
+fn is_young(path: &Path) -> io::Result<bool> {
+    let made = path.metadata()?.modified()?;
+    Ok(made.elapsed().unwrap_or_default() < YOUNG)
+}
+
+/// Removes a directory, also if a call has forbidden its owner to do so: to write there, or in what is in it.
+fn remove_all(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unlock(directory)?;
+            fs::remove_dir_all(directory)
+        }
+        removed => removed,
+    }
+}
+
+fn unlock(directory: &Path) -> io::Result<()> {
+    fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        // What a link leads to is left alone.
+        if entry.file_type()?.is_dir() {
+            unlock(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for RunFiles {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
+        if let Err(error) = remove_all(&self.directory) {
             log::warn!(
                 "the files of a run stay in {}: {error}",
                 self.directory.display()
@@ -223,7 +249,7 @@ impl Plan {
         for call in &self.files {
             let directory = self.calls.join(call.index.to_string());
             if directory.exists() {
-                fs::remove_dir_all(&directory)?;
+                remove_all(&directory)?;
             }
             fs::create_dir(&directory)?;
             for sent in &call.send {
@@ -322,5 +348,76 @@ impl RunFiles {
     /// Where something is kept.
     pub(super) fn kept(&self, bulk: &Bulk) -> Option<PathBuf> {
         self.kept.get(bulk)?.1.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::sync::mpsc::channel;
+    use std::time::SystemTime;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn calls_of(indices: &[u64]) -> Vec<Files> {
+        let files = indices.iter().map(|index| Files {
+            index: *index,
+            send: Vec::new(),
+            fetch: vec![b"in/out".to_vec()],
+        });
+        files.collect()
+    }
+
+    /// A directory that its owner may not write is in the way of nobody. (Root may write it all the same.)
+    #[test]
+    fn what_a_call_has_locked_is_removed() {
+        let place = TempDir::new().unwrap();
+        let files = RunFiles::for_test(place.path()).unwrap();
+        for _ in 0..2 {
+            let (to, done) = channel();
+            let plan = files.plan(&calls_of(&[5]));
+            let _laying = plan
+                .begin(move |laid_out| to.send(laid_out).unwrap())
+                .unwrap();
+            done.recv().unwrap().unwrap();
+            let inner = files.calls().join("5/in");
+            fs::write(inner.join("out"), "x").unwrap();
+            fs::create_dir(inner.join("deeper")).unwrap();
+            fs::write(inner.join("deeper/x"), "x").unwrap();
+            for (name, mode) in [("in/deeper", 0), ("in", 0o500), ("", 0o500)] {
+                let path = files.calls().join("5").join(name);
+                fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            }
+        }
+        drop(files);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_left_is_swept_and_what_is_being_made_is_not() {
+        let place = TempDir::new().unwrap();
+        let [young, old] = ["young", "old"].map(|name| place.path().join(name));
+        for directory in [&young, &old] {
+            fs::create_dir(directory).unwrap();
+            File::create(directory.join(LOCK)).unwrap();
+        }
+        let before = SystemTime::now() - Duration::from_secs(3600);
+        let lock = File::options().write(true).open(old.join(LOCK)).unwrap();
+        lock.set_modified(before).unwrap();
+        drop(lock);
+        let _files = RunFiles::for_test(place.path()).unwrap();
+        assert!(young.exists() && !old.exists());
+    }
+
+    /// The agent that had this home before may have left what can't be removed.
+    #[test]
+    fn two_runs_of_an_agent_have_directories_of_their_own() {
+        let place = TempDir::new().unwrap();
+        let one = RunFiles::for_test(place.path()).unwrap();
+        let two = RunFiles::for_test(place.path()).unwrap();
+        assert_ne!(one.calls(), two.calls());
     }
 }
