@@ -280,6 +280,7 @@ impl Serving {
             first: lease.first,
             is_killed: false,
             files: lease.files,
+            shared: lease.shared,
         };
         self.leases.insert(lease.number, under);
         Ok(())
@@ -288,9 +289,15 @@ impl Serving {
     /// Forgets the oldest of the values that no lease refers to, if they are too large together.
     pub(super) fn forget_values(&mut self) {
         let mut all: u64 = self.values.iter().map(|(value, _)| value.bulk.len).sum();
-        while all > KEPT && self.values.len() > 1 && self.leases.is_empty() {
-            all -= self.values.remove(0).0.bulk.len;
-        }
+        let leases = self.leases.values().flat_map(Under::shared);
+        let named: BTreeSet<u64> = leases.map(|value| value.id).collect();
+        self.values.retain(|(value, _)| {
+            let is_kept = all <= KEPT || named.contains(&value.id);
+            if !is_kept {
+                all -= value.bulk.len;
+            }
+            is_kept
+        });
     }
 
     /// Calls are wanted back.

@@ -54,6 +54,8 @@ enum Under {
         /// The coordinator wants what runs to be ended.
         is_killed: bool,
         files: Vec<Files>,
+        /// The values that its inputs refer to.
+        shared: Vec<SharedValue>,
     },
 }
 
@@ -63,6 +65,14 @@ impl Under {
         match self {
             Under::Waiting(awaited) | Under::LayingOut { awaited, .. } => &awaited.lease.files,
             Under::Running { files, .. } => files,
+        }
+    }
+
+    /// The values that the inputs of its calls refer to.
+    fn shared(&self) -> &[SharedValue] {
+        match self {
+            Under::Waiting(awaited) | Under::LayingOut { awaited, .. } => &awaited.lease.shared,
+            Under::Running { shared, .. } => shared,
         }
     }
 }

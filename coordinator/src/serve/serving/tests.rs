@@ -253,3 +253,36 @@ fn a_lease_that_waits_for_its_files_comes_back_without_them() {
     assert!(served.serving.files.as_ref().unwrap().kept(&file).is_none());
     assert!(served.place.path().exists());
 }
+
+/// Values that no lease names go, the oldest first, also while there are leases: there always are, where there is work.
+#[test]
+fn values_that_nobody_names_are_forgotten() {
+    let mut served = Served::new();
+    let value = |id: u8| SharedValue {
+        id: u64::from(id),
+        bulk: bulk(id, KEPT / 2 - 1),
+    };
+    for id in 1..=4_u8 {
+        let answer = served.lease(Lease {
+            shared: vec![value(id)],
+            // What never comes keeps it waiting.
+            inputs: Carried::Apart(bulk(100 + id, 1)),
+            ..lease(u64::from(id), 0, 1)
+        });
+        assert!(answer.cannot.is_none());
+        let come = Fetched::Memory(Vec::new());
+        served.serving.arrived(value(id).bulk, Ok(come));
+        if id > 1 {
+            // Only the first is still named.
+            served.recall(u64::from(id));
+        }
+    }
+    served.lease(lease(9, 0, 1));
+    let known: Vec<u64> = served
+        .serving
+        .values
+        .iter()
+        .map(|(value, _)| value.id)
+        .collect();
+    assert_eq!(known, [1, 4]);
+}
