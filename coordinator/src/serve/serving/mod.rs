@@ -343,7 +343,7 @@ impl Serving {
         if news.epoch != self.member.epoch() {
             return Vec::new();
         }
-        let mut what = news.what;
+        let (mut what, mut files) = (news.what, news.made);
         // What this machine has ended is no outcome of the call.
         if let What::Ended {
             index,
@@ -373,13 +373,15 @@ impl Serving {
                 std::mem::replace(&mut what, What::Returned(Vec::new())),
                 why,
             );
+            // A call without an output has not succeeded.
+            files.clear();
             (Carried::Here, Carriage::Here(Vec::new()))
         });
         let index = match what {
             What::Ended { index, .. } => Some(index),
             _ => None,
         };
-        let made: Vec<Bulk> = news.made.iter().map(|(bulk, _)| *bulk).collect();
+        let made: Vec<Bulk> = files.iter().map(|(bulk, _)| *bulk).collect();
         let told = Told {
             payload: carried,
             files: made.clone(),
@@ -388,7 +390,7 @@ impl Serving {
         let serial = self.member.last_serial() + 1;
         let deed = self.member.ended(news.lease, news.calls, what, told);
         if self.member.is_unheard(serial) {
-            for (bulk, file) in news.made {
+            for (bulk, file) in files {
                 self.store.offer_as(bulk, file);
             }
             self.payloads.insert(serial, Payload { place, made, index });

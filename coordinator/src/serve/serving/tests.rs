@@ -10,7 +10,7 @@ use protocol::message::{Encoding, Runs};
 use tempfile::TempDir;
 
 use super::*;
-use crate::agents::bulk::Fetched;
+use crate::agents::bulk::{Content, Fetched};
 use crate::agents::carriage::MOST_CALLS;
 use crate::os::boot_time;
 
@@ -285,4 +285,67 @@ fn values_that_nobody_names_are_forgotten() {
         .map(|(value, _)| value.id)
         .collect();
     assert_eq!(known, [1, 4]);
+}
+
+/// What can't be read any more, as an unlinked file on a disk that fails.
+struct Lost;
+
+impl Content for Lost {
+    fn len(&self) -> u64 {
+        3
+    }
+
+    fn read(&self, _: u64, _: usize) -> std::io::Result<Vec<u8>> {
+        Err(std::io::Error::other("the disk fails"))
+    }
+}
+
+/// A call has an outcome or it has files: its coordinator takes a report with both for rubbish.
+#[test]
+fn a_call_whose_output_is_lost_brings_no_files() {
+    let mut served = Served::new();
+    let waits = Lease {
+        inputs: Carried::Apart(bulk(9, 1)),
+        ..lease(1, 5, 1)
+    };
+    served.lease(waits);
+    let letters = served.serving.news(News {
+        epoch: 1,
+        lease: 1,
+        calls: 1,
+        what: What::Ended {
+            index: 5,
+            ending: Ending::Value,
+            nanos: 1,
+            slot: 1,
+            worker: 1,
+            stdout: 0,
+            stderr: 0,
+            note: None,
+        },
+        payload: Box::new(Lost),
+        made: vec![(bulk(8, 1), Arc::new(tempfile::tempfile().unwrap()))],
+    });
+    let [
+        Letter {
+            up: Up::Report(report),
+            ..
+        },
+    ] = &letters[..]
+    else {
+        panic!("{} letters", letters.len());
+    };
+    let is_lost = matches!(
+        &report.what,
+        What::Ended {
+            ending: Ending::Undecodable(_),
+            ..
+        }
+    );
+    assert!(is_lost && report.files.is_empty(), "{report:?}");
+    let want = Want {
+        bulk: bulk(8, 1),
+        piece: 0,
+    };
+    assert!(served.serving.store.piece(&want).is_none());
 }
