@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use protocol::agent::{Bulk, Carried, Open};
 use worker::private::Kept;
 
+use super::building::Building;
 use super::event::Event;
 use super::files::RunFiles;
 use super::programs;
@@ -43,7 +44,7 @@ pub(super) struct Preparing {
     pub(super) files: Option<RunFiles>,
     /// What had to be fetched, as far as it has come.
     fetched: BTreeMap<Bulk, Option<Vec<u8>>>,
-    pub(super) is_building: bool,
+    building: Option<Building>,
     /// When its coordinator was heard last.
     heard: Instant,
 }
@@ -91,7 +92,7 @@ impl Preparing {
             directory: Some(directory),
             files,
             fetched,
-            is_building: false,
+            building: None,
             heard: Instant::now(),
         })
     }
@@ -99,7 +100,7 @@ impl Preparing {
     /// Its coordinator still wants machines. While something is fetched that says little: a run whose pieces never come is not
     /// waited for.
     pub(super) fn is_wanted_again(&mut self) {
-        if self.is_building {
+        if self.is_building() {
             self.heard = Instant::now();
         }
     }
@@ -107,6 +108,23 @@ impl Preparing {
     /// Whether nothing has come from its coordinator for so long that it is gone, though nobody has said so.
     pub(super) fn is_forgotten(&self) -> bool {
         self.heard.elapsed() >= FORGOTTEN
+    }
+
+    pub(super) fn is_building(&self) -> bool {
+        self.building.is_some()
+    }
+
+    /// Whether these are its workers.
+    pub(super) fn has_begun(&self, building: &Building) -> bool {
+        let own = self.building.as_ref();
+        own.is_some_and(|own| own.is(building))
+    }
+
+    /// It is not to be served. Returns when nothing of it runs.
+    pub(super) fn end(&mut self) {
+        if let Some(building) = &self.building {
+            building.end();
+        }
     }
 
     /// What has to be fetched.
@@ -146,19 +164,21 @@ impl Preparing {
         mark: (OsString, OsString),
         to: Sender<Event>,
     ) -> Result<(), String> {
-        self.is_building = true;
+        let building = Building::default();
+        self.building = Some(building.clone());
         let builder = self
             .builder(slots, mark)
             .map_err(|error| error.to_string())?;
-        let run = self.open.run.clone();
         let thread = thread::Builder::new().name("pool".to_owned());
         let spawned = thread.spawn(move || {
             let built = builder.build_now().and_then(|pool| {
+                let pool = Arc::new(pool);
+                building.has(&pool);
                 pool.tasks()?;
-                Ok(Arc::new(pool))
+                Ok(pool)
             });
             // Nobody hears it if the agent has ended: then this pool ends, too.
-            let _ = to.send(Event::Built { run, built });
+            let _ = to.send(Event::Built { building, built });
         });
         spawned
             .map(drop)

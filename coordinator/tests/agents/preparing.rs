@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::support::{Agent, Broker, wait_until};
+use coordinator::Pool;
+
+use super::support::{Agent, Broker, GRACE, Ledger, wait_until};
+use super::work;
 
 /// A copy of this program that is another one, so that agents have to fetch it.
 fn other_program(directory: &Path) -> PathBuf {
@@ -53,4 +56,27 @@ fn a_run_that_is_gone_before_its_program_has_come_is_given_up() {
     });
     assert_eq!(next.wait_with_output().unwrap().stdout, b"well\n");
     assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+/// Its initializer may take for ever: when the run is over, so is that.
+#[test]
+fn an_initializer_ends_with_its_run() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let agent = Agent::start(&broker, "a", 1);
+    let ledger = Ledger::new();
+    let pool = Pool::builder()
+        .workers(0)
+        .agents(broker.agents())
+        .initializer(work, ledger.call(0, 600_000));
+    let pool = pool.grace(GRACE).build_now().unwrap();
+    wait_until("it is being initialized", || ledger.begun(0) == 1);
+    let lock = fs::File::open(ledger.file("locks/0")).unwrap();
+    assert!(lock.try_lock().is_err());
+    pool.terminate();
+    wait_until("the run is over", || {
+        agent.said().contains("the run is over")
+    });
+    wait_until("its initializer is gone", || lock.try_lock().is_ok());
 }

@@ -221,7 +221,7 @@ impl Steward {
                     self.answer(answer);
                 }
             }
-            Event::Built { run, built } => self.built(&run, built),
+            Event::Built { building, built } => self.built(&building, built),
             Event::Cut => self.is_cut = true,
         }
     }

@@ -13,6 +13,7 @@ use crate::agents::subjects;
 use crate::error::PoolError;
 use crate::os::boot_time;
 use crate::pool::Pool;
+use crate::serve::building::Building;
 use crate::serve::identity::Leave;
 use crate::serve::machine::load;
 use crate::serve::preparing::{self, Preparing};
@@ -65,7 +66,7 @@ impl Steward {
         if !missing.is_empty() {
             return self.fetch(missing.into_iter().map(|bulk| (bulk, None)).collect());
         }
-        if !preparing.is_building {
+        if !preparing.is_building() {
             let run = preparing.open.run.clone();
             if let Err(why) = preparing.build(self.slots, self.life.mark(), self.to.clone()) {
                 self.cannot(&run, why);
@@ -102,17 +103,18 @@ impl Steward {
         }
     }
 
-    pub(super) fn built(&mut self, run: &str, built: Result<Arc<Pool>, PoolError>) {
+    pub(super) fn built(&mut self, building: &Building, built: Result<Arc<Pool>, PoolError>) {
         let Doing::Preparing(preparing) = &self.doing else {
             return;
         };
-        if preparing.open.run != run {
+        // Those of a run that was given up meanwhile are ended, and the run may have come again.
+        if !preparing.has_begun(building) {
             return;
         }
         let tasks = built.and_then(|pool| Ok((pool.tasks()?, pool)));
         let (tasks, pool) = match tasks {
             Ok(built) => built,
-            Err(error) => return self.cannot(run, preparing::why(&error)),
+            Err(error) => return self.cannot_go_on(preparing::why(&error)),
         };
         let Doing::Preparing(preparing) = &mut self.doing else {
             return;
@@ -178,6 +180,9 @@ impl Steward {
             serving.pool.terminate();
             self.send(&leave, &[]);
         }
+        if let Doing::Preparing(preparing) = &mut self.doing {
+            preparing.end();
+        }
         self.doing = Doing::Nothing;
         self.fetching = Fetching::default();
         self.unheard_since = None;
@@ -196,7 +201,11 @@ impl Steward {
     /// Whether nothing is left to do or to say.
     pub(super) fn has_left(&mut self) -> bool {
         match &self.doing {
-            Doing::Nothing | Doing::Preparing(_) => true,
+            Doing::Nothing => true,
+            Doing::Preparing(_) => {
+                self.stop_serving();
+                true
+            }
             Doing::Serving(serving) => {
                 let is_gone = !serving.member.is_working() && !serving.has_calls();
                 let is_done = serving.member.is_done() && !serving.has_calls();
