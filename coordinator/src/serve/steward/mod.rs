@@ -33,6 +33,8 @@ const IDLE: Duration = Duration::from_millis(500);
 const STAYS: Duration = Duration::from_secs(5);
 /// After how long an agent says that the broker does not answer.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How long the agent of one run waits for that run to want it.
+const ALONE: Duration = Duration::from_secs(600);
 /// How long what was said last may take on its way.
 const FLUSH: Duration = Duration::from_millis(500);
 /// How many runs that can't be served are remembered.
@@ -73,7 +75,9 @@ pub(super) struct Steward {
     /// Since when nobody has taken what this agent asked.
     unheard_since: Option<Instant>,
     leave: Option<Leave>,
-    /// The pipe to the broker has ended.
+    /// Since when its coordinator has not said a word to it that it needs.
+    alone_since: Option<Instant>,
+    /// The pipe to the broker has ended, or nobody is at its other end.
     is_cut: bool,
     /// The run for which this agent was started is over.
     is_over: bool,
@@ -132,6 +136,7 @@ impl Steward {
             url,
             unheard_since: None,
             leave: None,
+            alone_since: None,
             is_cut: false,
             is_over: false,
             failure: None,
@@ -238,6 +243,7 @@ impl Steward {
             self.send(&Up::Want(want), &[]);
         }
         self.look_whether_wanted();
+        self.look_whether_alone();
         self.look_at_refusals();
         if self.says_silence.is_some_and(|at| Instant::now() >= at) {
             self.says_silence = None;
@@ -298,6 +304,24 @@ impl Steward {
             log::info!("the run {} is gone", serving.open.about);
             self.stop_serving();
         }
+    }
+
+    /// The agent of one run ends when its coordinator is out of sight: nobody else needs it, and what carries the bytes may never
+    /// notice that the machine at its other end has vanished. If that comes back, it starts another agent.
+    fn look_whether_alone(&mut self) {
+        let most = match &self.doing {
+            Doing::Nothing => Some(ALONE),
+            Doing::Serving(serving) if !serving.member.is_working() && !serving.has_calls() => {
+                Some(Duration::from_nanos(serving.open.lease))
+            }
+            Doing::Preparing(_) | Doing::Serving(_) => None,
+        };
+        let Some(most) = most.filter(|_| self.is_for_one_run) else {
+            self.alone_since = None;
+            return;
+        };
+        let since = *self.alone_since.get_or_insert_with(Instant::now);
+        self.is_cut |= since.elapsed() >= most;
     }
 
     // ---- The broker ------------------------------------------------------------------------

@@ -22,6 +22,7 @@ use crate::serve::serving::{Answer, Letter, Serving};
 impl Steward {
     /// A run wants machines.
     pub(super) fn opened(&mut self, open: Open, input: &[u8]) {
+        self.alone_since = None;
         if let Some(why) = self.refused.get(&open.run) {
             // Its coordinator may not have heard that yet.
             let why = why.clone();
