@@ -98,17 +98,24 @@ impl Serving {
         self.start_ready()
     }
 
+    /// Whether a lease waits for something.
+    pub(in crate::serve) fn waits_for(&self, bulk: &Bulk) -> bool {
+        let mut leases = self.leases.values();
+        leases
+            .any(|under| matches!(under, Under::Waiting(awaited) if awaited.missing.contains(bulk)))
+    }
+
     pub(super) fn keep(&mut self, bulk: Bulk, fetched: Fetched) -> Result<(), String> {
+        if !self.waits_for(&bulk) {
+            // Its lease was taken back meanwhile.
+            return Ok(());
+        }
         let files = self.files.as_mut();
         if let Some(files) = files.filter(|files| files.needs(&bulk)) {
             let Fetched::Named(file) = fetched else {
                 return Err("it was put somewhere else".to_owned());
             };
             return files.keep(&bulk, file).map_err(|error| error.to_string());
-        }
-        if let Fetched::Named(_) = fetched {
-            // The lease that needed this file went back meanwhile.
-            return Ok(());
         }
         let bytes = fetched.into_bytes().map_err(|error| error.to_string())?;
         for under in self.leases.values_mut() {
