@@ -309,6 +309,33 @@ fn an_agent_that_leaves_finishes_what_it_runs() {
 }
 
 #[test]
+fn an_agent_that_leaves_begins_nothing_more() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let mut a = Agent::start(&broker, "a", 1);
+    let (pool, ledger) = (pool(&broker, 0), Ledger::new());
+    wait_for_agents(&pool, 1);
+    let pending: Vec<_> = (0..60)
+        .map(|index| pool.submit(work, ledger.call(index, 100)))
+        .collect();
+    wait_until("some have run", || ledger.all_begun() > 3);
+    a.signal(libc::SIGTERM);
+    wait_until("it has heard that", || a.said().contains("leaving"));
+    let begun = ledger.all_begun();
+    assert!(a.wait().success());
+    // One may have begun in the moment in which it heard.
+    assert!(
+        ledger.all_begun() <= begun + 1,
+        "{begun}: {}",
+        ledger.all_begun()
+    );
+    pool.terminate();
+    drop(pending);
+    ledger.check();
+}
+
+#[test]
 fn an_agent_that_leaves_at_once_returns_what_it_ends() {
     let Some(broker) = Broker::start() else {
         return;

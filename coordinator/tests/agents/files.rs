@@ -186,9 +186,11 @@ fn only_a_call_that_succeeds_brings_files_and_those_it_has_promised() {
     let _agent = Agent::start(&broker, "a", 2);
     let here = tempfile::TempDir::new().unwrap();
     let script = "echo $1 > out-$1; test $1 != bad || exit 3; test $1 != none || rm out-none; \
-                  test $1 != link || ln -sf /etc out-link";
+                  test $1 != link || ln -sf /etc out-link; \
+                  test $1 != fifo || { rm out-fifo; mkfifo out-fifo; }";
     let words = [
-        "--fetch", "out-{}", "-c", script, ":::", "good", "bad", "none", "link", "same", "same",
+        "--fetch", "out-{}", "-c", script, ":::", "good", "bad", "none", "link", "fifo", "same",
+        "same",
     ];
     fs::write(here.path().join("out-bad"), "before").unwrap();
     let output = exec(&broker, here.path(), &words);
@@ -200,6 +202,8 @@ fn only_a_call_that_succeeds_brings_files_and_those_it_has_promised() {
     let said = said(&output);
     assert!(said.contains("it has made no file \"out-none\""), "{said}");
     assert!(said.contains("\"out-link\" is no file"), "{said}");
+    // Nobody waits for what somebody may write into it.
+    assert!(said.contains("\"out-fifo\" is no file"), "{said}");
     assert!(said.contains("exited with code 3"), "{said}");
 }
 

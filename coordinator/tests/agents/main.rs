@@ -8,6 +8,7 @@
 mod command_line;
 mod failures;
 mod files;
+mod preparing;
 mod soak;
 mod support;
 mod usual;
