@@ -191,6 +191,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
     current::look_at(&black_box);
     handshake::ready(&mut link).map_err(|error| error.to_string())?;
     link.share(&black_box, Side::Worker);
+    link.share_mail(&black_box, Side::Worker);
     if let Some(board) = board {
         link.share_board(board);
     }

@@ -110,6 +110,7 @@ impl Admitted {
         let mut link = Link::new(Spinning::new(socket.clone()));
         if hello.shares {
             link.share(&black_box, Side::Coordinator);
+            link.share_mail(&black_box, Side::Coordinator);
         }
         Admitted {
             link,

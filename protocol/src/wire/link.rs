@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::ferry;
 use super::frame::{self, Caps, FrameError, Reader, TooLarge};
-use super::spin::ReadAtOnce;
+use super::spin::{ReadAtOnce, Spinning};
 use crate::memory::black_box::BlackBox;
 use crate::memory::board::{Region, View};
 use crate::memory::ferry::Ferry;
@@ -90,6 +90,13 @@ struct Writer {
     header: Vec<u8>,
     /// The part of shared memory that takes large payloads.
     outbox: Option<Outbox>,
+}
+
+impl<S: ReadAtOnce + Write> Link<Spinning<S>> {
+    /// Lets a few bytes go by [mail](super::spin), too, from now on. Both sides do so before the first batch.
+    pub fn share_mail(&mut self, memory: &Arc<BlackBox>, side: Side) {
+        self.stream.share(memory, side);
+    }
 }
 
 impl<S: Read + Write> Link<S> {
@@ -332,12 +339,6 @@ pub(crate) fn decode<M: DeserializeOwned>(header: &[u8]) -> Result<M, LinkError>
 
 /// A local socket: the stream of every real link.
 pub type Socket = Stream;
-
-impl ReadAtOnce for Socket {
-    fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        receive_at_once(self, buffer)
-    }
-}
 
 /// Reads the bytes that have arrived on a socket, without waiting. Other readers of the socket may go on blocking.
 ///
