@@ -433,7 +433,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// A separate call was cancelled, which has a lease of its own: its agent does not begin it, or ends it.
     pub(super) fn recall_one(&mut self, id: LeaseId, index: u64) {
         if let Some(lease) = self.leases.leases.get_mut(&id) {
-            lease.is_recalled = true;
+            lease.recalled = Some(index);
             self.effects.agents.recalls.push(Recall {
                 agent: lease.agent,
                 lease: id,
