@@ -60,7 +60,7 @@ pub(crate) fn run(shared: &PoolShared) {
             // A hair later than the deadline, so that it has passed when we look.
             let (jobs, sight) = state.jobs_and_sight();
             jobs.overdue(now + Duration::from_micros(50), &sight);
-            for slot in state.jobs.to_glance_at(now) {
+            for slot in state.jobs.glances_due(now) {
                 state.collect(slot, now);
             }
             overslept

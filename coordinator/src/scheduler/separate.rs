@@ -110,13 +110,13 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         }
     }
 
-    /// When to ask [`to_glance_at`](Self::to_glance_at) again.
+    /// When to ask [`glances_due`](Self::glances_due) again.
     pub(crate) fn next_glance(&self) -> Option<Time> {
         self.glance.filter(|_| self.paused.is_none())
     }
 
     /// The slots into whose black boxes somebody has to look now.
-    pub(crate) fn to_glance_at(&mut self, now: Time) -> Vec<SlotId> {
+    pub(crate) fn glances_due(&mut self, now: Time) -> Vec<SlotId> {
         if self.next_glance().is_none_or(|at| at > now) {
             return Vec::new();
         }

@@ -38,6 +38,9 @@ impl Bundle for Calls {
     fn bytes(&self, _: u32, count: u32) -> usize {
         count as usize
     }
+    fn join(&mut self, _: &Self) -> bool {
+        false
+    }
 }
 
 /// There are no workers here.
