@@ -6,10 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::state::Jobs;
 use super::watcher::Watcher;
-use crate::payload::Job;
-use crate::scheduler::{Limits, MapId, MapSpec};
+use crate::payload::{EncodedInputs, Job, Trace};
+use crate::scheduler::{Limits, MapId, MapSpec, Scheduler};
 
 /// How many maps without calls are kept, each with what it has learnt of its calls.
 const KEPT: usize = 16;
@@ -50,7 +49,7 @@ impl Singles {
     /// Opens a map for a kind of calls that has none, or says why the pool takes no more calls.
     pub(crate) fn open(
         &mut self,
-        jobs: &mut Jobs,
+        jobs: &mut Scheduler<Arc<Job>, EncodedInputs, Trace>,
         kind: Kind,
         spec: MapSpec<Arc<Job>>,
     ) -> Result<MapId, String> {
