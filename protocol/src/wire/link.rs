@@ -170,8 +170,13 @@ impl<S: Read + Write> Link<S> {
     ///
     /// The link is broken, or was closed.
     pub fn receive<M: DeserializeOwned>(&mut self, caps: Caps) -> Result<(M, &[u8]), LinkError> {
-        let (header, payload) = self.receive_raw(caps)?;
-        Ok((decode(header)?, payload))
+        let header = self.reader.read_header(&mut self.stream, caps)?;
+        let message = decode(header)?;
+        if let Some(placed) = self.reader.in_parts() {
+            let parcel = ferry::receive(&mut self.reader, &mut self.stream, placed)?;
+            return Ok((message, self.reader.keep(&parcel)));
+        }
+        Ok((message, self.reader.take()?))
     }
 
     /// Receives a message, and a payload that the caller keeps. A large payload is handed over instead of being copied.
