@@ -16,7 +16,7 @@ use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 use worker::private::home::OwnFile;
 use worker::private::lifeline;
-use worker::private::spawn::{self, Plan, Spawn, Started};
+use worker::private::spawn::{self, Ignored, Plan, Spawn, Started};
 
 use super::{memory, pipe, tree, wait_readable};
 use crate::error::Death;
@@ -80,6 +80,7 @@ impl WorkerProcess {
             stdin: reader.as_fd(),
             stdout: beginning.stdout.as_fd(),
             stderr: Some(beginning.stderr.as_fd()),
+            ignored: Ignored::now(),
             prepare: &prepare,
         })?;
         let lifeline = Some(OwnFile::new(writer.into()));

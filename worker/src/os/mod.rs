@@ -18,7 +18,6 @@ mod peer;
 #[cfg(unix)]
 mod shared;
 #[cfg(unix)]
-#[cfg(unix)]
 pub mod spawn;
 #[cfg(all(unix, feature = "builtin"))]
 mod streams;
@@ -27,6 +26,8 @@ mod tail;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
+mod vfork;
+#[cfg(unix)]
 pub(crate) use first::{Before, what_runs};
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use path::place_of;
@@ -34,7 +35,6 @@ pub(crate) use path::place_of;
 pub(crate) use peer::{check_peer, check_place};
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
-#[cfg(unix)]
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use spawn::{Image, Spawn};
 #[cfg(all(unix, feature = "builtin"))]
