@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use protocol::link::{self, Link, LinkError};
 use protocol::message::{Hello, Welcome};
 use protocol::spin::Spinning;
 
+use crate::template::{self, Birth};
 use crate::{by_hand, current, os, registry, run, serve};
 
 /// The exit code of a worker that could not join a coordinator.
@@ -187,23 +189,78 @@ fn work(name: &OsStr) -> Result<i32, String> {
         remove_meeting_place(name);
     }
     let welcome = introduced.map_err(|error| error.to_string())?;
-    let (black_box, board) = map_memory(&taken, &welcome)?;
-    current::look_at(&black_box);
-    handshake::ready(&mut link).map_err(|error| error.to_string())?;
-    link.share(&black_box, Side::Worker);
-    if let Some(board) = board {
-        link.share_board(board);
-    }
     run::install_panic_hook();
-    let served = serve::serve(&mut link, &taken, welcome.slot, &black_box);
+    let worker = Worker::new(link, taken.clone(), welcome, taken.take())?;
+    let served = worker.serve();
     #[cfg(feature = "builtin")]
     crate::builtin::at_end();
-    end(served)
+    served
+}
+
+/// A worker that has been let in.
+struct Worker {
+    link: Link<Spinning<Taking>>,
+    /// The descriptors that arrive on the link.
+    taken: Taken,
+    slot: u32,
+    black_box: Arc<BlackBox>,
+}
+
+impl Worker {
+    /// Maps the memory that came with the welcome, and says that it is ready.
+    fn new(
+        mut link: Link<Spinning<Taking>>,
+        taken: Taken,
+        welcome: Welcome,
+        memory: Vec<OwnedFd>,
+    ) -> Result<Self, String> {
+        let (black_box, board) = map_memory(memory, &welcome)?;
+        current::look_at(&black_box);
+        handshake::ready(&mut link).map_err(|error| error.to_string())?;
+        link.share(&black_box, Side::Worker);
+        if let Some(board) = board {
+            link.share_board(board);
+        }
+        Ok(Worker {
+            link,
+            taken,
+            slot: welcome.slot,
+            black_box,
+        })
+    }
+
+    /// In a copy of a template: lets go of what is the template's, and becomes the worker that was asked for.
+    fn born(self, birth: Birth) -> Result<Self, String> {
+        drop(self);
+        let (socket, welcome, memory) = birth.begin()?;
+        let socket = Taking::new(socket);
+        let taken = socket.taken();
+        Worker::new(Link::new(Spinning::new(socket)), taken, welcome, memory)
+    }
+
+    /// Works until there is nothing more to do, and returns an exit code. A copy of this process returns, too.
+    fn serve(mut self) -> Result<i32, String> {
+        loop {
+            match serve::serve(&mut self.link, &self.taken, self.slot, &self.black_box) {
+                Ok(serve::End::Template) => {}
+                Ok(serve::End::Exit(code)) => return end(Ok(code)),
+                Err(error) => return end(Err(error)),
+            }
+            match template::serve(&mut self.link, &self.taken) {
+                Ok(template::End::Copy(birth)) => self = self.born(birth)?,
+                Ok(template::End::Exit(code)) => return end(Ok(code)),
+                Err(error) => return end(Err(error)),
+            }
+        }
+    }
 }
 
 /// Maps the memory that the coordinator shares with this worker.
-fn map_memory(taken: &Taken, welcome: &Welcome) -> Result<(Arc<BlackBox>, Option<View>), String> {
-    let mut memory = taken.take().into_iter().map(File::from);
+fn map_memory(
+    memory: Vec<OwnedFd>,
+    welcome: &Welcome,
+) -> Result<(Arc<BlackBox>, Option<View>), String> {
+    let mut memory = memory.into_iter().map(File::from);
     let mut next = |what: &str| {
         let lost = || format!("{what} did not come: this process has no room for further files");
         memory.next().ok_or_else(lost)

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use interprocess::local_socket::traits::Stream as _;
 use protocol::black_box::BlackBox;
+use protocol::descriptors::Giving;
 use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE};
 use protocol::lane::Side;
 use protocol::link::{self, Link};
@@ -22,7 +23,7 @@ use super::board::PoolBoard;
 use super::by_hand::{ByHand, Manual};
 use super::meeting::{MeetingPlace, SOCKET};
 use super::program::{DEPTH_VARIABLE, Program};
-use super::socket::{Giving, Impatient, SharedSocket};
+use super::socket::{Impatient, SharedSocket};
 use super::talk::LINGER;
 use super::visitors::{self, GREETING_LIMIT, Visitor, Visitors, broken};
 use crate::error::PoolError;
@@ -333,7 +334,7 @@ impl Launcher {
             board: board.is_some(),
         };
         let giving = Giving {
-            socket: socket.clone(),
+            socket: socket.get(),
             descriptors: &descriptors,
         };
         handshake::admit(&mut Link::new(giving), welcome)?;

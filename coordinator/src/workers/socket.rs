@@ -21,6 +21,10 @@ impl SharedSocket {
         SharedSocket(Arc::new(socket))
     }
 
+    pub(crate) fn get(&self) -> &Socket {
+        &self.0
+    }
+
     /// Takes the time limit off writes.
     pub(crate) fn send_without_limit(&self) -> io::Result<()> {
         self.0.set_send_timeout(None)
@@ -56,33 +60,6 @@ impl Write for SharedSocket {
     }
     fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
         descriptors::send(&self.0, buffers, &[])
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A socket whose next bytes come with descriptors.
-#[derive(Debug)]
-pub(crate) struct Giving<'s> {
-    pub(crate) socket: SharedSocket,
-    pub(crate) descriptors: &'s [BorrowedFd<'s>],
-}
-
-impl Read for Giving<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.read(buffer)
-    }
-}
-
-impl Write for Giving<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[io::IoSlice::new(buffer)])
-    }
-    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let written = descriptors::send(&self.socket.0, buffers, self.descriptors)?;
-        self.descriptors = &[];
-        Ok(written)
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())

@@ -131,6 +131,36 @@ impl Write for Taking {
     }
 }
 
+/// A socket whose next bytes are sent with descriptors.
+#[derive(Debug)]
+pub struct Giving<'s> {
+    /// The socket.
+    pub socket: &'s Socket,
+    /// The descriptors, at most [`MOST`].
+    pub descriptors: &'s [BorrowedFd<'s>],
+}
+
+impl Read for Giving<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut socket = self.socket;
+        socket.read(buffer)
+    }
+}
+
+impl Write for Giving<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(buffer)])
+    }
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let written = send(self.socket, buffers, self.descriptors)?;
+        self.descriptors = &[];
+        Ok(written)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use interprocess::local_socket::ToFsName as _;
@@ -348,6 +349,22 @@ pub fn receive_at_once(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> 
     let Stream::UdSocket(socket) = socket;
     let (read, _) = rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?;
     Ok(read)
+}
+
+/// A socket that another process has sent.
+#[must_use]
+pub fn socket(descriptor: OwnedFd) -> Socket {
+    Stream::UdSocket(descriptor.into())
+}
+
+/// Another handle of a socket, above the standard streams' numbers as long as those are taken.
+///
+/// # Errors
+///
+/// The process has too many open files.
+pub fn duplicate(socket: &Socket) -> io::Result<Socket> {
+    let Stream::UdSocket(stream) = socket;
+    Ok(self::socket(stream.as_fd().try_clone_to_owned()?))
 }
 
 /// Connects to the socket that a coordinator listens on.

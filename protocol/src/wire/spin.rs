@@ -41,6 +41,11 @@ impl<S> Spinning<S> {
             patience: Patience::default(),
         }
     }
+
+    /// The stream itself.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
 }
 
 impl<S: ReadAtOnce> Read for Spinning<S> {

@@ -6,6 +6,8 @@
 #[cfg(unix)]
 mod first;
 #[cfg(unix)]
+mod fork;
+#[cfg(unix)]
 pub mod home;
 #[cfg(unix)]
 pub mod image;
@@ -28,6 +30,8 @@ mod tail;
 mod unix;
 #[cfg(unix)]
 pub(crate) use first::{Before, what_runs};
+#[cfg(unix)]
+pub(crate) use fork::{NoCopy, Side, can_be_copied, copy};
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use path::place_of;
 #[cfg(unix)]
