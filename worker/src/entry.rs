@@ -229,13 +229,16 @@ impl Worker {
         })
     }
 
-    /// In a copy of a template: lets go of what is the template's, and becomes the worker that was asked for.
-    fn born(self, birth: Birth) -> Result<Self, String> {
+    /// In a copy of a template: lets go of what is the template's, and becomes the worker that was asked for. `None` if
+    /// nobody wants it any more.
+    fn born(self, birth: Birth) -> Result<Option<Self>, String> {
         drop(self);
-        let (socket, welcome, memory) = birth.begin()?;
+        let Some((socket, welcome, memory)) = birth.begin()? else {
+            return Ok(None);
+        };
         let socket = Taking::new(socket);
         let taken = socket.taken();
-        Worker::new(Link::new(Spinning::new(socket)), taken, welcome, memory)
+        Worker::new(Link::new(Spinning::new(socket)), taken, welcome, memory).map(Some)
     }
 
     /// Works until there is nothing more to do, and returns an exit code. A copy of this process returns, too.
@@ -247,7 +250,10 @@ impl Worker {
                 Err(error) => return end(Err(error)),
             }
             match template::serve(&mut self.link, &self.taken) {
-                Ok(template::End::Copy(birth)) => self = self.born(birth)?,
+                Ok(template::End::Copy(birth)) => match self.born(birth)? {
+                    Some(copy) => self = copy,
+                    None => return Ok(0),
+                },
                 Ok(template::End::Exit(code)) => return end(Ok(code)),
                 Err(error) => return end(Err(error)),
             }

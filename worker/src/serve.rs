@@ -8,7 +8,9 @@ use protocol::descriptors::Taken;
 use protocol::frame::Caps;
 use protocol::lane::Placed;
 use protocol::link::{Answer, Link, LinkError};
-use protocol::message::{Batch, CallReply, Encoding, Reply, Stopped, TemplateReply, ToWorker, Values, Verdict};
+use protocol::message::{
+    Batch, CallReply, Encoding, Reply, Stopped, TemplateReply, ToWorker, Values, Verdict,
+};
 use protocol::parcel::Received;
 
 use crate::current::{self, Current};

@@ -49,19 +49,16 @@ impl Birth {
     }
 
     /// Gives the copy, which this process is, all that the template's process and it must not have in common. Returns its
-    /// socket, the welcome, and the descriptors of the memory.
-    pub(crate) fn begin(self) -> Result<(Socket, Welcome, Vec<OwnedFd>), String> {
-        os::become_separate(self.lifeline, self.stdout, self.stderr)
+    /// socket, the welcome, and the descriptors of the memory; `None` if nobody wants it any more.
+    pub(crate) fn begin(self) -> Result<Option<(Socket, Welcome, Vec<OwnedFd>)>, String> {
+        let is_wanted = os::become_separate(self.lifeline, self.stdout, self.stderr)
             .map_err(|error| format!("a copy can't be separated from its template: {error}"))?;
-        Ok((self.socket, self.welcome, self.memory))
+        Ok(is_wanted.then_some((self.socket, self.welcome, self.memory)))
     }
 }
 
 /// Makes copies of this process until the coordinator ends the conversation. Returns in each copy, too.
-pub(crate) fn serve(
-    link: &mut Link<Spinning<Taking>>,
-    taken: &Taken,
-) -> Result<End, LinkError> {
+pub(crate) fn serve(link: &mut Link<Spinning<Taking>>, taken: &Taken) -> Result<End, LinkError> {
     link.send(&TemplateReply::Ready, &[])?;
     loop {
         match link.receive::<ToWorker>(Caps::FULL) {

@@ -36,7 +36,10 @@ pub(crate) fn run(shared: &PoolShared) {
         let now = shared.now();
         let slept = now.saturating_sub(looked);
         looked = now;
-        let died = watched.iter().zip(&readable[1..]).filter(|(_, died)| **died);
+        let died = watched
+            .iter()
+            .zip(&readable[1..])
+            .filter(|(_, died)| **died);
         for ((whose, process), _) in died {
             match whose {
                 Some(slot) => bury(shared, *slot, process),

@@ -66,7 +66,8 @@ impl Template {
             .map_err(|error| AskError::Refused(error.to_string()))
             .and_then(|socket| {
                 let mut socket = Taking::new(socket);
-                let asking = Asking::new(&mut socket, &process, stop, &[]);
+                let mut asking = Asking::new(&mut socket, &process, &[]);
+                asking.stop = Some(stop.as_fd());
                 match asking.ask(&ToWorker::Template)? {
                     TemplateReply::Ready => Ok(socket),
                     reply => Err(AskError::of(reply)),
@@ -121,14 +122,17 @@ impl Template {
             ];
             descriptors.extend(board);
             let board = board.is_some();
-            let (pid, pidfd) = self.ask_for_copy(Welcome { slot, board }, &descriptors, stop)?;
+            let (pid, pidfd) = self.ask_for_copy(Welcome { slot, board }, &descriptors)?;
             WorkerProcess::adopt(pid, pidfd, writer).map_err(failed)?
         };
         // From here on the copy alone holds it, and its death ends the link.
         drop(theirs);
         let process = Arc::new(process);
         let pid = process.pid();
-        log::debug!("slot {slot}: process {pid} is a copy of process {}", self.process.pid());
+        log::debug!(
+            "slot {slot}: process {pid} is a copy of process {}",
+            self.process.pid()
+        );
         started(&process);
         let ready = handshake::await_ready(&mut Link::new(Impatient {
             socket: socket.clone(),
@@ -149,15 +153,16 @@ impl Template {
         })
     }
 
+    /// Has it make a copy. This is waited for also if the pool ends meanwhile: the copy is a child of this process, which has
+    /// to reap it.
     fn ask_for_copy(
         &self,
         welcome: Welcome,
         descriptors: &[BorrowedFd<'_>],
-        stop: &impl AsFd,
     ) -> Result<(u32, Option<OwnedFd>), AskError> {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = socket.taken();
-        let asking = Asking::new(&mut socket, &self.process, stop, descriptors);
+        let asking = Asking::new(&mut socket, &self.process, descriptors);
         match asking.ask(&ToWorker::Copy(welcome))? {
             TemplateReply::Copied(pid) => Ok((pid, taken.take().pop())),
             reply => Err(AskError::of(reply)),
@@ -206,11 +211,12 @@ impl AskError {
     }
 }
 
-/// A question to a process that makes copies. It is not waited for beyond a time, the process's death or the pool's end.
+/// A question to a process that makes copies. Its answer is not waited for beyond a time, or the process's death.
 struct Asking<'s> {
     socket: &'s mut Taking,
     process: &'s WorkerProcess,
-    stop: BorrowedFd<'s>,
+    /// Readable when the answer is not of interest any more.
+    stop: Option<BorrowedFd<'s>>,
     descriptors: &'s [BorrowedFd<'s>],
     patience: Patience,
 }
@@ -219,13 +225,12 @@ impl<'s> Asking<'s> {
     fn new(
         socket: &'s mut Taking,
         process: &'s WorkerProcess,
-        stop: &'s impl AsFd,
         descriptors: &'s [BorrowedFd<'s>],
     ) -> Self {
         Asking {
             socket,
             process,
-            stop: stop.as_fd(),
+            stop: None,
             descriptors,
             patience: Patience::new(GREETING_LIMIT),
         }
@@ -240,12 +245,10 @@ impl<'s> Asking<'s> {
         let why = match reply {
             Ok(reply) if !link.has_unread() => return Ok(reply),
             Ok(_) => "it said more than it was asked for".to_owned(),
-            Err(_) if os::wait_readable(&[stop], Some(Duration::ZERO))[0] => {
+            Err(_) if stop.is_some_and(|stop| is_readable(stop)) => {
                 return Err(AskError::Failed("the pool ended before".to_owned()));
             }
-            Err(LinkError::Closed | LinkError::Broken(_))
-                if process.wait(Some(Duration::ZERO)) =>
-            {
+            Err(LinkError::Closed | LinkError::Broken(_)) if process.wait(Some(Duration::ZERO)) => {
                 format!("it {}", process.reap())
             }
             Err(error) => error.to_string(),
@@ -254,13 +257,14 @@ impl<'s> Asking<'s> {
     }
 }
 
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    os::wait_readable(&[fd], Some(Duration::ZERO))[0]
+}
+
 impl Read for Asking<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let fds = [
-            os::socket_fd(self.socket.socket()),
-            self.stop,
-            self.process.as_fd(),
-        ];
+        let mut fds = vec![os::socket_fd(self.socket.socket()), self.process.as_fd()];
+        fds.extend(self.stop);
         match self.patience.wait(&fds).as_deref() {
             Some([true, ..]) => self.socket.read(buffer),
             Some(_) => Err(io::ErrorKind::BrokenPipe.into()),

@@ -33,20 +33,18 @@ pub fn leave(lifeline: BorrowedFd<'_>, writer: BorrowedFd<'_>) -> io::Result<()>
 }
 
 /// As [`leave`], for a process that has no writing end, because it is a copy of another one than that which holds it.
+/// Says `false` if the writing end was closed before this.
 ///
 /// # Errors
 ///
-/// The errors of the system calls; or the writing end was closed before this.
-pub(crate) fn leave_as_copy(lifeline: BorrowedFd<'_>) -> io::Result<()> {
+/// The errors of the system calls.
+pub(crate) fn leave_as_copy(lifeline: BorrowedFd<'_>) -> io::Result<bool> {
     arm(lifeline)?;
     take_group(lifeline)?;
     let mut polled = [PollFd::new(&lifeline, PollFlags::IN)];
     rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
-    match polled[0].revents().is_empty() {
-        true => Ok(()),
-        // The kernel speaks up only if that happens from now on.
-        false => Err(io::ErrorKind::BrokenPipe.into()),
-    }
+    // The kernel speaks up only if it is closed from now on.
+    Ok(polled[0].revents().is_empty())
 }
 
 /// Has the kernel kill this process when the last writing end closes.
@@ -66,11 +64,7 @@ fn take_group(lifeline: BorrowedFd<'_>) -> io::Result<()> {
     set(lifeline, libc::F_SETOWN, -myself.as_raw_nonzero().get())
 }
 
-fn set(
-    lifeline: BorrowedFd<'_>,
-    command: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
+fn set(lifeline: BorrowedFd<'_>, command: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: plain settings of an open descriptor; nothing is read or written through them.
     match unsafe { libc::fcntl(lifeline.as_raw_fd(), command, value) } {
         -1 => Err(io::Error::last_os_error()),

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags};
-use rustix::io::{Errno, Result};
+use rustix::io::Result;
 
 /// Moves the lifeline from stdin, where a coordinator puts it, to another descriptor, and leaves `/dev/null` there.
 ///
@@ -42,13 +42,17 @@ fn hold(lifeline: impl AsFd) -> Result<()> {
     Ok(())
 }
 
-/// Gives a copy of a worker what a worker's process has for itself: a group, a lifeline, and files for what it prints.
-pub(crate) fn become_separate(lifeline: OwnedFd, out: OwnedFd, err: OwnedFd) -> Result<()> {
+/// Gives a copy of a worker what a worker's process has for itself: files for what it prints, a group, and a lifeline. Says
+/// `false` if the coordinator is gone, or does not want the copy any more.
+pub(crate) fn become_separate(
+    lifeline: OwnedFd,
+    out: OwnedFd,
+    err: OwnedFd,
+) -> std::io::Result<bool> {
+    rustix::stdio::dup2_stdout(out)?;
+    rustix::stdio::dup2_stderr(err)?;
     hold(&lifeline)?;
     super::lifeline::leave_as_copy(lifeline.as_fd())
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    rustix::stdio::dup2_stdout(out)?;
-    rustix::stdio::dup2_stderr(err)
 }
 
 unsafe extern "C" {
