@@ -208,7 +208,8 @@ fn calls_end_as_they_do_elsewhere() {
 #[test]
 fn limits_hold_for_copies() {
     const LIMIT: u64 = 64 << 20;
-    let pool = warm_builder(2).memory_limit(LIMIT).build().unwrap();
+    let builder = warm_builder(2).memory_limit(LIMIT);
+    let pool = builder.output(Output::Capture).build().unwrap();
     let error = pool.call(hogs::take_memory, 4096 * MIB).unwrap_err();
     assert_eq!(*error.why(), Why::OutOfMemory { limit: LIMIT });
     let error = pool
