@@ -59,6 +59,7 @@ impl Birth {
 
 /// Makes copies of this process until the coordinator ends the conversation. Returns in each copy, too.
 pub(crate) fn serve(link: &mut Link<Spinning<Taking>>, taken: &Taken) -> Result<End, LinkError> {
+    os::use_huge_pages();
     link.send(&TemplateReply::Ready, &[])?;
     loop {
         match link.receive::<ToWorker>(Caps::FULL) {

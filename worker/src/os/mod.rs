@@ -10,6 +10,8 @@ mod fork;
 #[cfg(unix)]
 pub mod home;
 #[cfg(unix)]
+mod huge;
+#[cfg(unix)]
 pub mod image;
 #[cfg(unix)]
 pub mod lifeline;
@@ -34,6 +36,8 @@ pub(crate) use first::{Before, what_runs};
 pub(crate) use fork::{NoCopy, Side, can_be_copied, copy};
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use path::place_of;
+#[cfg(unix)]
+pub(crate) use huge::use_huge_pages;
 #[cfg(unix)]
 pub(crate) use peer::{check_peer, check_place};
 #[cfg(unix)]
