@@ -18,7 +18,7 @@ use crate::ValueError;
 use crate::message::{Encoding, Panic, Runs, TaskInfo};
 
 /// The version of these messages. Agents of another version are not heard.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The largest message, in bytes: half of what a broker takes unless it is told otherwise.
 pub const MOST: usize = 512 << 10;
 /// The most leases, or running calls, that a beat may name.
@@ -193,6 +193,15 @@ pub enum Up {
     Want(Want),
     /// Here is a piece: the payload.
     Piece(Want),
+    /// It does not have a bulk any more.
+    Gone {
+        /// The agent's life: another may have had it.
+        epoch: u64,
+        /// Which bulk.
+        bulk: Bulk,
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// An agent that would take calls.
@@ -251,7 +260,8 @@ pub struct Named {
     pub nanos: u64,
 }
 
-/// What became of calls of a lease. The agent keeps it, and sends it each second, until it has been heard.
+/// What became of calls of a lease. The agent keeps it until it has been heard, and sends it again when the answer to a later
+/// beat shows that it was not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The agent's life.
@@ -362,6 +372,13 @@ pub enum Down {
     Want(Want),
     /// Here is a piece: the payload.
     Piece(Want),
+    /// It does not have a bulk any more.
+    Gone {
+        /// Which bulk.
+        bulk: Bulk,
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// How far an agent has been heard.
@@ -459,8 +476,19 @@ pub fn encode<M: Serialize>(message: &M, payload: &[u8]) -> Result<Vec<u8>, Valu
     }
 }
 
+/// Whether a message with a payload of so many bytes can be [encoded](encode).
+#[must_use]
+pub fn fits<M: Serialize>(message: &M, payload: u64) -> bool {
+    let mut header = Vec::new();
+    let left = MOST.saturating_sub(HEAD + SPARE) as u64;
+    crate::encode(message, &mut header).is_ok()
+        && payload.saturating_add(header.len() as u64) <= left
+}
+
 /// What stands before the header, in bytes.
 const HEAD: usize = 6;
+/// How much a message may grow by what is entered when it is sent, as an epoch and its kind are, in bytes.
+const SPARE: usize = 32;
 
 /// Decodes a message, and what is its payload.
 ///

@@ -157,6 +157,16 @@
 //! room for another; the last may be shorter. Behind each it writes a byte to the socket, and the receiver writes one when it has
 //! taken the part. No more parts are under way than have room. The bytes are ones. All of them come before the sender's next frame.
 //!
+//! **Mail.** A few bytes for a reader that is awake need not go by the socket: [`spin`] has mail for both directions in the box.
+//! Mail and socket are one stream of bytes. A worker need not use it: while the word says that its reader sleeps (it is 0 at
+//! first), nothing is posted to it, and what it sends by the socket is read. Of the 528 words of a direction the sender writes
+//! 0 (how often it has posted), 1 (the bytes of the mail), 2 (how many bytes it had sent by the socket since they met) and 3 (the number of a
+//! byte on the socket that is a nudge, from 1), and the reader 8 (what word 0 was when it took the mail), 9 (whether it is
+//! awake) and 10 (how many bytes it has received by the socket). The mail stands from word 16 on. The sender posts when word 9
+//! is 1, words 0 and 8 are equal, and word 10 is all that it has sent. It stores the bytes and word 0, then looks at word 9: if
+//! that is 0 now, it stores word 3 and sends a byte. A reader stores 0 in word 9 and looks at word 0 again before it sleeps.
+//! Between the store and the look of each there is a full fence.
+//!
 //! **The board.** A coordinator may put a single large input onto the [board], memory that it shares with all of its
 //! workers. The numbers of its words go on from the lane's: where the first number is 524,288 or more, the payload begins at
 //! that number less 524,288 on the board, and the second number is 0. The payload does not change until the worker has

@@ -162,6 +162,7 @@ fn up() -> impl Strategy<Value = Up> {
         ".*".prop_map(|why| Up::Cannot { why }),
         want().prop_map(Up::Want),
         want().prop_map(Up::Piece),
+        (any::<u64>(), bulk(), ".*").prop_map(|(epoch, bulk, why)| Up::Gone { epoch, bulk, why }),
     ]
 }
 
@@ -225,6 +226,7 @@ fn down() -> impl Strategy<Value = Down> {
         (".*", any::<u64>()).prop_map(|(why, home)| Down::Refused { home, why }),
         want().prop_map(Down::Want),
         want().prop_map(Down::Piece),
+        (bulk(), ".*").prop_map(|(bulk, why)| Down::Gone { bulk, why }),
     ]
 }
 
@@ -301,7 +303,7 @@ proptest! {
         let _ = agent::decode::<All>(&bytes);
         let mut rubbish = rubbish;
         let _ = agent::decode::<Up>(&rubbish);
-        rubbish.splice(..0, [1, 0, rubbish.len() as u8, 0, 0, 0]);
+        rubbish.splice(..0, [agent::VERSION as u8, 0, rubbish.len() as u8, 0, 0, 0]);
         let _ = agent::decode::<Up>(&rubbish);
         let _ = agent::decode::<Down>(&rubbish);
     }
@@ -323,4 +325,10 @@ fn another_version_and_what_is_too_large_are_named() {
     let why = agent::encode(&Down::Unknown { epoch: 1 }, &vec![0; agent::MOST]).unwrap_err();
     assert!(why.to_string().contains("524288 at most"), "{why}");
     assert!(agent::encode(&Down::Unknown { epoch: 1 }, &vec![0; agent::MOST - 100]).is_ok());
+    // What is said to fit does, with what is entered later.
+    let unknown = Down::Unknown { epoch: 1 };
+    assert!(agent::fits(&unknown, agent::MOST as u64 - 100));
+    for most in [agent::MOST as u64 - 30, agent::MOST as u64, u64::MAX] {
+        assert!(!agent::fits(&unknown, most), "{most}");
+    }
 }

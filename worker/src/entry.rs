@@ -218,6 +218,7 @@ impl Worker {
         current::look_at(&black_box);
         handshake::ready(&mut link).map_err(|error| error.to_string())?;
         link.share(&black_box, Side::Worker);
+        link.share_mail(&black_box, Side::Worker);
         if let Some(board) = board {
             link.share_board(board);
         }
@@ -229,10 +230,8 @@ impl Worker {
         })
     }
 
-    /// In a copy of a template: lets go of what is the template's, and becomes the worker that was asked for. `None` if
-    /// nobody wants it any more.
-    fn born(self, birth: Birth) -> Result<Option<Self>, String> {
-        drop(self);
+    /// In a copy of a template: becomes the worker that was asked for. `None` if nobody wants it any more.
+    fn born(birth: Birth) -> Result<Option<Self>, String> {
         let Some((socket, welcome, memory)) = birth.begin()? else {
             return Ok(None);
         };
@@ -249,8 +248,10 @@ impl Worker {
                 Ok(serve::End::Exit(code)) => return end(Ok(code)),
                 Err(error) => return end(Err(error)),
             }
-            match template::serve(&mut self.link, &self.taken) {
-                Ok(template::End::Copy(birth)) => match self.born(birth)? {
+            // From here on it speaks by its socket alone. The link and the box are the worker's that it was; a copy has its own.
+            let Worker { link, taken, .. } = self;
+            match template::serve(link.into_stream().into_stream(), &taken) {
+                Ok(template::End::Copy(birth)) => match Worker::born(birth)? {
                     Some(copy) => self = copy,
                     None => return Ok(0),
                 },

@@ -104,20 +104,24 @@ impl Kept {
         self.0.reference.id
     }
 
-    /// The encoded value.
+    /// How long the encoded value is, in bytes.
+    #[must_use]
+    pub fn encoded_len(&self) -> u64 {
+        self.0.reference.len
+    }
+
+    /// Some bytes of the encoded value, which it has.
     ///
     /// # Errors
     ///
     /// What the system says when it can't read the value's memory.
-    pub fn encoded(&self) -> io::Result<Vec<u8>> {
-        let len = usize::try_from(self.0.reference.len).unwrap_or(usize::MAX);
-        let mut encoded = Vec::new();
-        encoded.try_reserve_exact(len)?;
-        encoded.resize(len, 0);
-        self.0
-            .file
-            .read_exact_at(&mut encoded, os::Words::SIZE as u64)?;
-        Ok(encoded)
+    pub fn encoded_part(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut part = Vec::new();
+        part.try_reserve_exact(len)?;
+        part.resize(len, 0);
+        let at = at.saturating_add(os::Words::SIZE as u64);
+        self.0.file.read_exact_at(&mut part, at)?;
+        Ok(part)
     }
 
     /// The same value for the workers of this process, where another process has made it.

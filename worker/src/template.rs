@@ -7,7 +7,6 @@ use protocol::descriptors::{Giving, Taken, Taking};
 use protocol::frame::Caps;
 use protocol::link::{self, Link, LinkError, Socket};
 use protocol::message::{TemplateReply, ToWorker, Welcome};
-use protocol::spin::Spinning;
 
 use crate::os::{self, NoCopy, Side};
 use crate::output;
@@ -58,13 +57,14 @@ impl Birth {
 }
 
 /// Makes copies of this process until the coordinator ends the conversation. Returns in each copy, too.
-pub(crate) fn serve(link: &mut Link<Spinning<Taking>>, taken: &Taken) -> Result<End, LinkError> {
+pub(crate) fn serve(socket: Taking, taken: &Taken) -> Result<End, LinkError> {
+    let mut link = Link::new(socket);
     os::use_huge_pages();
     link.send(&TemplateReply::Ready, &[])?;
     loop {
         match link.receive::<ToWorker>(Caps::FULL) {
             Ok((ToWorker::Copy(welcome), _)) => {
-                if let Some(birth) = copy(link, welcome, taken.take())? {
+                if let Some(birth) = copy(&mut link, welcome, taken.take())? {
                     return Ok(End::Copy(birth));
                 }
             }
@@ -79,7 +79,7 @@ pub(crate) fn serve(link: &mut Link<Spinning<Taking>>, taken: &Taken) -> Result<
 /// Makes a copy, and returns in both processes: in the copy with what that begins with, and in the template when it has
 /// answered.
 fn copy(
-    link: &mut Link<Spinning<Taking>>,
+    link: &mut Link<Taking>,
     welcome: Welcome,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Option<Birth>, LinkError> {
@@ -95,7 +95,7 @@ fn copy(
         Ok(Side::Copy) => return Ok(Some(birth)),
         Ok(Side::Original(pid, pidfd)) => {
             let giving = Giving {
-                socket: link.stream().stream().socket(),
+                stream: link.stream_mut(),
                 descriptors: &[pidfd.as_fd()],
             };
             Link::new(giving).send(&TemplateReply::Copied(pid), &[])?;

@@ -5,15 +5,17 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use async_nats::{Client, ClientError, ConnectOptions, Message, ServerInfo, StatusCode};
 use futures_util::StreamExt as _;
 use futures_util::stream::{SelectAll, select_all};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
 use super::rights::Refusal;
 
@@ -25,8 +27,12 @@ const RECONNECT: Duration = Duration::from_secs(1);
 const CONNECT: Duration = Duration::from_secs(5);
 /// How many messages may wait for whoever hears them. Beyond that the client drops some, and they are sent again.
 const CAPACITY: usize = 1 << 16;
+/// How many messages the client may have that it has not sent. It keeps them while the broker is away.
+const UNSENT: usize = 128;
 /// How long what was sent last may take on its way when the connection is closed.
 const FLUSH: Duration = Duration::from_secs(1);
+/// How long the thread may take to end beyond that.
+const TO_END: Duration = Duration::from_secs(1);
 
 /// How a broker lets somebody in.
 #[derive(Debug, Clone)]
@@ -92,8 +98,11 @@ enum Order {
 #[derive(Debug)]
 pub(crate) struct Broker {
     orders: Option<UnboundedSender<Order>>,
+    /// Dropping it tells the thread to end, also while it waits for the client.
+    lives: Option<oneshot::Sender<()>>,
     is_connected: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    /// Its sender is dropped when the thread has ended.
+    has_ended: Option<std::sync::mpsc::Receiver<()>>,
 }
 
 impl Broker {
@@ -108,6 +117,8 @@ impl Broker {
             .enable_all()
             .build()?;
         let (orders, from) = unbounded_channel();
+        let (lives, ends) = oneshot::channel();
+        let (ended, has_ended) = std::sync::mpsc::channel();
         let is_connected = Arc::new(AtomicBool::new(false));
         let session = Session {
             access,
@@ -115,13 +126,20 @@ impl Broker {
             heard: Arc::new(heard),
             is_connected: Arc::clone(&is_connected),
         };
-        let thread = thread::Builder::new()
+        let body = move || {
+            runtime.block_on(session.run(from, ends));
+            // It may be asking for an address, which nobody needs any more.
+            runtime.shutdown_background();
+            drop(ended);
+        };
+        thread::Builder::new()
             .name("broker".to_owned())
-            .spawn(move || runtime.block_on(session.run(from)))?;
+            .spawn(body)?;
         Ok(Broker {
             orders: Some(orders),
+            lives: Some(lives),
             is_connected,
-            thread: Some(thread),
+            has_ended: Some(has_ended),
         })
     }
 
@@ -151,7 +169,7 @@ impl Broker {
     /// Closes the connection, and does not wait until it is closed. For a process that is about to end, whose broker may not
     /// answer any more.
     pub(crate) fn let_go(mut self) {
-        self.thread = None;
+        self.has_ended = None;
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -171,9 +189,10 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of that thread was printed, and ends nothing else.
-            let _ = thread.join();
+        self.lives = None;
+        if let Some(has_ended) = self.has_ended.take() {
+            // Nothing is ever sent. A network that swallows all must not keep this process.
+            let _ = has_ended.recv_timeout(FLUSH + TO_END);
         }
     }
 }
@@ -187,7 +206,7 @@ struct Session {
 }
 
 impl Session {
-    async fn run(self, mut orders: UnboundedReceiver<Order>) {
+    async fn run(self, mut orders: UnboundedReceiver<Order>, mut ends: oneshot::Receiver<()>) {
         let (changes, mut changed) = unbounded_channel();
         let client = match self.options(changes).connect(&self.access.url).await {
             Ok(client) => client,
@@ -203,40 +222,68 @@ impl Session {
             Ok(messages) => messages,
             Err(why) => return (self.heard)(Event::Ended(why)),
         };
+        // One order at a time is given to the client, which makes that wait if the network takes no more. Whatever else happens is
+        // heard meanwhile: it may be that the broker is away.
+        let mut sending = None;
         loop {
             tokio::select! {
-                change = changed.recv() => match change {
-                    Some(async_nats::Event::Connected) => {
-                        if let Err(why) = self.trusts(&client.server_info()) {
-                            return (self.heard)(Event::Ended(why));
-                        }
-                        self.is_connected.store(true, Ordering::Release);
-                        (self.heard)(Event::Connected);
-                    }
-                    Some(async_nats::Event::Disconnected) => {
-                        self.is_connected.store(false, Ordering::Release);
-                        (self.heard)(Event::Disconnected);
-                    }
-                    Some(async_nats::Event::ServerError(error)) => (self.heard)(Event::Refused(Refusal::read(&error.to_string()))),
-                    Some(async_nats::Event::ClientError(error)) if is_refusal(&error) => {
-                        let url = &self.access.url;
-                        return (self.heard)(Event::Ended(format!("{url} does not let this user in: {error}")));
-                    }
-                    Some(async_nats::Event::ClientError(error)) => log::debug!("broker: {error}"),
-                    _ => {}
+                change = changed.recv() => match self.changes(change, &client) {
+                    Ok(()) => {}
+                    Err(why) => return (self.heard)(Event::Ended(why)),
                 },
-                order = orders.recv() => match order {
-                    Some(order) => send(&client, order, &inbox).await,
+                () = wait(&mut sending) => sending = None,
+                order = orders.recv(), if sending.is_none() => match order {
+                    Some(order) => sending = Some(Box::pin(send(&client, order, &inbox))),
                     None => break,
                 },
                 message = messages.next() => match message {
                     Some(message) => self.hear(message),
                     None => break,
                 },
+                _ = &mut ends => break,
+            }
+            if !self.is_connected.load(Ordering::Acquire) {
+                // It would come when the broker is back, and be stale.
+                sending = None;
+                while orders.try_recv().is_ok() {}
             }
         }
         // What was said last should arrive, if the broker is there.
-        let _ = tokio::time::timeout(FLUSH, client.flush()).await;
+        let last = async {
+            if sending.is_some() {
+                wait(&mut sending).await;
+            }
+            while let Ok(order) = orders.try_recv() {
+                send(&client, order, &inbox).await;
+            }
+            client.flush().await
+        };
+        let _ = tokio::time::timeout(FLUSH, last).await;
+    }
+
+    /// Something has become of the connection. An error says why the broker can't be used.
+    fn changes(&self, change: Option<async_nats::Event>, client: &Client) -> Result<(), String> {
+        match change {
+            Some(async_nats::Event::Connected) => {
+                self.trusts(&client.server_info())?;
+                self.is_connected.store(true, Ordering::Release);
+                (self.heard)(Event::Connected);
+            }
+            Some(async_nats::Event::Disconnected) => {
+                self.is_connected.store(false, Ordering::Release);
+                (self.heard)(Event::Disconnected);
+            }
+            Some(async_nats::Event::ServerError(error)) => {
+                (self.heard)(Event::Refused(Refusal::read(&error.to_string())));
+            }
+            Some(async_nats::Event::ClientError(error)) if is_refusal(&error) => {
+                let url = &self.access.url;
+                return Err(format!("{url} does not let this user in: {error}"));
+            }
+            Some(async_nats::Event::ClientError(error)) => log::debug!("broker: {error}"),
+            _ => {}
+        }
+        Ok(())
     }
 
     fn options(&self, changes: UnboundedSender<async_nats::Event>) -> ConnectOptions {
@@ -250,6 +297,7 @@ impl Session {
             .connection_timeout(CONNECT)
             .ping_interval(self.access.ping)
             .subscription_capacity(CAPACITY)
+            .client_capacity(UNSENT)
             .require_tls(is_encrypted)
             .custom_inbox_prefix(&self.access.inbox)
             .event_callback(move |event| {
@@ -358,6 +406,17 @@ fn is_loopback(url: &str) -> bool {
         .map(|address| address.ip());
     let address = address.or_else(|_| host.trim_matches(['[', ']']).parse());
     is_name || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// An order that is being given to the client.
+type Sending<'s> = Pin<Box<dyn Future<Output = ()> + 's>>;
+
+/// Waits until an order is given to the client; for ever if there is none.
+async fn wait(sending: &mut Option<Sending<'_>>) {
+    match sending {
+        Some(sending) => sending.await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn send(client: &Client, order: Order, inbox: &str) {

@@ -12,8 +12,9 @@ use protocol::parcel::{Owned, Parcel};
 use super::bulk::{Content, Fetched};
 use crate::error::{Death, Why};
 use crate::payload::printed::{Captured, Printed};
+use crate::payload::spool::Spool;
 use crate::payload::{self, EncodedInputs, Payload};
-use crate::scheduler::{Bundle as _, Part};
+use crate::scheduler::Part;
 
 /// The inputs of a lease, one behind the other, where they are.
 pub(crate) struct Inputs(pub(crate) Vec<Part<EncodedInputs>>);
@@ -32,7 +33,7 @@ impl Inputs {
     }
 
     fn size(part: &Part<EncodedInputs>) -> u64 {
-        part.inputs.bytes(part.at, part.count) as u64
+        part.inputs.piece(part.at, part.count).len() as u64
     }
 }
 
@@ -100,19 +101,35 @@ impl<V: Deref<Target = [u8]> + Send + Sync> Content for Told<V> {
     }
 }
 
+/// How much of what a call says of its end goes along with that, in bytes: of each text, so that all of them fit into a message.
+const MOST_TEXT: usize = 48 << 10;
+
+/// A text as it travels: one that is long is cut off.
+fn text(mut text: String) -> String {
+    if text.len() <= MOST_TEXT {
+        return text;
+    }
+    let end = (0..=MOST_TEXT).rev().find(|at| text.is_char_boundary(*at));
+    let end = end.unwrap_or(0);
+    let left = text.len() - end;
+    text.truncate(end);
+    text.push_str(&format!(" … and {left} bytes more"));
+    text
+}
+
 /// How a call ended, as agents say it.
 pub(crate) fn ending(result: Result<(), Why>) -> Ending {
     match result {
         Ok(()) => Ending::Value,
-        Err(Why::Failed(text)) => Ending::Failed(text),
+        Err(Why::Failed(why)) => Ending::Failed(text(why)),
         Err(Why::Panicked {
             message,
             location,
             backtrace,
         }) => Ending::Panicked(protocol::message::Panic {
-            message,
-            location,
-            backtrace,
+            message: text(message),
+            location: text(location),
+            backtrace: text(backtrace),
         }),
         Err(Why::Died(Death::Exit(code))) => Ending::Exited(code),
         Err(Why::Died(Death::Signal(number))) => Ending::Killed(number),
@@ -120,7 +137,7 @@ pub(crate) fn ending(result: Result<(), Why>) -> Ending {
         Err(Why::TimedOut(limit)) => Ending::TimedOut(nanos(limit)),
         Err(Why::OutOfMemory { limit }) => Ending::OutOfMemory(limit),
         Err(Why::Cancelled) => Ending::Cancelled,
-        Err(Why::Undecodable(text)) => Ending::Undecodable(text),
+        Err(Why::Undecodable(why)) => Ending::Undecodable(text(why)),
     }
 }
 
@@ -146,6 +163,7 @@ pub(crate) fn result(ending: Ending) -> Result<(), Why> {
 
 /// The payload of a report, taken apart into output, stdout and stderr. Fails if the lengths make no sense.
 pub(crate) fn take_apart(
+    spool: &mut Spool,
     fetched: Fetched,
     stdout: u64,
     stderr: u64,
@@ -161,8 +179,8 @@ pub(crate) fn take_apart(
             // No longer than both together.
             let (stdout, stderr) = both.split_at(stdout as usize);
             let printed = Printed {
-                stdout: Captured::elsewhere(stdout.to_vec()).map_err(cannot)?,
-                stderr: Captured::elsewhere(stderr.to_vec()).map_err(cannot)?,
+                stdout: spool.keep(stdout).map_err(cannot)?,
+                stderr: spool.keep(stderr).map_err(cannot)?,
             };
             Ok((whole(bytes), printed))
         }
@@ -173,7 +191,8 @@ pub(crate) fn take_apart(
                 format!("an output of {value} bytes can't be kept in memory: {error}")
             })?;
             let between = value + stdout;
-            let (stdout, stderr) = Captured::both_of(file, value..between, between..len);
+            let both = spool.keep_both(file, value..between, between..len);
+            let (stdout, stderr) = both.map_err(cannot)?;
             Ok((whole(bytes), Printed { stdout, stderr }))
         }
     }
@@ -192,20 +211,28 @@ fn beginning(file: &File, len: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The most calls that one report of values may tell of, and that one lease may have.
+/// The most calls that one lease may have.
 pub(crate) const MOST_CALLS: u64 = 1 << 18;
 
-/// The outputs of a report, for each of its parts. Fails if the lengths make no sense.
+/// The outputs of a report, for each of its parts. Fails if the lengths make no sense, or if they are of more calls than `most`:
+/// it costs an agent nothing to claim a great many.
 pub(crate) fn values(
     parts: Vec<Values>,
     payload: &[u8],
+    most: u64,
 ) -> Result<Vec<(Values, Arc<payload::Values>)>, String> {
     let wrong = || "lengths that do not add up".to_owned();
     let mut rest = payload;
     let mut all = Vec::new();
+    let counts = parts.iter().map(|part| part.lens.count());
+    if counts.fold(0, u64::saturating_add) > most {
+        return Err(format!(
+            "values of more calls than its lease has, which are {most}"
+        ));
+    }
     for part in parts {
         let count = part.lens.count();
-        if count == 0 || count > MOST_CALLS || count != part.nanos.count() {
+        if count == 0 || count != part.nanos.count() {
             return Err(wrong());
         }
         let len = usize::try_from(part.lens.sum()).map_err(|_| wrong())?;
@@ -229,4 +256,60 @@ pub(crate) fn fits(len: u64) -> bool {
 /// A duration as messages have it.
 pub(crate) fn nanos(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use protocol::message::Runs;
+
+    use super::*;
+
+    fn part(first: u64, lens: &[u32]) -> Values {
+        Values {
+            first,
+            lens: lens.iter().copied().collect(),
+            nanos: lens.iter().map(|_| 1).collect(),
+            slot: 1,
+            worker: 1,
+        }
+    }
+
+    #[test]
+    fn values_are_of_no_more_calls_than_a_lease_has() {
+        let parts = || vec![part(0, &[1, 2]), part(5, &[0])];
+        assert_eq!(values(parts(), b"abc", 3).unwrap().len(), 2);
+        assert!(values(parts(), b"abc", 2).is_err());
+        assert!(values(parts(), b"abcd", 3).is_err());
+        // A message of half a megabyte may claim this.
+        let many: Runs = std::iter::repeat_n(0, 1 << 18).collect();
+        let claim = Values {
+            lens: many.clone(),
+            nanos: many,
+            ..part(0, &[])
+        };
+        assert!(values(vec![claim; 25_000], b"", MOST_CALLS).is_err());
+    }
+
+    #[test]
+    fn what_a_call_says_of_its_end_fits_into_a_message() {
+        let long = |of: &str| of.repeat(1 << 20);
+        let ends = [
+            Why::Failed(long("x")),
+            Why::Undecodable(long("ü")),
+            Why::Panicked {
+                message: long("aü"),
+                location: long("€"),
+                backtrace: long("b"),
+            },
+        ];
+        for why in ends {
+            let ending = ending(Err(why));
+            assert!(agent::fits(&ending, agent::MOST_PAYLOAD as u64));
+            assert!(format!("{ending:?}").contains("bytes more"));
+        }
+        let short = Err(Why::Failed("no".to_owned()));
+        assert_eq!(ending(short), Ending::Failed("no".to_owned()));
+    }
 }

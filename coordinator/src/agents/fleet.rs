@@ -68,8 +68,10 @@ impl Fleet {
     }
 
     /// When an agent that is answered now has to be heard at the latest. `theirs` is how long it takes itself to be allowed out
-    /// of sight: as long as it has not heard otherwise, that is what counts. `turns` is what it knows of pauses.
+    /// of sight: as long as it has not heard otherwise, that is what counts; but nobody has ever told it more than the longest
+    /// pause. `turns` is what it knows of pauses.
     fn until(&self, theirs: Duration, turns: u64, now: Time) -> Time {
+        let theirs = theirs.min(self.lease.max(self.longest));
         let told = match turns < self.turns {
             true => self.longest,
             false => Duration::ZERO,
@@ -124,7 +126,7 @@ impl Fleet {
             Up::Report(report) => self.report(from, report),
             Up::Leave { epoch } => self.leave(from, epoch),
             // Bulks, and who can't take part, are not this room's.
-            Up::Cannot { .. } | Up::Want(_) | Up::Piece(_) => Vec::new(),
+            Up::Cannot { .. } | Up::Want(_) | Up::Piece(_) | Up::Gone { .. } => Vec::new(),
         }
     }
 
@@ -137,16 +139,9 @@ impl Fleet {
         };
         known.state = State::Lost;
         let agent = known.id;
-        // What it still holds, by our word, it has not begun.
-        let returned = known.out.iter().map(|(lease, out)| Deed::Returned {
-            lease: *lease,
-            calls: std::iter::once(out.message.first..out.message.first + u64::from(out.count))
-                .collect(),
-        });
-        let returned: Vec<Deed> = returned.collect();
         known.out.clear();
         known.named.clear();
-        [returned, vec![Deed::Left { agent }]].concat()
+        vec![Deed::Left { agent }]
     }
 
     /// An agent that is known says once more that it has joined.
@@ -313,10 +308,13 @@ impl Fleet {
         deeds
     }
 
-    /// The scheduler has given an agent calls.
+    /// The scheduler has given an agent calls. `None` if it is not there any more: then nobody has them.
     pub(super) fn leased(&mut self, agent: AgentId, mut message: Lease, now: Time) -> Option<Deed> {
         let to = self.names.get(&agent)?.clone();
         let known = self.agents.get_mut(&to)?;
+        if known.state == State::Lost {
+            return None;
+        }
         message.epoch = known.epoch;
         let count = u32::try_from(message.lens.count()).unwrap_or(u32::MAX);
         known.largest = known.largest.max(count);
@@ -379,11 +377,18 @@ impl Fleet {
         self.names.get(&agent).map(String::as_str)
     }
 
+    /// Whether an agent is in this life, as far as one knows.
+    pub(super) fn is_in(&self, from: &str, epoch: u64) -> bool {
+        let known = self.agents.get(from);
+        known.is_some_and(|known| known.epoch == epoch && known.state != State::Lost)
+    }
+
     /// Whether a report is of a lease that this agent holds, so that it is worth asking for its payload.
     pub(super) fn expects(&self, from: &str, report: &Report) -> bool {
         self.agents.get(from).is_some_and(|known| {
             known.epoch == report.epoch
                 && known.state != State::Lost
+                && known.is_near(report.serial)
                 && !known.was_heard(report.serial)
                 && known.out.contains_key(&LeaseId(report.lease))
         })

@@ -42,7 +42,8 @@ impl Agents {
     }
 
     /// Ends what agents still run of a run whose program was killed, and waits until all of them have said so. One that does not
-    /// answer is waited for until its lease is over: then it has ended its calls. Returns those.
+    /// answer is waited for until its lease is over: then it has ended its calls. Returns those. `lease` is that run's; without one
+    /// it is 15 s.
     ///
     /// # Errors
     ///
@@ -105,8 +106,8 @@ fn end_round(
                 }
             }
             Ok(Event::Ended(why)) => return Err(PoolError::System(why)),
-            Ok(Event::NobodyTakes) | Err(RecvTimeoutError::Timeout) => break,
-            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            // If nobody is there to answer, somebody may be in the next round.
             Ok(_) => {}
         }
     }

@@ -37,7 +37,7 @@ pub(super) enum Deed {
     Values { lease: LeaseId, report: Report },
     /// A call has ended otherwise, or its value is the payload.
     Ended { lease: LeaseId, report: Report },
-    /// An agent has left: it holds nothing, and nothing of it was lost.
+    /// An agent has left. What it still holds, by our word, it has not begun, and nothing of it was lost.
     Left { agent: AgentId },
     /// Calls were given back.
     Returned {
@@ -121,7 +121,8 @@ impl Known {
     pub(super) fn count(&mut self, what: &What) {
         match what {
             What::Values(parts) => {
-                self.succeeded += parts.iter().map(|part| part.lens.count()).sum::<u64>();
+                let counts = parts.iter().map(|part| part.lens.count());
+                self.succeeded = counts.fold(self.succeeded, u64::saturating_add);
             }
             What::Ended {
                 ending: Ending::Value,
@@ -148,6 +149,11 @@ impl Known {
         serial <= self.heard || self.ahead.contains(&serial)
     }
 
+    /// Whether a report is not too far ahead of those that were heard to be remembered.
+    pub(super) fn is_near(&self, serial: u64) -> bool {
+        serial > self.heard && serial - self.heard <= AHEAD
+    }
+
     pub(super) fn heard(&self, name: &str, clock: Option<u64>, answer: Answer) -> Deed {
         let low = self.out.keys().next().map_or(0, |lowest| lowest.0);
         Deed::Send {
@@ -167,8 +173,7 @@ impl Known {
 
     /// Whether a report was not heard before; from now on it was.
     pub(super) fn is_news(&mut self, serial: u64) -> bool {
-        let is_near = serial > self.heard && serial - self.heard <= AHEAD;
-        let is_news = is_near && self.ahead.insert(serial);
+        let is_news = self.is_near(serial) && self.ahead.insert(serial);
         while self.ahead.remove(&(self.heard + 1)) {
             self.heard += 1;
         }

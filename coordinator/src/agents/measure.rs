@@ -11,6 +11,9 @@ use protocol::agent::{Bulk, Files, Sent};
 use super::bulk::{self, AtPath, Content};
 use super::carriage::Inputs;
 
+/// How many files may come back from one call: their names, which are their hashes, stand in one message.
+const MOST_FETCHED: usize = 4096;
+
 /// The files of a lease's calls.
 pub(crate) struct Measured {
     pub(super) files: Vec<Files>,
@@ -43,6 +46,12 @@ pub(super) fn all(inputs: &Inputs, first: u64, directory: &Path) -> Measured {
                     .map(|path| path.as_os_str().as_bytes().to_vec())
                     .collect(),
             };
+            if call.fetch.len() > MOST_FETCHED {
+                let many = call.fetch.len();
+                let why =
+                    format!("{many} files are to come back from it, of {MOST_FETCHED} at most");
+                measured.failed.push((index, why));
+            }
             for name in &files.send {
                 match one(&directory.join(name)) {
                     Ok((bulk, mode, content)) => {

@@ -14,10 +14,16 @@ use protocol::agent::{
 
 use super::Broken;
 
-/// How often an agent says what it holds, and sends again what was not heard.
+/// How often an agent says what it holds.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
 /// How long nobody may answer at all, by the broker's word, before an agent ends its calls.
 pub(crate) const UNANSWERED: Duration = Duration::from_secs(5);
+
+/// How much of what was not heard is sent again at once, in bytes. There is always one report.
+const AGAIN: usize = 256 << 10;
+
+/// What a report takes without its payload, about.
+const OVERHEAD: usize = 256;
 
 /// How long killing takes, when the grace is over: for all calls to be dead before the kernel's timer kills the agent, too.
 const KILLING: Duration = Duration::from_millis(200);
@@ -47,6 +53,8 @@ pub(crate) enum Deed {
 pub(crate) struct Told {
     pub(crate) payload: Carried,
     pub(crate) files: Vec<Bulk>,
+    /// How much payload the report carries itself, in bytes.
+    pub(crate) bytes: usize,
 }
 
 impl Default for Told {
@@ -54,8 +62,18 @@ impl Default for Told {
         Told {
             payload: Carried::Here,
             files: Vec::new(),
+            bytes: 0,
         }
     }
+}
+
+/// A report that was not heard yet.
+#[derive(Debug)]
+struct Unheard {
+    report: Report,
+    bytes: usize,
+    /// When it was sent last.
+    sent: Time,
 }
 
 /// What a member has of a lease.
@@ -97,7 +115,16 @@ pub(crate) struct Member {
     low: u64,
     serial: u64,
     /// Reports that were not heard yet.
-    outbox: BTreeMap<u64, Report>,
+    outbox: BTreeMap<u64, Unheard>,
+    /// When the newest beat was sent that was answered. What was sent before it, and was not heard, is lost or waits there for
+    /// what belongs to it.
+    answered: Time,
+    /// A beat was answered, and nothing was sent again since.
+    is_due: bool,
+    /// The last report that was sent again.
+    again: u64,
+    /// The latest time that it was told.
+    now: Time,
     /// When it sends again.
     beat_at: Time,
     /// Since when the broker says that nobody answers.
@@ -129,6 +156,10 @@ impl Member {
             low: 0,
             serial: 0,
             outbox: BTreeMap::new(),
+            answered: Time::ZERO,
+            is_due: false,
+            again: 0,
+            now,
             beat_at: now,
             unanswered: None,
             is_paused: false,
@@ -180,6 +211,7 @@ impl Member {
 
     /// Time passes. `running` are the calls that have run for a while.
     pub(crate) fn tick(&mut self, now: Time, running: Vec<Named>) -> Vec<Deed> {
+        self.now = now;
         if self.has_to_end(now) {
             return self.end(now);
         }
@@ -189,12 +221,7 @@ impl Member {
         self.beat_at = now + BEAT;
         match self.phase {
             Phase::Joining => vec![self.join(now)],
-            Phase::Working { .. } => {
-                let mut deeds = vec![self.beat(now, running)];
-                let again = self.outbox.values().cloned();
-                deeds.extend(again.map(|report| Deed::Send(Up::Report(report))));
-                deeds
-            }
+            Phase::Working { .. } => vec![self.beat(now, running)],
             Phase::Ending { .. } => Vec::new(),
         }
     }
@@ -227,6 +254,7 @@ impl Member {
 
     /// The coordinator says something.
     pub(crate) fn hear(&mut self, down: Down, now: Time) -> Vec<Deed> {
+        self.now = now;
         // A message that a cut has held back may come when its time is over, and before the clock has said so.
         if self.has_to_end(now) {
             return self.end(now);
@@ -236,7 +264,7 @@ impl Member {
                 let pause = self.heard(heard, now);
                 match self.has_to_end(now) {
                     true => self.end(now),
-                    false => pause.into_iter().collect(),
+                    false => pause.into_iter().chain(self.send_again()).collect(),
                 }
             }
             Down::Lease(lease) => self.lease(lease).into_iter().collect(),
@@ -249,7 +277,7 @@ impl Member {
             Down::Refused { home, why } if home == self.about.home => vec![Deed::Refused(why)],
             Down::Refused { .. } => Vec::new(),
             // Those of another life, and bulks, which are not this room's.
-            Down::Unknown { .. } | Down::Want(_) | Down::Piece(_) => Vec::new(),
+            Down::Unknown { .. } | Down::Want(_) | Down::Piece(_) | Down::Gone { .. } => Vec::new(),
         }
     }
 
@@ -335,6 +363,10 @@ impl Member {
                 }
                 Phase::Working { .. } | Phase::Ending { .. } => false,
             };
+            if is_newest && answered > self.answered {
+                self.answered = answered;
+                self.is_due = true;
+            }
             if is_newest && heard.turns >= self.turns {
                 self.turns = heard.turns;
                 pause = self.turn_pause(heard.is_paused);
@@ -352,6 +384,43 @@ impl Member {
         self.low = self.low.max(heard.low);
         self.known = self.known.split_off(&self.low);
         pause
+    }
+
+    /// Sends again what a beat has overtaken, one part after another, and not much at once: the next when the last was heard, or
+    /// when another beat is answered. So nothing is sent again while it is only on its way, however slow that is.
+    fn send_again(&mut self) -> Vec<Deed> {
+        let is_heard = self
+            .outbox
+            .keys()
+            .next()
+            .is_some_and(|oldest| *oldest > self.again);
+        let is_due = std::mem::take(&mut self.is_due) || is_heard;
+        if !is_due || !self.is_working() {
+            return Vec::new();
+        }
+        let answered = self.answered;
+        let is_overtaken = |unheard: &Unheard| unheard.sent < answered;
+        let next = self.again + 1;
+        let mut rest = self.outbox.range(next..);
+        let from = match rest.any(|(_, unheard)| is_overtaken(unheard)) {
+            true => next,
+            false => 0,
+        };
+        let mut deeds = Vec::new();
+        let mut left = AGAIN;
+        for (serial, unheard) in self.outbox.range_mut(from..) {
+            if !is_overtaken(unheard) {
+                continue;
+            }
+            if !deeds.is_empty() && unheard.bytes + OVERHEAD > left {
+                break;
+            }
+            left = left.saturating_sub(unheard.bytes + OVERHEAD);
+            unheard.sent = self.now;
+            self.again = *serial;
+            deeds.push(Deed::Send(Up::Report(unheard.report.clone())));
+        }
+        deeds
     }
 
     /// Whether a lease may be run: it is of this life, and was not had before.
@@ -394,7 +463,12 @@ impl Member {
             payload: told.payload,
             files: told.files,
         };
-        self.outbox.insert(self.serial, report.clone());
+        let unheard = Unheard {
+            report: report.clone(),
+            bytes: told.bytes,
+            sent: self.now,
+        };
+        self.outbox.insert(self.serial, unheard);
         // While it ends its calls it has nothing to say: the new life says all.
         self.is_working().then_some(Deed::Send(Up::Report(report)))
     }
@@ -430,6 +504,7 @@ impl Member {
         self.known.clear();
         self.outbox.clear();
         self.serial = 0;
+        self.again = 0;
         self.unanswered = None;
         self.is_paused = false;
         vec![self.join(now)]

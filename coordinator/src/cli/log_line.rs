@@ -60,6 +60,9 @@ pub(super) struct Machines {
     /// One that has joined since the last such line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) joined: Option<String>,
+    /// How long each may be out of sight, in milliseconds: so long it may run calls that nobody ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lease_ms: Option<u64>,
     /// Nothing of the run is left on any of them.
     #[serde(default)]
     pub(super) ended: bool,

@@ -9,8 +9,12 @@ use clap::Args;
 use super::Trouble;
 use super::units::{self, JobCount};
 
+/// How long a machine may be out of sight unless something else is said, and how much longer than calls have to end, at least.
+const USUAL_LEASE: Duration = Duration::from_secs(15);
+const BEYOND_GRACE: Duration = Duration::from_secs(10);
+
 /// Which machines, and how they are reached.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct MachineArgs {
     /// Also run calls on these machines, over ssh: HOST or HOST:SLOTS, with commas between; @FILE reads them from a file
     #[arg(long, value_name = "HOST,...", conflicts_with_all = ["nats", "key"])]
@@ -60,6 +64,12 @@ impl MachineArgs {
         Err(Trouble::Usage(format!(
             "{option} is about other machines, and none is named: name some with --on or --nats, or leave it out"
         )))
+    }
+
+    /// How long a machine may be out of sight, where calls have this long to end: as the library has it, if nobody has said it.
+    pub(super) fn lease(&self, grace: Duration) -> Duration {
+        let usual = || USUAL_LEASE.max(grace.saturating_add(BEYOND_GRACE));
+        self.lease.unwrap_or_else(usual)
     }
 
     /// Whether other machines take part.

@@ -6,17 +6,15 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 #[cfg(feature = "agents")]
-use coordinator::{Agents, FormerRun};
+use coordinator::Agents;
 use coordinator::{Builder, Pool};
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::time::Duration;
 
 use super::Trouble;
-#[cfg(feature = "agents")]
-use super::complain;
 use super::machine_args::MachineArgs;
-use super::resume::Left;
 use super::work::Work;
 
 /// What a build without agents says.
@@ -33,7 +31,7 @@ pub(super) fn key(named: Option<&PathBuf>) -> Option<PathBuf> {
 
 /// The agents that are named, if some are.
 #[cfg(feature = "agents")]
-fn agents(machines: &MachineArgs) -> Result<Option<Agents>, Trouble> {
+pub(super) fn agents(machines: &MachineArgs) -> Result<Option<Agents>, Trouble> {
     let agents = match (&machines.on, machines.broker()) {
         (Some(hosts), _) => Agents::over_ssh(hosts_of(hosts)?).by_this_program(),
         (None, Some(url)) => {
@@ -49,34 +47,6 @@ fn agents(machines: &MachineArgs) -> Result<Option<Agents>, Trouble> {
         true => agents.insecure(),
         false => agents,
     }))
-}
-
-/// Ends what machines still run of a run that was killed, so that the run that takes it up does not run the same calls.
-#[cfg(feature = "agents")]
-pub(super) fn end_former(machines: &MachineArgs, left: &Left) -> Result<(), Trouble> {
-    let Some(agents) = agents(machines)? else {
-        return Ok(());
-    };
-    let former = FormerRun {
-        run: left.run.clone(),
-        agents: left.machines.clone(),
-    };
-    complain(&"the last run of this log was killed: ending what machines may still run of it");
-    let silent = agents.end_run(&former, machines.lease)?;
-    if !silent.is_empty() {
-        let names: Vec<_> = silent.into_iter().collect();
-        complain(&format!(
-            "{} did not answer, and by now the lease is over",
-            names.join(", ")
-        ));
-    }
-    Ok(())
-}
-
-/// The same in a build that can't: such a run has left nothing that it could end.
-#[cfg(not(feature = "agents"))]
-pub(super) fn end_former(_: &MachineArgs, _: &Left) -> Result<(), Trouble> {
-    Ok(())
 }
 
 /// A name for a run that nobody can guess.
@@ -118,6 +88,7 @@ pub(super) fn apply(
     machines: &MachineArgs,
     builder: Builder,
     work: &Work,
+    grace: Duration,
     run: Option<&str>,
 ) -> Result<Builder, Trouble> {
     machines.check()?;
@@ -134,11 +105,9 @@ pub(super) fn apply(
     if work.has_files() {
         agents = agents.apart();
     }
-    let mut builder = builder.agents(agents.about(work.key()));
-    if let Some(lease) = machines.lease {
-        builder = builder.lease(lease);
-    }
-    Ok(builder)
+    // The lease is said in any case: the log has it.
+    let builder = builder.agents(agents.about(work.key()));
+    Ok(builder.lease(machines.lease(grace)))
 }
 
 /// A variable that `--env` names, and its value.
@@ -193,6 +162,7 @@ pub(super) fn apply(
     machines: &MachineArgs,
     builder: Builder,
     _work: &Work,
+    _grace: Duration,
     _run: Option<&str>,
 ) -> Result<Builder, Trouble> {
     match machines.are_wanted() {

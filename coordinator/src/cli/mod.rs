@@ -16,6 +16,7 @@ mod candidates;
 mod completion;
 mod demo;
 mod feed;
+mod former;
 mod help;
 mod inputs;
 mod lines;

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::time::Duration;
 
 use memchr::memmem::Finder;
 
@@ -41,6 +42,8 @@ pub(super) struct Left {
     /// The run, as the machines know it.
     pub(super) run: String,
     pub(super) machines: BTreeSet<String>,
+    /// How long each may run calls that nobody ends, if the log says it.
+    pub(super) lease: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -286,6 +289,8 @@ impl Runs {
                 .unwrap_or_default();
             left.run = machines.run;
             left.machines.extend(machines.joined);
+            let lease = machines.lease_ms.map(Duration::from_millis);
+            left.lease = lease.or(left.lease);
             left
         });
     }

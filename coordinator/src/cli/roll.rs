@@ -1,6 +1,7 @@
 //! The machines of a run, as its log knows them: so that a run which takes it up can end what was left, should this one be killed.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use coordinator::Pool;
 
@@ -8,7 +9,8 @@ use super::args::Options;
 use super::log::Log;
 use super::log_line::Machines;
 use super::resume::Left;
-use super::{Trouble, machines};
+use super::signals::Interruption;
+use super::{Trouble, former, machines};
 
 /// The machines of a run.
 #[derive(Debug, Default)]
@@ -19,27 +21,44 @@ pub(super) struct Roll {
 }
 
 impl Roll {
-    /// Ends what the run before has left, and begins this one.
+    /// Ends what the run before has left, whether or not this one uses machines, and begins this one. `None` if that was
+    /// interrupted: then the log says as before what is left.
     pub(super) fn begin(
         options: &Options,
+        grace: Duration,
         left: Option<Left>,
         mut log: Option<&mut Log>,
-    ) -> Result<Self, Trouble> {
-        if !options.machines.are_wanted() {
-            return Ok(Roll::default());
-        }
+        interruption: &Interruption,
+    ) -> Result<Option<Self>, Trouble> {
         if let (Some(left), Some(log)) = (left, &mut log) {
-            machines::end_former(&options.machines, &left)?;
-            note(log, left.run, None, true)?;
+            let former = left.run.clone();
+            if !former::end(&options.machines, left, grace, interruption)? {
+                return Ok(None);
+            }
+            let ended = Machines {
+                run: former,
+                ended: true,
+                ..Machines::default()
+            };
+            note(log, ended)?;
+        }
+        if !options.machines.are_wanted() {
+            return Ok(Some(Roll::default()));
         }
         let run = machines::new_run();
         if let Some(log) = log {
-            note(log, run.clone(), None, false)?;
+            let lease = options.machines.lease(grace).as_millis();
+            let begun = Machines {
+                run: run.clone(),
+                lease_ms: u64::try_from(lease).ok(),
+                ..Machines::default()
+            };
+            note(log, begun)?;
         }
-        Ok(Roll {
+        Ok(Some(Roll {
             run: Some(run),
             joined: BTreeSet::new(),
-        })
+        }))
     }
 
     /// What the run is called on other machines.
@@ -54,7 +73,12 @@ impl Roll {
         };
         for name in machines::names(pool) {
             if self.joined.insert(name.clone()) {
-                note(log, run.clone(), Some(name), false)?;
+                let joined = Machines {
+                    run: run.clone(),
+                    joined: Some(name),
+                    ..Machines::default()
+                };
+                note(log, joined)?;
             }
         }
         Ok(())
@@ -63,14 +87,20 @@ impl Roll {
     /// The pool has ended. Notes that nothing is left, if that is so.
     pub(super) fn end(&mut self, log: &mut Log, pool: &Pool) -> Result<(), Trouble> {
         match self.run.take().filter(|_| machines::have_ended(pool)) {
-            Some(run) => note(log, run, None, true),
+            Some(run) => {
+                let ended = Machines {
+                    run,
+                    ended: true,
+                    ..Machines::default()
+                };
+                note(log, ended)
+            }
             None => Ok(()),
         }
     }
 }
 
-fn note(log: &mut Log, run: String, joined: Option<String>, ended: bool) -> Result<(), Trouble> {
-    let machines = Machines { run, joined, ended };
+fn note(log: &mut Log, machines: Machines) -> Result<(), Trouble> {
     let noted = log.machines(machines);
     noted.map_err(|error| Trouble::Pool(format!("the log can't be written any further: {error}")))
 }

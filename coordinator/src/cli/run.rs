@@ -80,9 +80,12 @@ pub(super) fn run(
     }
     let interruption = Interruption::handle()?;
     let jobs = jobs(options, known.filter(|_| !workers.manual))?;
-    let roll = Roll::begin(options, left, log.as_mut())?;
+    let grace = options.limits.grace.unwrap_or(GRACE);
+    let Some(roll) = Roll::begin(options, grace, left, log.as_mut(), &interruption)? else {
+        return Ok(Exit::Interrupted(interruption.code().unwrap_or(1)));
+    };
     let pool = Arc::new(pool(work, options, workers, jobs, roll.run())?);
-    interruption.attach(&pool, options.limits.grace.unwrap_or(GRACE));
+    interruption.attach(&pool, grace);
     let colour = terminal::has_colour(options.color);
     let mut run = Run {
         work,
@@ -216,7 +219,10 @@ fn pool(
     let builder = options.limits.apply(builder).workers(jobs);
     let builder = match options.dry_run {
         true => builder,
-        false => machines::apply(&options.machines, builder, work, run)?,
+        false => {
+            let grace = options.limits.grace.unwrap_or(GRACE);
+            machines::apply(&options.machines, builder, work, grace, run)?
+        }
     };
     let builder = match workers.manual {
         true => work::by_hand(builder),

@@ -45,7 +45,7 @@ pub(crate) fn start(
                 copied => return copied.map_err(|error| error.into_error(launcher(shared))),
             },
             Step::Make => match make(shared, slot, place)? {
-                Made::Worker(worker) => return Ok(worker),
+                Made::Worker(worker) => return Ok(*worker),
                 Made::Template(template) => {
                     let copied = copy(shared, slot, &template);
                     return copied.map_err(|error| error.into_error(launcher(shared)));
@@ -91,7 +91,7 @@ fn step(shared: &PoolShared) -> Step {
 enum Made {
     Template(Arc<Template>),
     /// It can't be a template.
-    Worker(Admitted),
+    Worker(Box<Admitted>),
 }
 
 /// Whatever happens, those who wait for the template hear of it.
@@ -121,8 +121,8 @@ fn make(
     place: &mut Option<MeetingPlace>,
 ) -> Result<Made, PoolError> {
     let coming = Coming(shared);
-    let worker = recruit::start(shared, slot, place)?;
-    match Template::new(worker, slot.0, &shared.stop) {
+    let mut worker = recruit::start(shared, slot, place)?;
+    match Template::new(&mut worker, slot.0, &shared.stop) {
         Ok(template) => {
             let template = Arc::new(template);
             // It is no longer the slot's.
@@ -134,12 +134,12 @@ fn make(
             log::debug!("process {pid} has run the initializer, and workers are copies of it");
             Ok(Made::Template(template))
         }
-        Err((worker, AskError::Refused(why))) => {
+        Err(AskError::Refused(why)) => {
             coming.becomes(Source::Never);
             say_refused(worker.pid, &why);
-            Ok(Made::Worker(worker))
+            Ok(Made::Worker(Box::new(worker)))
         }
-        Err((worker, error)) => {
+        Err(error) => {
             if let Some(process) = &worker.process {
                 process.signal(GroupSignal::Kill);
                 process.reap();

@@ -9,6 +9,8 @@ mod inputs;
 mod job;
 mod outputs;
 pub(crate) mod printed;
+#[cfg(feature = "agents")]
+pub(crate) mod spool;
 
 pub use files::Files;
 #[cfg(feature = "agents")]

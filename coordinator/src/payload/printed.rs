@@ -31,7 +31,7 @@ pub enum Output {
 
 /// How often space is given back: a system call for each line would cost more than it returns.
 const GIVE_BACK: u64 = 1 << 20;
-const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 /// How much of a call's stderr goes into its error.
 pub(crate) const TAIL: u64 = 4 << 10;
 
@@ -114,7 +114,7 @@ pub(crate) struct Printed {
 }
 
 #[derive(Debug)]
-struct OutputFile {
+pub(super) struct OutputFile {
     file: File,
     ranges: Mutex<Ranges>,
 }
@@ -150,7 +150,7 @@ impl Ranges {
 }
 
 impl OutputFile {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(OutputFile {
             file: os::append_only_file()?,
             ranges: Mutex::new(Ranges {
@@ -165,7 +165,7 @@ impl OutputFile {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
@@ -176,6 +176,17 @@ impl OutputFile {
             range,
         });
         Captured(held.map_or(Content::Nothing, |held| Content::Here(Arc::new(held))))
+    }
+
+    /// What is written now, at the end.
+    #[cfg(feature = "agents")]
+    pub(super) fn append(
+        self: &Arc<Self>,
+        write: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<Captured> {
+        write(&self.file)?;
+        let range = self.ranges().advance(self.len());
+        Ok(self.captured(range))
     }
 
     fn release(&self, range: &Range<u64>) {
@@ -208,6 +219,10 @@ enum Content {
     /// In the file of a worker here.
     Here(Arc<HeldRange>),
     /// A call on another machine has written it, and it is not much.
+    #[cfg_attr(
+        not(feature = "agents"),
+        allow(dead_code, reason = "only agents need it")
+    )]
     Elsewhere(Arc<[u8]>),
 }
 
@@ -247,34 +262,9 @@ impl Captured {
         }
     }
 
-    /// What a call on another machine has written. If it is much, it goes into a file without a name.
-    ///
-    /// # Errors
-    ///
-    /// There is no room for such a file.
-    #[cfg_attr(
-        not(feature = "agents"),
-        allow(dead_code, reason = "only agents need it")
-    )]
-    pub(crate) fn elsewhere(bytes: Vec<u8>) -> io::Result<Self> {
-        if bytes.len() <= CHUNK {
-            return Ok(match bytes.is_empty() {
-                true => Self::default(),
-                false => Captured(Content::Elsewhere(bytes.into())),
-            });
-        }
-        let file = Arc::new(OutputFile::new()?);
-        (&file.file).write_all(&bytes)?;
-        Ok(file.captured(os::EMPTY_FILE..file.len()))
-    }
-
-    /// What a call on another machine has written to stdout and to stderr, which stand in a file, one behind the other. The
-    /// file has no name, and nothing else needs it.
-    #[cfg_attr(
-        not(feature = "agents"),
-        allow(dead_code, reason = "only agents need it")
-    )]
-    pub(crate) fn both_of(file: File, stdout: Range<u64>, stderr: Range<u64>) -> (Self, Self) {
+    /// What stands in a file, in two parts. The file has no name, and nothing else needs it.
+    #[cfg(feature = "agents")]
+    pub(super) fn both_of(file: File, stdout: Range<u64>, stderr: Range<u64>) -> (Self, Self) {
         let file = Arc::new(OutputFile {
             file,
             ranges: Mutex::new(Ranges {
@@ -289,6 +279,15 @@ impl Captured {
             }
         }
         (file.captured(stdout), file.captured(stderr))
+    }
+
+    /// What a call on another machine has written, where it is not much.
+    #[cfg(feature = "agents")]
+    pub(super) fn little(bytes: &[u8]) -> Self {
+        Captured(match bytes.is_empty() {
+            true => Content::Nothing,
+            false => Content::Elsewhere(bytes.into()),
+        })
     }
 
     /// Some bytes of it.
@@ -466,27 +465,6 @@ mod tests {
     fn write(file: &OutputFile, bytes: &[u8]) -> u64 {
         (&file.file).write_all(bytes).unwrap();
         file.len()
-    }
-
-    #[test]
-    fn what_was_written_elsewhere_is_read_like_any_other() {
-        for len in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
-            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
-            let captured = Captured::elsewhere(bytes.clone()).unwrap();
-            assert_eq!(
-                (captured.len(), captured.is_empty()),
-                (len as u64, len == 0)
-            );
-            assert_eq!(captured.read().unwrap(), bytes);
-            assert_eq!(captured.read_first(10).unwrap(), bytes[..len.min(10)]);
-            let mut rest = Vec::new();
-            captured.copy_from(7, &mut rest).unwrap();
-            assert_eq!(rest, bytes[len.min(7)..]);
-            assert_eq!(
-                captured.tail(5).len(),
-                len.min(5).min(captured.tail(5).len())
-            );
-        }
     }
 
     #[test]

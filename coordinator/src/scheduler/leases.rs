@@ -78,8 +78,8 @@ struct Lease {
     /// How many slots it counted like when it was given out.
     weight: u32,
     since: Time,
-    /// Calls were wanted back, and the agent has not answered yet.
-    is_recalled: bool,
+    /// Calls were wanted back, from this index on, and the agent has not answered yet.
+    recalled: Option<u64>,
 }
 
 /// All agents and leases.
@@ -135,6 +135,16 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         self.leases.agents.remove(&agent);
     }
 
+    /// An agent has left: what it holds it has not begun, and that waits again.
+    pub(crate) fn has_left(&mut self, agent: AgentId) {
+        self.leaves(agent);
+        for id in self.leases.of(agent) {
+            if let Some(calls) = self.calls_of(id) {
+                self.returned(id, calls);
+            }
+        }
+    }
+
     /// Gives an agent calls, at most `most`, with inputs of at most `bytes` bytes unless a single call has more. `None` if there
     /// is nothing for it now.
     pub(crate) fn lease(
@@ -168,7 +178,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             open: batch.count,
             weight: slots.min(batch.count),
             since: now,
-            is_recalled: false,
+            recalled: None,
         };
         self.leases.leases.insert(id, lease);
         self.pass_on();
@@ -179,6 +189,16 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// The agent that holds a lease.
     pub(crate) fn agent_of(&self, lease: LeaseId) -> Option<AgentId> {
         Some(self.leases.leases.get(&lease)?.agent)
+    }
+
+    /// The calls that a lease was given out with.
+    pub(crate) fn calls_of(&self, lease: LeaseId) -> Option<Range<u64>> {
+        Some(self.leases.leases.get(&lease)?.calls.clone())
+    }
+
+    /// From which index on calls of a lease are wanted back, where the agent has not answered.
+    pub(crate) fn recalled_from(&self, lease: LeaseId) -> Option<u64> {
+        self.leases.leases.get(&lease)?.recalled
     }
 
     /// How many calls an agent holds.
@@ -291,7 +311,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         now: Time,
         sight: &impl Sight,
     ) -> bool {
-        if self.held(lease, index..index + 1).is_empty() {
+        if self.held(lease, index..index.saturating_add(1)).is_empty() {
             return false;
         }
         let map = self.map_of(lease);
@@ -308,7 +328,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         let held = self.held(lease, calls);
         let map = self.map_of(lease);
         if let Some(lease) = self.leases.leases.get_mut(&lease) {
-            lease.is_recalled = false;
+            lease.recalled = None;
         }
         let count = held.iter().map(length).sum();
         self.close_some(lease, count);
@@ -320,7 +340,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
 
     /// All that an agent holds is lost: it is dead, or says itself that it has ended everything. Calls that are known to have run
     /// (`named`, by lease and index) are charged, and all that may have if the map wants each to run at most once; the others wait
-    /// again, unless they were lost too often.
+    /// again, unless they were lost too often. Returns how many are charged.
     pub(crate) fn agent_lost(
         &mut self,
         agent: AgentId,
@@ -328,7 +348,8 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         trace: impl Fn(LeaseId, u64) -> T,
         now: Time,
         sight: &impl Sight,
-    ) {
+    ) -> u64 {
+        let mut all_charged = 0;
         for id in self.leases.of(agent) {
             let Some(lease) = self.leases.leases.get(&id) else {
                 continue;
@@ -353,11 +374,13 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             }
             self.close_some(id, u32::MAX);
             self.give_back(map, &uncharged);
+            all_charged += charged.len() as u64;
             for index in charged {
                 let why = Why::Died(Death::Machine);
                 self.settle((map, index), Err(why), trace(id, index), 0, now, sight);
             }
         }
+        all_charged
     }
 
     /// Wants calls back from the agent that has most of them waiting, for somebody who has nothing to do.
@@ -370,18 +393,19 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             *slots -= run;
             let spare = lease.open - run;
             let is_old = now.saturating_sub(lease.since) >= OLD;
-            (is_old && !lease.is_recalled && spare > 0).then_some((spare, *id))
+            (is_old && lease.recalled.is_none() && spare > 0).then_some((spare, *id))
         });
         let Some((spare, id)) = wanted.max() else {
             return;
         };
         if let Some(lease) = self.leases.leases.get_mut(&id) {
-            lease.is_recalled = true;
             // Agents begin calls in order, so those at the end have not begun.
+            let from = lease.calls.end - u64::from(spare.div_ceil(2));
+            lease.recalled = Some(from);
             self.effects.agents.recalls.push(Recall {
                 agent: lease.agent,
                 lease: id,
-                from: lease.calls.end - u64::from(spare.div_ceil(2)),
+                from,
                 kill: false,
             });
         }
@@ -393,11 +417,12 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         for (id, lease) in &mut self.leases.leases {
             let is_meant = map.is_none_or(|map| lease.map == map);
             if is_meant && lease.calls.end > from {
-                lease.is_recalled = true;
+                let from = lease.calls.start.max(from);
+                lease.recalled = Some(lease.recalled.map_or(from, |earlier| earlier.min(from)));
                 self.effects.agents.recalls.push(Recall {
                     agent: lease.agent,
                     lease: *id,
-                    from: lease.calls.start.max(from),
+                    from,
                     kill,
                 });
             }

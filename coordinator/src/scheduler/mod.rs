@@ -112,7 +112,7 @@ pub(crate) struct Batch<J, I> {
 }
 
 /// Some of these inputs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Part<I> {
     pub(crate) inputs: I,
     pub(crate) at: u32,
@@ -363,7 +363,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         self.leave_if_drained();
     }
 
-    fn promote_delayed(&mut self, now: Time) {
+    pub(crate) fn promote_delayed(&mut self, now: Time) {
         while let Some((time, id, index)) = self.delayed.first().copied() {
             if time > now {
                 break;

@@ -19,6 +19,8 @@ use crate::pool::{EncodedEnd, EncodedEnds, EncodedOutput};
 /// How long values are gathered, and how many bytes of them.
 const GATHER: Duration = Duration::from_millis(5);
 const ENOUGH: usize = MOST_PAYLOAD / 2;
+/// Of how many calls values are gathered: a length and a time of each stand in the message.
+const MANY: u64 = 16 << 10;
 
 /// Where the files of calls are.
 pub(super) struct CallFiles {
@@ -44,6 +46,7 @@ pub(super) fn follow(
         files,
         gathered: Vec::new(),
         outputs: Vec::new(),
+        calls: 0,
         since: None,
     };
     thread::Builder::new()
@@ -60,6 +63,8 @@ struct Follower {
     files: Option<CallFiles>,
     gathered: Vec<Values>,
     outputs: Vec<u8>,
+    /// Of how many calls values were gathered.
+    calls: u64,
     /// When the first of what was gathered came.
     since: Option<Instant>,
 }
@@ -158,7 +163,8 @@ impl Follower {
         for (index, (len, nanos)) in (first..).zip(lens.iter().zip(nanos)) {
             let (ours, others) = rest.split_at_checked(*len as usize).unwrap_or_default();
             rest = others;
-            if !self.outputs.is_empty() && self.outputs.len() + ours.len() > ENOUGH {
+            let is_large = !self.outputs.is_empty() && self.outputs.len() + ours.len() > ENOUGH;
+            if is_large || self.calls >= MANY {
                 self.gathered.extend(part.take());
                 self.say_gathered();
             }
@@ -172,6 +178,7 @@ impl Follower {
             });
             part.lens.push(*len);
             part.nanos.push(*nanos);
+            self.calls += 1;
             self.since.get_or_insert_with(Instant::now);
         }
         self.gathered.extend(part);
@@ -184,7 +191,7 @@ impl Follower {
         self.since = None;
         let gathered = std::mem::take(&mut self.gathered);
         let outputs = std::mem::take(&mut self.outputs);
-        let calls = gathered.iter().map(|part| part.lens.count()).sum();
+        let calls = std::mem::take(&mut self.calls);
         if calls > 0 {
             let outputs = Box::new(outputs);
             self.say(calls, What::Values(gathered), outputs, Vec::new());

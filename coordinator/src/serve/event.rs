@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use protocol::agent::What;
 
+use super::building::Building;
 use super::files::Made;
+
 use crate::agents::broker::Event as Heard;
 use crate::agents::bulk::Content;
 use crate::error::PoolError;
@@ -28,7 +30,7 @@ pub(super) enum Event {
     Cut,
     /// The workers of a run are ready, or can't be had.
     Built {
-        run: String,
+        building: Building,
         built: Result<Arc<Pool>, PoolError>,
     },
 }

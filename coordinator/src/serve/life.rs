@@ -6,8 +6,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ impl Life {
         let (home, lives) = read(&mut lock).map_err(failed)?;
         let lives = lives + 1;
         end_former(home).map_err(failed)?;
-        write(&mut lock, home, lives).map_err(failed)?;
+        write(&lock, home, lives).map_err(failed)?;
         Ok(Life {
             _lock: lock,
             passing: None,
@@ -194,10 +194,12 @@ fn read(lock: &mut File) -> io::Result<(u64, u64)> {
     }
 }
 
-fn write(lock: &mut File, home: u64, lives: u64) -> io::Result<()> {
-    lock.seek(SeekFrom::Start(0))?;
-    lock.set_len(0)?;
-    lock.write_all(format!("{} {lives}\n", mark(home)).as_bytes())?;
+fn write(lock: &File, home: u64, lives: u64) -> io::Result<()> {
+    // In place, and always of the same length: a full disk has room for what stands there already, and an empty file would be a
+    // new home, whose former agent nobody knows.
+    let text = format!("{} {lives:020}\n", mark(home));
+    lock.write_all_at(text.as_bytes(), 0)?;
+    lock.set_len(text.len() as u64)?;
     // A life that was forgotten might be begun a second time.
     lock.sync_data()
 }
@@ -239,4 +241,39 @@ fn processes_with(variable: &[u8]) -> Vec<Pid> {
     });
     let this = rustix::process::getpid();
     marked.filter(|pid| *pid != this).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_whatever_stood_there() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("a");
+        for before in ["", "00000000000000ff 7\n", "nonsense", &"x".repeat(1000)] {
+            fs::write(&path, before).unwrap();
+            let (home, lives) = read(&mut open(&path).unwrap()).unwrap();
+            if before.contains("ff 7") {
+                assert_eq!((home, lives), (0xff, 7));
+            }
+            for lives in [lives + 1, u64::MAX] {
+                write(&open(&path).unwrap(), home, lives).unwrap();
+                assert_eq!(read(&mut open(&path).unwrap()).unwrap(), (home, lives));
+            }
+        }
+    }
+
+    /// A write that fails leaves what stood there: it is never empty in between.
+    #[test]
+    fn a_life_is_counted_in_place() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("a");
+        write(&open(&path).unwrap(), 0xff, 7).unwrap();
+        let length = path.metadata().unwrap().len();
+        write(&open(&path).unwrap(), 0xff, 123_456).unwrap();
+        assert_eq!(path.metadata().unwrap().len(), length);
+    }
 }

@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::agent::{Bulk, Carried, Open};
 use worker::private::Kept;
 
+use super::building::Building;
 use super::event::Event;
 use super::files::RunFiles;
 use super::programs;
@@ -28,6 +29,9 @@ use crate::workers::launch::Surroundings;
 
 /// The variable that tells the built-in tasks where each call has its own directory: the same as theirs.
 const CALLS_VARIABLE: &str = "COORDINATOR_CALLS";
+/// How long nothing may come from a run's coordinator before the run is given up: no piece of what is fetched, and afterwards no
+/// word that it wants machines, which it says each second.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// A run that this agent is going to serve.
 pub(super) struct Preparing {
@@ -40,7 +44,9 @@ pub(super) struct Preparing {
     pub(super) files: Option<RunFiles>,
     /// What had to be fetched, as far as it has come.
     fetched: BTreeMap<Bulk, Option<Vec<u8>>>,
-    pub(super) is_building: bool,
+    building: Option<Building>,
+    /// When its coordinator was heard last.
+    heard: Instant,
 }
 
 impl Preparing {
@@ -86,14 +92,50 @@ impl Preparing {
             directory: Some(directory),
             files,
             fetched,
-            is_building: false,
+            building: None,
+            heard: Instant::now(),
         })
+    }
+
+    /// Its coordinator still wants machines. While something is fetched that says little: a run whose pieces never come is not
+    /// waited for.
+    pub(super) fn is_wanted_again(&mut self) {
+        if self.is_building() {
+            self.heard = Instant::now();
+        }
+    }
+
+    /// Whether nothing has come from its coordinator for so long that it is gone, though nobody has said so.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.heard.elapsed() >= FORGOTTEN
+    }
+
+    pub(super) fn is_building(&self) -> bool {
+        self.building.is_some()
+    }
+
+    /// Whether these are its workers.
+    pub(super) fn has_begun(&self, building: &Building) -> bool {
+        let own = self.building.as_ref();
+        own.is_some_and(|own| own.is(building))
+    }
+
+    /// It is not to be served. Returns when nothing of it runs.
+    pub(super) fn end(&mut self) {
+        if let Some(building) = &self.building {
+            building.end();
+        }
     }
 
     /// What has to be fetched.
     pub(super) fn missing(&self) -> impl Iterator<Item = Bulk> {
         let missing = self.fetched.iter().filter(|(_, come)| come.is_none());
         missing.map(|(bulk, _)| *bulk)
+    }
+
+    /// A piece of something has come.
+    pub(super) fn heard(&mut self) {
+        self.heard = Instant::now();
     }
 
     /// Something has come.
@@ -122,19 +164,21 @@ impl Preparing {
         mark: (OsString, OsString),
         to: Sender<Event>,
     ) -> Result<(), String> {
-        self.is_building = true;
+        let building = Building::default();
+        self.building = Some(building.clone());
         let builder = self
             .builder(slots, mark)
             .map_err(|error| error.to_string())?;
-        let run = self.open.run.clone();
         let thread = thread::Builder::new().name("pool".to_owned());
         let spawned = thread.spawn(move || {
             let built = builder.build_now().and_then(|pool| {
+                let pool = Arc::new(pool);
+                building.has(&pool);
                 pool.tasks()?;
-                Ok(Arc::new(pool))
+                Ok(pool)
             });
             // Nobody hears it if the agent has ended: then this pool ends, too.
-            let _ = to.send(Event::Built { run, built });
+            let _ = to.send(Event::Built { building, built });
         });
         spawned
             .map(drop)

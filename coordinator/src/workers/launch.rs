@@ -113,6 +113,7 @@ impl Admitted {
         let mut link = Link::new(Spinning::new(socket.clone()));
         if shares {
             link.share(&black_box, Side::Coordinator);
+            link.share_mail(&black_box, Side::Coordinator);
         }
         Admitted {
             link,
@@ -351,7 +352,7 @@ impl Launcher {
             board: board.is_some(),
         };
         let giving = Giving {
-            socket: socket.get(),
+            stream: &mut socket.clone(),
             descriptors: &descriptors,
         };
         handshake::admit(&mut Link::new(giving), welcome)?;

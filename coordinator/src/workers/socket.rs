@@ -3,10 +3,11 @@
 use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use interprocess::local_socket::traits::Stream as _;
-use protocol::descriptors;
+use protocol::descriptors::{self, SendWith};
 use protocol::link::{self, Socket};
 use protocol::spin::ReadAtOnce;
 
@@ -14,43 +15,72 @@ use crate::os;
 
 /// The socket of one link. The slot reads and writes it; the supervisor may end a read that blocks.
 #[derive(Debug, Clone)]
-pub(crate) struct SharedSocket(Arc<Socket>);
+pub(crate) struct SharedSocket(Arc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    socket: Socket,
+    /// How many bytes were sent and received, by whichever handle.
+    sent: AtomicU64,
+    received: AtomicU64,
+}
 
 impl SharedSocket {
     pub(crate) fn new(socket: Socket) -> Self {
-        SharedSocket(Arc::new(socket))
+        SharedSocket(Arc::new(Counted {
+            socket,
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+        }))
+    }
+
+    fn count_received(&self, read: usize) -> usize {
+        self.0.received.fetch_add(read as u64, Ordering::Relaxed);
+        read
     }
 
     pub(crate) fn get(&self) -> &Socket {
-        &self.0
+        &self.0.socket
     }
 
     /// Takes the time limit off writes.
     pub(crate) fn send_without_limit(&self) -> io::Result<()> {
-        self.0.set_send_timeout(None)
+        self.0.socket.set_send_timeout(None)
     }
 
     pub(crate) fn stop_reading(&self) {
-        os::stop_reading(&self.0);
+        os::stop_reading(&self.0.socket);
     }
 
     pub(crate) fn stop_talking(&self) {
-        os::stop_talking(&self.0);
+        os::stop_talking(&self.0.socket);
     }
 }
 
 impl Read for SharedSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
+        (&self.0.socket)
+            .read(buffer)
+            .map(|read| self.count_received(read))
     }
     fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
-        (&*self.0).read_vectored(buffers)
+        let read = (&self.0.socket).read_vectored(buffers);
+        read.map(|read| self.count_received(read))
     }
 }
 
 impl ReadAtOnce for SharedSocket {
     fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        link::receive_at_once(&self.0, buffer)
+        let read = link::receive_at_once(&self.0.socket, buffer);
+        read.map(|read| self.count_received(read))
+    }
+
+    fn sent(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    fn received(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
     }
 }
 
@@ -59,10 +89,22 @@ impl Write for SharedSocket {
         self.write_vectored(&[io::IoSlice::new(buffer)])
     }
     fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        descriptors::send(&self.0, buffers, &[])
+        self.send_with(buffers, &[])
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl SendWith for SharedSocket {
+    fn send_with(
+        &mut self,
+        buffers: &[io::IoSlice<'_>],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<usize> {
+        let written = descriptors::send(&self.0.socket, buffers, descriptors)?;
+        self.0.sent.fetch_add(written as u64, Ordering::Relaxed);
+        Ok(written)
     }
 }
 
@@ -111,7 +153,7 @@ impl Patience {
 
 impl Read for Impatient<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let fds = [os::socket_fd(&self.socket.0), self.stop];
+        let fds = [os::socket_fd(&self.socket.0.socket), self.stop];
         let readable = match &mut self.patience {
             Some(patience) => patience.wait(&fds),
             None => Some(os::wait_readable(&fds, None)),

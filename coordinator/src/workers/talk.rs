@@ -30,7 +30,7 @@ pub(crate) fn give(
     for some in missing.chunks(descriptors::MOST) {
         let descriptors: Vec<_> = some.iter().map(Kept::descriptor).collect();
         let giving = Giving {
-            socket: socket.get(),
+            stream: &mut socket.clone(),
             descriptors: &descriptors,
         };
         Link::new(giving).send(&ToWorker::Here, &[])?;

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::descriptors::{self, Giving, Taking};
+use protocol::descriptors::{Giving, Taking};
 use protocol::frame::Caps;
 use protocol::handshake;
-use protocol::link::{self, Link, LinkError, Socket};
+use protocol::link::{self, Link, LinkError};
 use protocol::message::{TaskInfo, TemplateReply, ToWorker, Welcome};
 use worker::private::Given;
 
@@ -27,8 +27,9 @@ pub(crate) struct Template {
     /// The slot whose worker it was to be.
     pub(crate) slot: usize,
     files: Option<OutputFiles>,
-    /// One slot at a time asks for a copy.
-    socket: Mutex<Taking>,
+    socket: SharedSocket,
+    /// The same socket, where answers bring descriptors. One slot at a time asks for a copy.
+    questions: Mutex<Taking>,
     tasks: Vec<TaskInfo>,
     /// The shared values that it has, and so each copy.
     given: Given,
@@ -48,47 +49,52 @@ pub(crate) enum AskError {
 }
 
 impl Template {
-    /// Makes a worker a template that has run the initializer. One that can't be is given back.
+    /// Makes a worker a template that has run the initializer, and takes from it what the template needs. One that is
+    /// refused is a worker still.
     pub(crate) fn new(
-        worker: Admitted,
+        worker: &mut Admitted,
         slot: usize,
         stop: &impl AsFd,
-    ) -> Result<Self, (Admitted, AskError)> {
+    ) -> Result<Self, AskError> {
         let refused = |why: &str| AskError::Refused(why.to_owned());
-        let Some(process) = worker.process.clone() else {
-            return Err((worker, refused("it was started by hand")));
-        };
+        let process = worker.process.clone();
+        let process = process.ok_or_else(|| refused("it was started by hand"))?;
         if !worker.shares {
             let why = "it shares no memory with this program: a plain worker can't be copied";
-            return Err((worker, refused(why)));
+            return Err(refused(why));
         }
-        let asked = link::duplicate(worker.socket.get())
-            .map_err(|error| AskError::Refused(error.to_string()))
-            .and_then(|socket| {
-                let mut socket = Taking::new(socket);
-                let mut asking = Asking::new(&mut socket, &process, &[]);
-                asking.stop = Some(stop.as_fd());
-                match asking.ask(&ToWorker::Template)? {
-                    TemplateReply::Ready => Ok(socket),
-                    reply => Err(AskError::of(reply)),
-                }
-            });
-        match asked {
-            Ok(socket) => Ok(Template {
+        let questions = link::duplicate(worker.socket.get()).map_err(failed)?;
+        // By the socket that is counted: one that is refused goes on as a worker, whose mail needs these numbers.
+        let asking = Asking {
+            stream: worker.socket.clone(),
+            fd: os::socket_fd(worker.socket.get()),
+            process: &process,
+            stop: Some(stop.as_fd()),
+            patience: Patience::new(GREETING_LIMIT),
+        };
+        match asking.ask(&ToWorker::Template)? {
+            TemplateReply::Ready => Ok(Template {
                 process,
                 slot,
-                files: worker.files,
-                socket: Mutex::new(socket),
-                tasks: worker.tasks,
-                given: worker.given,
+                files: worker.files.take(),
+                socket: worker.socket.clone(),
+                questions: Mutex::new(Taking::new(questions)),
+                tasks: std::mem::take(&mut worker.tasks),
+                given: std::mem::take(&mut worker.given),
                 user: os::effective_user(),
             }),
-            Err(error) => Err((worker, error)),
+            reply => Err(AskError::of(reply)),
         }
     }
 
     pub(crate) fn process(&self) -> &Arc<WorkerProcess> {
         &self.process
+    }
+
+    fn questions(&self) -> MutexGuard<'_, Taking> {
+        self.questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a worker that is started now would act as the same user.
@@ -160,9 +166,18 @@ impl Template {
         welcome: Welcome,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(u32, Option<OwnedFd>), AskError> {
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = socket.taken();
-        let asking = Asking::new(&mut socket, &self.process, descriptors);
+        let mut questions = self.questions();
+        let taken = questions.taken();
+        let asking = Asking {
+            stream: Giving {
+                stream: &mut *questions,
+                descriptors,
+            },
+            fd: os::socket_fd(self.socket.get()),
+            process: &self.process,
+            stop: None,
+            patience: Patience::new(GREETING_LIMIT),
+        };
         match asking.ask(&ToWorker::Copy(welcome))? {
             TemplateReply::Copied(pid) => Ok((pid, taken.take().pop())),
             reply => Err(AskError::of(reply)),
@@ -172,13 +187,10 @@ impl Template {
     /// Asks it to leave, and kills it if it has not left when the grace is over. Returns what it has printed since it became
     /// a template.
     pub(crate) fn dismiss(&self, grace: Duration) -> Printed {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let giving = Giving {
-            socket: socket.socket(),
-            descriptors: &[],
-        };
+        // Not while it answers another slot.
+        let _asking = self.questions();
         // If it can't be asked, it is gone, or will be.
-        let _ = Link::new(giving).send(&ToWorker::Exit(0), &[]);
+        let _ = Link::new(self.socket.clone()).send(&ToWorker::Exit(0), &[]);
         if !self.process.wait(Some(grace)) {
             self.process.signal(GroupSignal::Kill);
         }
@@ -212,30 +224,17 @@ impl AskError {
 }
 
 /// A question to a process that makes copies. Its answer is not waited for beyond a time, or the process's death.
-struct Asking<'s> {
-    socket: &'s mut Taking,
+struct Asking<'s, S> {
+    stream: S,
+    /// The stream's descriptor.
+    fd: BorrowedFd<'s>,
     process: &'s WorkerProcess,
     /// Readable when the answer is not of interest any more.
     stop: Option<BorrowedFd<'s>>,
-    descriptors: &'s [BorrowedFd<'s>],
     patience: Patience,
 }
 
-impl<'s> Asking<'s> {
-    fn new(
-        socket: &'s mut Taking,
-        process: &'s WorkerProcess,
-        descriptors: &'s [BorrowedFd<'s>],
-    ) -> Self {
-        Asking {
-            socket,
-            process,
-            stop: None,
-            descriptors,
-            patience: Patience::new(GREETING_LIMIT),
-        }
-    }
-
+impl<S: Read + Write> Asking<'_, S> {
     fn ask(self, question: &ToWorker) -> Result<TemplateReply, AskError> {
         let (process, stop) = (self.process, self.stop);
         let mut link = Link::new(self);
@@ -261,27 +260,24 @@ fn is_readable(fd: BorrowedFd<'_>) -> bool {
     os::wait_readable(&[fd], Some(Duration::ZERO))[0]
 }
 
-impl Read for Asking<'_> {
+impl<S: Read> Read for Asking<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut fds = vec![os::socket_fd(self.socket.socket()), self.process.as_fd()];
+        let mut fds = vec![self.fd, self.process.as_fd()];
         fds.extend(self.stop);
         match self.patience.wait(&fds).as_deref() {
-            Some([true, ..]) => self.socket.read(buffer),
+            Some([true, ..]) => self.stream.read(buffer),
             Some(_) => Err(io::ErrorKind::BrokenPipe.into()),
             None => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 }
 
-impl Write for Asking<'_> {
+impl<S: Write> Write for Asking<'_, S> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[io::IoSlice::new(buffer)])
+        self.stream.write(buffer)
     }
     fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let socket: &Socket = self.socket.socket();
-        let written = descriptors::send(socket, buffers, self.descriptors)?;
-        self.descriptors = &[];
-        Ok(written)
+        self.stream.write_vectored(buffers)
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())

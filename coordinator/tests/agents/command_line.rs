@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::support::{Agent, Broker, Ledger, wait_until};
 
@@ -216,6 +217,88 @@ fn a_run_that_is_resumed_at_once_runs_nothing_twice_at_a_time() {
         "{}",
         said(&output)
     );
+}
+
+/// A run on another machine that was killed, and left two calls there for some seconds.
+fn killed_run(broker: &Broker, ledger: &Ledger, lease: &str, script: &str) {
+    let log = ledger.file("log").display().to_string();
+    let words = ["exec", "-j0", "--lease", lease, "--log", &log, "-c", script];
+    let mut run = command(broker, &words)
+        .args([":::", "1", "2", "3", "4"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("two run", || ledger.pids().len() == 2);
+    wait_until("the log has its machine", || {
+        fs::read_to_string(&log)
+            .unwrap()
+            .contains("\"joined\":\"a\"")
+    });
+    run.kill().unwrap();
+    run.wait().unwrap();
+}
+
+/// Notes its process, and where a call of the same input runs at the same time.
+fn noting(ledger: &Ledger) -> String {
+    format!(
+        "cd {}; exec 9>lock-$1; flock -n 9 || echo $1 >> twice; echo $$ >> pids; exec sleep 4",
+        ledger.file("").display()
+    )
+}
+
+/// The run that takes it up, without other machines.
+fn resumed_here(ledger: &Ledger, script: &str) -> Command {
+    let log = ledger.file("log").display().to_string();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_coordinator"));
+    run.args(["exec", "-j4", "--log", &log, "--resume", "-c", script])
+        .args([":::", "1", "2", "3", "4"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    run
+}
+
+#[test]
+fn a_run_that_is_resumed_without_its_machines_waits_for_their_lease() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let _agent = Agent::start(&broker, "a", 2);
+    let ledger = Ledger::new();
+    let script = noting(&ledger);
+    killed_run(&broker, &ledger, "5s", &script);
+    let began = Instant::now();
+    let output = resumed_here(&ledger, &script).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(!ledger.file("twice").exists(), "{}", said(&output));
+    assert!(said(&output).contains("waiting 6 s"), "{}", said(&output));
+    // The lease is the former run's, which the log has, not the usual one.
+    let lines = fs::read_to_string(ledger.file("log")).unwrap();
+    assert!(lines.contains("\"lease_ms\":5000,"), "{lines}");
+    assert!(began.elapsed() < Duration::from_secs(16));
+    // It has waited once for all.
+    let output = resumed_here(&ledger, &script).output().unwrap();
+    assert!(!said(&output).contains("waiting"), "{}", said(&output));
+}
+
+#[test]
+fn waiting_for_a_lease_can_be_interrupted() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let _agent = Agent::start(&broker, "a", 2);
+    let ledger = Ledger::new();
+    let script = noting(&ledger);
+    killed_run(&broker, &ledger, "5m", &script);
+    for _ in 0..2 {
+        let mut run = resumed_here(&ledger, &script).spawn().unwrap();
+        let mut says = std::io::BufReader::new(run.stderr.take().unwrap());
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut says, &mut line).unwrap();
+        assert!(line.contains("waiting 6 min"), "{line}");
+        signal(&run, "-INT");
+        assert_eq!(run.wait().unwrap().code(), Some(130));
+    }
+    assert_eq!(ledger.pids().len(), 2);
 }
 
 /// A run of one long command, which has written down its process id.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use coordinator::{Death, Output, Pool, Why};
 
 use super::support::{Agent, Broker, GRACE, LEASE, Ledger, wait_until};
-use super::work;
+use super::{MUCH, work, yield_much};
 
 fn pool(broker: &Broker, workers: usize) -> Pool {
     let pool = Pool::builder().workers(workers).agents(broker.agents());
@@ -309,6 +309,33 @@ fn an_agent_that_leaves_finishes_what_it_runs() {
 }
 
 #[test]
+fn an_agent_that_leaves_begins_nothing_more() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let mut a = Agent::start(&broker, "a", 1);
+    let (pool, ledger) = (pool(&broker, 0), Ledger::new());
+    wait_for_agents(&pool, 1);
+    let pending: Vec<_> = (0..60)
+        .map(|index| pool.submit(work, ledger.call(index, 100)))
+        .collect();
+    wait_until("some have run", || ledger.all_begun() > 3);
+    a.signal(libc::SIGTERM);
+    wait_until("it has heard that", || a.said().contains("leaving"));
+    let begun = ledger.all_begun();
+    assert!(a.wait().success());
+    // One may have begun in the moment in which it heard.
+    assert!(
+        ledger.all_begun() <= begun + 1,
+        "{begun}: {}",
+        ledger.all_begun()
+    );
+    pool.terminate();
+    drop(pending);
+    ledger.check();
+}
+
+#[test]
 fn an_agent_that_leaves_at_once_returns_what_it_ends() {
     let Some(broker) = Broker::start() else {
         return;
@@ -422,4 +449,31 @@ fn a_machine_that_can_take_no_part_says_why() {
         "{said}"
     );
     drop(a);
+}
+
+/// A machine dies while its large output is being fetched. Whoever runs the call next has the same output, and is asked for it.
+#[test]
+fn what_was_being_fetched_from_a_lost_agent_is_fetched_from_the_next() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let mut agents = [Agent::start(&broker, "a", 1), Agent::start(&broker, "b", 1)];
+    let (pool, ledger) = (pool(&broker, 0), Ledger::new());
+    wait_for_agents(&pool, 2);
+    let pending = pool
+        .with()
+        .retries(1)
+        .submit(yield_much, ledger.call(0, 500));
+    wait_until("it runs", || !pool.running().is_empty());
+    let on = pool.running()[0].machine.clone().unwrap();
+    let agent = agents.iter_mut().find(|agent| *agent.name == *on);
+    let agent = agent.unwrap();
+    wait_until("its output is on its way", || {
+        agent.network.sent() > MUCH as u64 / 10
+    });
+    agent.kill();
+    wait_until("its output is here", || pending.is_done());
+    assert_eq!(pending.wait().unwrap().len(), MUCH);
+    // It was not here before that machine was lost.
+    assert_eq!(ledger.begun(0), 2);
 }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use super::support::{Agent, Broker, wait_until};
+use super::support::{Agent, Broker, SOON, wait_until};
 
 /// Runs `coordinator exec` in a directory, on agents alone.
 fn exec(broker: &Broker, directory: &Path, words: &[&str]) -> Output {
@@ -15,6 +16,52 @@ fn exec(broker: &Broker, directory: &Path, words: &[&str]) -> Output {
         .current_dir(directory)
         .output()
         .unwrap()
+}
+
+/// The same, while something happens to what it runs on. It has to end by itself.
+fn exec_while(
+    broker: &Broker,
+    directory: &Path,
+    words: &[&str],
+    happens: impl FnOnce(&Child),
+) -> Vec<serde_json::Value> {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_coordinator"))
+        .args(["exec", "-j0", "--json", "--nats", &broker.url()])
+        .args(words)
+        .current_dir(directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = run.stdout.take().unwrap();
+    let told = std::thread::spawn(move || {
+        let mut told = String::new();
+        std::io::Read::read_to_string(&mut stdout, &mut told).unwrap();
+        told
+    });
+    happens(&run);
+    let until = Instant::now() + SOON;
+    while run.try_wait().unwrap().is_none() {
+        if Instant::now() > until {
+            run.kill().unwrap();
+            run.wait().unwrap();
+            panic!("the run does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let told = told.join().unwrap();
+    told.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Waits until a run reads the files that are to go along with its calls.
+fn wait_until_measured(run: &Child) {
+    let threads = format!("/proc/{}/task", run.id());
+    wait_until("its files are read", || {
+        let threads = fs::read_dir(&threads).into_iter().flatten().flatten();
+        let mut names = threads.map(|thread| fs::read_to_string(thread.path().join("comm")));
+        names.any(|name| name.is_ok_and(|name| name.trim() == "files"))
+    });
 }
 
 fn said(output: &Output) -> String {
@@ -139,9 +186,11 @@ fn only_a_call_that_succeeds_brings_files_and_those_it_has_promised() {
     let _agent = Agent::start(&broker, "a", 2);
     let here = tempfile::TempDir::new().unwrap();
     let script = "echo $1 > out-$1; test $1 != bad || exit 3; test $1 != none || rm out-none; \
-                  test $1 != link || ln -sf /etc out-link";
+                  test $1 != link || ln -sf /etc out-link; \
+                  test $1 != fifo || { rm out-fifo; mkfifo out-fifo; }";
     let words = [
-        "--fetch", "out-{}", "-c", script, ":::", "good", "bad", "none", "link", "same", "same",
+        "--fetch", "out-{}", "-c", script, ":::", "good", "bad", "none", "link", "fifo", "same",
+        "same",
     ];
     fs::write(here.path().join("out-bad"), "before").unwrap();
     let output = exec(&broker, here.path(), &words);
@@ -153,6 +202,8 @@ fn only_a_call_that_succeeds_brings_files_and_those_it_has_promised() {
     let said = said(&output);
     assert!(said.contains("it has made no file \"out-none\""), "{said}");
     assert!(said.contains("\"out-link\" is no file"), "{said}");
+    // Nobody waits for what somebody may write into it.
+    assert!(said.contains("\"out-fifo\" is no file"), "{said}");
     assert!(said.contains("exited with code 3"), "{said}");
 }
 
@@ -210,4 +261,127 @@ fn a_file_that_finds_no_place_here_is_told_of() {
         "{}",
         said(&output)
     );
+}
+
+/// What goes along with a call is deleted, cut off or written anew before the agent has all of it: that call ends, says why, and
+/// costs no other.
+#[test]
+fn a_file_that_changes_under_way_costs_its_call_alone() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    const LARGE: usize = 60 << 20;
+    let write_anew = |path: &Path| {
+        let file = fs::OpenOptions::new().write(true).open(path);
+        std::io::Write::write_all(&mut file.unwrap(), &vec![b'y'; LARGE]).unwrap();
+    };
+    let delete = |path: &Path| fs::remove_file(path).unwrap();
+    let cut_off = |path: &Path| fs::write(path, "short").unwrap();
+    type Change<'c> = (&'c dyn Fn(&Path), &'c str);
+    let changes: [Change<'_>; 3] = [
+        (&delete, "can't be read any more"),
+        (&cut_off, "can't be read any more"),
+        (&write_anew, "not what it was"),
+    ];
+    for (change, why) in changes {
+        let agent = Agent::start(&broker, "a", 3);
+        let here = tempfile::TempDir::new().unwrap();
+        for name in ["one", "two", "three"] {
+            fs::write(here.path().join(name), name).unwrap();
+        }
+        let large = here.path().join("two");
+        fs::write(&large, vec![b'x'; LARGE]).unwrap();
+        let words = [
+            "--send",
+            "{}",
+            "-c",
+            "wc -c < $1",
+            ":::",
+            "one",
+            "two",
+            "three",
+        ];
+        let told = exec_while(&broker, here.path(), &words, |_| {
+            wait_until("it is fetched", || agent.is_fetching());
+            change(&large);
+        });
+        let of = |index: usize| told[index]["error"].as_str().unwrap_or("ok");
+        assert_eq!((of(0), of(2)), ("ok", "ok"), "{told:?}");
+        assert!(of(1).contains(why), "{}", of(1));
+    }
+}
+
+/// Something that takes a while to be read.
+fn write_large(path: &Path) {
+    fs::write(path, vec![b'x'; 200 << 20]).unwrap();
+}
+
+/// An agent leaves before its files are known: it has heard nothing of its call, which is given to the next.
+#[test]
+fn an_agent_that_leaves_before_it_has_its_lease_keeps_nothing() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let mut leaver = Agent::start(&broker, "a", 1);
+    let here = tempfile::TempDir::new().unwrap();
+    write_large(&here.path().join("large"));
+    let words = ["--send", "{}", "-c", "wc -c < $1", ":::", "large"];
+    let mut next = None;
+    let told = exec_while(&broker, here.path(), &words, |run| {
+        wait_until_measured(run);
+        leaver.signal(libc::SIGTERM);
+        assert!(leaver.wait().success());
+        next = Some(Agent::start(&broker, "b", 1));
+    });
+    assert_eq!(told[0]["machine"], "b", "{told:?}");
+}
+
+/// What is wanted back before its files are known does not run.
+#[test]
+fn what_is_taken_back_before_it_is_sent_does_not_run() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let _agent = Agent::start(&broker, "a", 1);
+    let here = tempfile::TempDir::new().unwrap();
+    write_large(&here.path().join("large"));
+    let ran = here.path().join("ran");
+    let script = format!("touch {}", ran.display());
+    let words = ["--send", "{}", "-c", &script, ":::", "large"];
+    exec_while(&broker, here.path(), &words, |run| {
+        wait_until_measured(run);
+        let mut kill = Command::new("kill");
+        kill.args(["-2", &run.id().to_string()]);
+        assert!(kill.status().unwrap().success());
+    });
+    assert!(!ran.exists());
+}
+
+/// The names of the files of one call are more than a message takes: it ends, and says so.
+#[test]
+fn a_call_with_too_many_files_is_told_of() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let _agent = Agent::start(&broker, "a", 1);
+    let here = tempfile::TempDir::new().unwrap();
+    let names = |many: usize| -> Vec<String> {
+        let long = "x".repeat(200);
+        (0..many).map(|at| format!("{at}{long}")).collect()
+    };
+    for many in [40, 3000] {
+        for name in names(many) {
+            fs::write(here.path().join(name), "x").unwrap();
+        }
+        fs::write(here.path().join("names"), names(many).join("\n")).unwrap();
+        let words = [
+            "-n", "3000", "--send", "{}", "-a", "names", "--", "true", "{}",
+        ];
+        let told = exec_while(&broker, here.path(), &words, |_| {});
+        let said = told[0]["error"].as_str().unwrap_or("ok");
+        match many {
+            40 => assert_eq!(said, "ok"),
+            _ => assert!(said.contains("too many names"), "{said}"),
+        }
+    }
 }

@@ -8,6 +8,7 @@
 mod command_line;
 mod failures;
 mod files;
+mod preparing;
 mod soak;
 mod support;
 mod usual;
@@ -27,4 +28,16 @@ fn work(call: Call) -> u64 {
     thread::sleep(Duration::from_millis(call.millis));
     begun.end();
     call.index
+}
+
+/// So many bytes take a while to come.
+const MUCH: usize = 120 << 20;
+
+/// Runs for a while; returns much.
+#[task]
+fn yield_much(call: Call) -> Vec<u8> {
+    let begun = support::begin(&call);
+    thread::sleep(Duration::from_millis(call.millis));
+    begun.end();
+    vec![7; MUCH]
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -129,6 +130,8 @@ enum Weather {
 pub(crate) struct Network {
     port: u16,
     weather: Arc<(Mutex<Weather>, Condvar)>,
+    /// How many bytes the agent has sent.
+    sent: Arc<AtomicU64>,
 }
 
 impl Network {
@@ -137,6 +140,8 @@ impl Network {
         let port = listener.local_addr().unwrap().port();
         let weather = Arc::new((Mutex::new(Weather::Fair), Condvar::new()));
         let theirs = Arc::downgrade(&weather);
+        let sent = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&sent);
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Some(weather)) = (client, theirs.upgrade()) else {
@@ -148,14 +153,25 @@ impl Network {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", broker)) else {
                     continue;
                 };
-                for (from, to) in [(&client, &server), (&server, &client)] {
+                let received = Arc::new(AtomicU64::new(0));
+                for (from, to, count) in [(&client, &server, &count), (&server, &client, &received)]
+                {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let weather = Arc::clone(&weather);
-                    thread::spawn(move || carry(from, to, &weather));
+                    let (weather, count) = (Arc::clone(&weather), Arc::clone(count));
+                    thread::spawn(move || carry(from, to, &weather, &count));
                 }
             }
         });
-        Network { port, weather }
+        Network {
+            port,
+            weather,
+            sent,
+        }
+    }
+
+    /// How many bytes the agent has sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     fn set(&self, weather: Weather) {
@@ -184,7 +200,12 @@ impl Drop for Network {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, weather: &(Mutex<Weather>, Condvar)) {
+fn carry(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    weather: &(Mutex<Weather>, Condvar),
+    count: &AtomicU64,
+) {
     from.set_read_timeout(Some(Duration::from_millis(50)))
         .unwrap();
     let mut bytes = vec![0; 64 << 10];
@@ -202,6 +223,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, weather: &(Mutex<Weather>, Cond
         if *now == Weather::Cut || to.write_all(&bytes[..read]).is_err() {
             break;
         }
+        count.fetch_add(read as u64, Ordering::Relaxed);
     }
     for stream in [from, to] {
         let _ = stream.shutdown(Shutdown::Both);
@@ -260,6 +282,17 @@ impl Agent {
     pub(crate) fn keeps_no_files(&self) -> bool {
         let calls = self.home.path().join("coordinator/calls");
         fs::read_dir(calls).map_or(true, |entries| entries.count() == 0)
+    }
+
+    /// Whether it has begun to fetch a file that goes along with a call.
+    pub(crate) fn is_fetching(&self) -> bool {
+        let runs = fs::read_dir(self.home.path().join("coordinator/calls"));
+        let files = runs.into_iter().flatten().flatten();
+        let mut files = files.flat_map(|run| fs::read_dir(run.path()).into_iter().flatten());
+        files.any(|file| {
+            file.and_then(|file| file.metadata())
+                .is_ok_and(|found| found.is_file() && found.len() > 0)
+        })
     }
 
     pub(crate) fn signal(&self, signal: i32) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coordinator::{Output, Pool, Shared, Why, task};
 
-use super::support::{Agent, Broker, GRACE, LEASE};
+use super::support::{Agent, Broker, GRACE, LEASE, SOON};
 
 #[task]
 fn square(x: i64) -> i64 {
@@ -35,6 +35,15 @@ fn reverse(bytes: Vec<u8>) -> Vec<u8> {
 #[task]
 fn print_much(bytes: usize) {
     print!("{}", "x".repeat(bytes));
+}
+
+#[task]
+fn complain(panics: bool) -> Result<(), String> {
+    let much = "x".repeat(1 << 20);
+    match panics {
+        true => panic!("{much}"),
+        false => Err(much),
+    }
 }
 
 static BASE: AtomicU64 = AtomicU64::new(0);
@@ -108,6 +117,26 @@ fn each_way_to_end_is_told_with_what_was_printed() {
             (_, Ok(value)) => assert_eq!(u64::from(value), index),
             (index, Err(error)) => panic!("{index}: {error}"),
         }
+    }
+}
+
+/// What a call says of its end may be longer than a message.
+#[test]
+fn long_errors_and_panics_come_through_shortened() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let _agent = Agent::start(&broker, "a", 1);
+    let pool = pool(&broker);
+    for panics in [false, true] {
+        let mut pending = pool.submit(complain, panics);
+        let ended = pending.wait_timeout(SOON).expect("it ends");
+        let said = match ended.unwrap_err().why() {
+            Why::Failed(said) => said.clone(),
+            Why::Panicked { message, .. } => message.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert!(said.starts_with("xxx") && said.ends_with("bytes more"));
     }
 }
 

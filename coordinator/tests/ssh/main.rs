@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::Instant;
 
 use support::{Place, Ran, SOON, kill, script, wait_for, waiting_calls, words_of};
@@ -286,6 +286,37 @@ fn an_agent_that_is_killed_is_started_again() {
         (Some(0), "a\nb\nc\n"),
         "{ran:?}"
     );
+    place.is_clean();
+}
+
+/// ssh does not notice that the other end has vanished, if nobody has told it to ask.
+#[test]
+fn an_agent_whose_coordinator_is_out_of_sight_ends() {
+    let Some(place) = Place::new() else { return };
+    let wait = format!(
+        "echo $1 >>{}; until [ -e {} ]; do sleep 0.05; done; echo $1",
+        place.path("begun").display(),
+        place.path("go").display()
+    );
+    let words = [
+        "exec", "--on", "box2:1", "-j0", "-r2", "--lease", "4s", "-c", &wait, ":::", "a",
+    ];
+    let child = place.command(&words).spawn().unwrap();
+    wait_for("a call runs", || place.lines("begun").len() == 1);
+    let is_there = |pid: &u32| words_of(*pid)[0].contains("/box2/");
+    let agents = || place.processes_with("--stdio").iter().any(is_there);
+    assert!(agents());
+    let signal = |name: &str| {
+        let id = child.id().to_string();
+        let sent = Command::new("kill").args([name, &id]).status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-STOP");
+    wait_for("the agent has ended", || !agents());
+    signal("-CONT");
+    fs::write(place.path("go"), "").unwrap();
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "a\n"), "{ran:?}");
     place.is_clean();
 }
 

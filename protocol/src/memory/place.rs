@@ -17,6 +17,15 @@ pub enum Side {
     Worker,
 }
 
+impl Side {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Side::Coordinator => Side::Worker,
+            Side::Worker => Side::Coordinator,
+        }
+    }
+}
+
 /// In the place of a word: the payload crosses the lane in parts.
 const IN_PARTS: u32 = u32::MAX;
 

@@ -62,6 +62,8 @@ impl Taken {
 pub struct Taking {
     socket: Socket,
     taken: Taken,
+    sent: u64,
+    received: u64,
 }
 
 impl Taking {
@@ -71,6 +73,8 @@ impl Taking {
         Taking {
             socket,
             taken: Taken::default(),
+            sent: 0,
+            received: 0,
         }
     }
 
@@ -86,7 +90,7 @@ impl Taking {
         &self.socket
     }
 
-    fn receive(&self, buffers: &mut [IoSliceMut<'_>], flags: RecvFlags) -> io::Result<usize> {
+    fn receive(&mut self, buffers: &mut [IoSliceMut<'_>], flags: RecvFlags) -> io::Result<usize> {
         let Stream::UdSocket(socket) = &self.socket;
         let mut room = [MaybeUninit::uninit(); ROOM];
         let mut control = RecvAncillaryBuffer::new(&mut room);
@@ -100,6 +104,7 @@ impl Taking {
             let mut taken = self.taken.0.lock().unwrap_or_else(PoisonError::into_inner);
             taken.extend(descriptors);
         }
+        self.received += read as u64;
         Ok(read)
     }
 }
@@ -117,42 +122,77 @@ impl ReadAtOnce for Taking {
     fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.receive(&mut [IoSliceMut::new(buffer)], RecvFlags::DONTWAIT)
     }
+
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    fn received(&self) -> u64 {
+        self.received
+    }
 }
 
 impl Write for Taking {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.socket.write(buffer)
+        self.write_vectored(&[IoSlice::new(buffer)])
     }
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.socket.write_vectored(buffers)
+        let written = self.socket.write_vectored(buffers)?;
+        self.sent += written as u64;
+        Ok(written)
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// A socket whose next bytes are sent with descriptors.
+/// A stream that can carry descriptors.
+pub trait SendWith: Read {
+    /// Writes bytes, and sends descriptors with the first of them, at most [`MOST`].
+    ///
+    /// # Errors
+    ///
+    /// As [`send`].
+    fn send_with(
+        &mut self,
+        buffers: &[IoSlice<'_>],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<usize>;
+}
+
+impl SendWith for Taking {
+    fn send_with(
+        &mut self,
+        buffers: &[IoSlice<'_>],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<usize> {
+        let written = send(&self.socket, buffers, descriptors)?;
+        self.sent += written as u64;
+        Ok(written)
+    }
+}
+
+/// A stream whose next bytes are sent with descriptors.
 #[derive(Debug)]
-pub struct Giving<'s> {
-    /// The socket.
-    pub socket: &'s Socket,
+pub struct Giving<'s, S> {
+    /// The stream.
+    pub stream: &'s mut S,
     /// The descriptors, at most [`MOST`].
     pub descriptors: &'s [BorrowedFd<'s>],
 }
 
-impl Read for Giving<'_> {
+impl<S: Read> Read for Giving<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut socket = self.socket;
-        socket.read(buffer)
+        self.stream.read(buffer)
     }
 }
 
-impl Write for Giving<'_> {
+impl<S: SendWith> Write for Giving<'_, S> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(buffer)])
     }
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        let written = send(self.socket, buffers, self.descriptors)?;
+        let written = self.stream.send_with(buffers, self.descriptors)?;
         self.descriptors = &[];
         Ok(written)
     }

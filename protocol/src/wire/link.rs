@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::ferry;
 use super::frame::{self, Caps, FrameError, Reader, TooLarge};
-use super::spin::ReadAtOnce;
+use super::spin::{ReadAtOnce, Spinning};
 use crate::memory::black_box::BlackBox;
 use crate::memory::board::{Region, View};
 use crate::memory::ferry::Ferry;
@@ -93,6 +93,13 @@ struct Writer {
     outbox: Option<Outbox>,
 }
 
+impl<S: ReadAtOnce + Write> Link<Spinning<S>> {
+    /// Lets a few bytes go by [mail](super::spin), too, from now on. Both sides do so before the first batch.
+    pub fn share_mail(&mut self, memory: &Arc<BlackBox>, side: Side) {
+        self.stream.share(memory, side);
+    }
+}
+
 impl<S: Read + Write> Link<S> {
     /// Makes a link over an open stream.
     pub fn new(stream: S) -> Self {
@@ -118,6 +125,16 @@ impl<S: Read + Write> Link<S> {
     /// The stream, for setting its options. Reading from it or writing to it breaks the link.
     pub fn stream(&self) -> &S {
         &self.stream
+    }
+
+    /// The stream, for sending a whole message in another way than this link does.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// The stream, when the conversation by this link is over.
+    pub fn into_stream(self) -> S {
+        self.stream
     }
 
     /// Sends a message with its payload, in one write where the system allows.
@@ -333,12 +350,6 @@ pub(crate) fn decode<M: DeserializeOwned>(header: &[u8]) -> Result<M, LinkError>
 
 /// A local socket: the stream of every real link.
 pub type Socket = Stream;
-
-impl ReadAtOnce for Socket {
-    fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        receive_at_once(self, buffer)
-    }
-}
 
 /// Reads the bytes that have arrived on a socket, without waiting. Other readers of the socket may go on blocking.
 ///

@@ -33,9 +33,16 @@ fn worthwhile(smaps: &str) -> Vec<Range<usize>> {
             None => range = private(line).or(range),
             Some(size) => {
                 let size = size.trim().strip_suffix(" kB");
-                let used = size.and_then(|size| size.parse::<usize>().ok()).unwrap_or(0) << 10;
+                let used = size
+                    .and_then(|size| size.parse::<usize>().ok())
+                    .unwrap_or(0)
+                    << 10;
                 let full = |range: &Range<usize>| used >= range.len() - range.len() / 8;
-                found.extend(range.take().filter(|range| range.len() >= LEAST && full(range)));
+                found.extend(
+                    range
+                        .take()
+                        .filter(|range| range.len() >= LEAST && full(range)),
+                );
             }
         }
     }
@@ -49,7 +56,11 @@ fn private(line: &str) -> Option<Range<usize>> {
     let (start, end) = addresses.split_once('-')?;
     let address = |text| usize::from_str_radix(text, 16).ok();
     let (start, end) = (address(start)?, address(end)?);
-    Some(if rest.starts_with("rw-p") { start..end } else { 0..0 })
+    Some(if rest.starts_with("rw-p") {
+        start..end
+    } else {
+        0..0
+    })
 }
 
 #[cfg(test)]
@@ -59,7 +70,9 @@ mod tests {
     #[test]
     fn only_private_memory_that_is_nearly_full_is_worthwhile() {
         let described = |addresses: &str, mode: &str, used: usize| {
-            format!("{addresses} {mode} 00000000 00:00 0 [heap]\nSize: 1 kB\nAnonymous: {used:>9} kB\nVmFlags: rd\n")
+            format!(
+                "{addresses} {mode} 00000000 00:00 0 [heap]\nSize: 1 kB\nAnonymous: {used:>9} kB\nVmFlags: rd\n"
+            )
         };
         let smaps = [
             described("10000000-10400000", "rw-p", 4096),

@@ -34,10 +34,10 @@ mod unix;
 pub(crate) use first::{Before, what_runs};
 #[cfg(unix)]
 pub(crate) use fork::{NoCopy, Side, can_be_copied, copy};
-#[cfg(all(unix, feature = "builtin"))]
-pub(crate) use path::place_of;
 #[cfg(unix)]
 pub(crate) use huge::use_huge_pages;
+#[cfg(all(unix, feature = "builtin"))]
+pub(crate) use path::place_of;
 #[cfg(unix)]
 pub(crate) use peer::{check_peer, check_place};
 #[cfg(unix)]

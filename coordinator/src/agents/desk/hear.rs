@@ -1,22 +1,17 @@
 //! What the desk hears: from the broker, from agents, and from machines that are reached by ssh.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
 use std::time::Instant;
 
-use protocol::agent::{self, Bulk, Down, Ending, Report, Up, Want, What};
+use protocol::agent::{self, Report, Up};
 
 use super::{Desk, MOST_NAME, MOST_NAMES, give_up};
 use crate::agents::access::Reach;
-use crate::agents::awaited::Awaited;
 use crate::agents::broker::Event as Heard;
-use crate::agents::bulk::{Fetched, Progress};
+use crate::agents::bulk::Fetched;
 use crate::agents::fleet::Deed;
 use crate::agents::ssh::crew::Told;
 use crate::agents::subjects;
 use crate::os::boot_time;
-use crate::scheduler::LeaseId;
 
 impl Desk {
     // ---- The broker ------------------------------------------------------------------------
@@ -63,6 +58,9 @@ impl Desk {
         match up {
             Up::Want(want) => self.give_piece(from, want),
             Up::Piece(want) => self.take_piece(from, want, payload),
+            Up::Gone { epoch, bulk, why } if self.fleet.is_in(from, epoch) => {
+                self.is_gone(from, bulk, why);
+            }
             Up::Cannot { why } => {
                 if self.complained.insert(from.to_owned()) {
                     self.ledger.note(format!("{from} can't take part: {why}"));
@@ -123,118 +121,8 @@ impl Desk {
         self.turned_away.insert(name.to_owned());
         self.ledger
             .note(format!("{name} is not heard any more: {why}"));
+        self.forget_awaited(name);
         self.is_out(name.to_owned(), why.to_owned());
-    }
-
-    /// Hears a report when all that belongs to it is here.
-    pub(super) fn await_report(&mut self, from: &str, report: Report, payload: &[u8]) {
-        if self.waiting.iter().any(|known| known.is(from, &report)) {
-            return;
-        }
-        let places = self.places_of(&report);
-        if places.len() != report.files.len() {
-            return self.turn_away(from, "it has not sent the files that were wanted");
-        }
-        let awaited = Awaited::new(from, report, payload, places);
-        let missing: Vec<Bulk> = awaited.missing().collect();
-        self.waiting.push(awaited);
-        for bulk in missing {
-            self.fetch(bulk);
-        }
-        self.hear_complete();
-    }
-
-    /// Where the files of a report go.
-    pub(super) fn places_of(&self, report: &Report) -> Vec<PathBuf> {
-        let What::Ended {
-            index,
-            ending: Ending::Value,
-            ..
-        } = report.what
-        else {
-            return Vec::new();
-        };
-        let out = self.out.get(&LeaseId(report.lease));
-        let files = out.and_then(|out| out.files.iter().find(|files| files.index == index));
-        let names = files.into_iter().flat_map(|files| &files.fetch);
-        names
-            .map(|name| self.wanted.directory.join(OsStr::from_bytes(name)))
-            .collect()
-    }
-
-    /// Begins to fetch something for the first report that waits for it.
-    pub(super) fn fetch(&mut self, bulk: Bulk) {
-        let Some(awaited) = self
-            .waiting
-            .iter_mut()
-            .find(|awaited| awaited.misses(&bulk))
-        else {
-            return;
-        };
-        let from = awaited.from.clone();
-        let now = boot_time();
-        let begun = match awaited.place_for(&bulk) {
-            None if awaited.prints_much() => self.fetching.begin(bulk, &from, now),
-            // An output has to be in memory to be decoded.
-            None => Ok(self.fetching.begin_in_memory(bulk, &from, now)),
-            Some(Ok(file)) => Ok(self
-                .fetching
-                .begin_into(bulk, &from, Fetched::Named(file), now)),
-            Some(Err(error)) => Err(error),
-        };
-        match begun {
-            Ok(wants) => self.ask(&from, wants),
-            Err(error) => awaited.arrived(bulk, Err(format!("there is no place for it: {error}"))),
-        }
-    }
-
-    /// Hears the reports to which nothing is missing.
-    pub(super) fn hear_complete(&mut self) {
-        while let Some(at) = self.waiting.iter().position(Awaited::is_complete) {
-            let awaited = self.waiting.remove(at);
-            let counts = self.counts(&awaited.from, &awaited.report);
-            let from = awaited.from.clone();
-            let (report, payload) = awaited.finish(counts);
-            self.hear_report(&from, report, payload);
-        }
-    }
-
-    /// Whether the outcome that a report tells of will be one.
-    pub(super) fn counts(&self, from: &str, report: &Report) -> bool {
-        let lease = LeaseId(report.lease);
-        self.fleet.expects(from, report)
-            && match report.what {
-                What::Ended { index, .. } => self.ledger.holds(lease, index),
-                _ => true,
-            }
-    }
-
-    pub(super) fn ask(&mut self, from: &str, wants: Vec<Want>) {
-        for want in wants {
-            self.send(from, &Down::Want(want), &[]);
-        }
-    }
-
-    pub(super) fn give_piece(&mut self, to: &str, want: Want) {
-        if let Some(piece) = self.store.piece(&want) {
-            self.send(to, &Down::Piece(want), &piece);
-        }
-    }
-
-    pub(super) fn take_piece(&mut self, from: &str, want: Want, bytes: &[u8]) {
-        let bulk = want.bulk;
-        let come = match self.fetching.arrived(want, bytes, boot_time()) {
-            Progress::More(wants) => return self.ask(from, wants),
-            Progress::Failed(why) => Err(why),
-            Progress::Whole(fetched) => Ok(fetched),
-        };
-        let mut waiting = self.waiting.iter_mut();
-        if let Some(awaited) = waiting.find(|awaited| awaited.misses(&bulk)) {
-            awaited.arrived(bulk, come);
-        }
-        // Whoever else waits for the same has to fetch it anew, because it is given away.
-        self.fetch(bulk);
-        self.hear_complete();
     }
 
     // ---- Machines reached by ssh -----------------------------------------------------------

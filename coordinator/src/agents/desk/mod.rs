@@ -3,8 +3,9 @@
 //! It hears the broker and the pool's bell, does what the fleet and the scheduler say, and waits until either has something to do.
 //! What that does to the pool's state is the ledger's.
 //!
-//! `hear` is what it hears, `leasing` how an agent gets a lease, `watch` what a run says by itself.
+//! `hear` is what it hears, `awaiting` what belongs to that and is large, `leasing` how an agent gets a lease, `watch` what a run says by itself.
 
+mod awaiting;
 mod hear;
 mod leasing;
 mod watch;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use protocol::agent::{self, All, Bulk, Carried, Down, Open, SharedValue};
+use protocol::agent::{self, All, Bulk, Carried, Down, Open};
 
 use super::access::{Reach, Wanted};
 use super::awaited::Awaited;
@@ -25,6 +26,7 @@ use super::carriage::{Inputs, nanos};
 use super::fleet::{Deed, Fleet};
 use super::ledger::{self, Given, Ledger};
 use super::measure::Measured;
+use super::opening::Values;
 use super::rights::Refusals;
 use super::ssh::crew::{Crew, Told};
 use super::{opening, subjects};
@@ -65,9 +67,8 @@ pub(crate) enum Event {
 /// A lease that is out.
 struct Out {
     inputs: Arc<Inputs>,
-    /// As which bulk it is offered, if it is large.
-    bulk: Option<Bulk>,
-    shared: Vec<SharedValue>,
+    /// What can be asked for as long as it is out.
+    offered: Vec<Bulk>,
     files: Vec<agent::Files>,
 }
 
@@ -86,9 +87,10 @@ struct Desk {
     initializer: Vec<u8>,
     out: BTreeMap<LeaseId, Out>,
     store: Store,
+    values: Values,
     fetching: Fetching,
-    /// Reports that wait for what belongs to them.
-    waiting: Vec<Awaited>,
+    /// Reports that wait for what belongs to them, by the agent that has sent them.
+    waiting: BTreeMap<String, Vec<Awaited>>,
     /// Agents that will get a lease when it is known what its files are called.
     measuring: BTreeSet<AgentId>,
     to: Bell,
@@ -101,8 +103,9 @@ struct Desk {
     /// Machines reached by ssh that do not take part, and why.
     absent: BTreeMap<String, String>,
     refusals: Refusals,
-    /// Since when there was nobody to run anything.
-    alone_since: Instant,
+    /// For how long there has been nobody to run anything, and when that was looked at last.
+    alone: Duration,
+    looked_at: Instant,
     /// Nobody has said yet that nobody is there.
     waits_in_silence: bool,
     away_since: Option<Instant>,
@@ -183,7 +186,9 @@ impl Desk {
             None => format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?),
         };
         let mut store = Store::default();
-        let (open, initializer) = opening::open(shared, &wanted, &mut store, run.clone())?;
+        let mut values = Values::default();
+        let places = (&mut store, &mut values);
+        let (open, initializer) = opening::open(shared, &wanted, places, run.clone())?;
         let (access, crew) = reach(&wanted, to)?;
         let subjects = vec![subjects::up(&run, "*")];
         let url = access.url.clone();
@@ -195,7 +200,7 @@ impl Desk {
         let waits_in_silence = matches!(wanted.reach, Reach::Broker(_));
         Ok(Desk {
             shared: Arc::clone(shared),
-            ledger: Ledger(Arc::clone(shared)),
+            ledger: Ledger::new(shared),
             fleet: Fleet::new(wanted.lease),
             wanted,
             run,
@@ -207,8 +212,9 @@ impl Desk {
             initializer,
             out: BTreeMap::new(),
             store,
+            values,
             fetching: Fetching::default(),
-            waiting: Vec::new(),
+            waiting: BTreeMap::new(),
             measuring: BTreeSet::new(),
             to: bell,
             names: BTreeSet::new(),
@@ -216,7 +222,8 @@ impl Desk {
             complained: BTreeSet::new(),
             absent: BTreeMap::new(),
             refusals: Refusals::default(),
-            alone_since: Instant::now(),
+            alone: Duration::ZERO,
+            looked_at: Instant::now(),
             // Over ssh each machine is spoken of.
             waits_in_silence,
             away_since: Some(Instant::now()),
@@ -269,14 +276,12 @@ impl Desk {
     fn look_around(&mut self) {
         let deeds = self.fleet.tick(boot_time());
         self.do_all(deeds);
-        let delayed = self.shared.state().jobs.next_delayed();
-        let is_due = delayed.is_some_and(|at| at <= self.shared.now());
+        let is_due = self.ledger.promote_delayed();
         if Instant::now() >= self.next_open {
             self.next_open = Instant::now() + self.tick();
             self.say_open();
-            for (agent, want) in self.fetching.again(boot_time()) {
-                self.send(&agent, &Down::Want(want), &[]);
-            }
+            self.forget_all_stale();
+            self.ask_due();
             self.note_silence();
             self.note_refusals();
         } else if !is_due {
@@ -316,8 +321,14 @@ impl Desk {
                     let name = self.fleet.name_of(agent).unwrap_or_default();
                     self.ledger.joins(agent, name, slots);
                 }
-                Deed::Left { agent } => self.ledger.left(agent),
-                Deed::Lost { agent, named } => self.ledger.lost(agent, &named),
+                Deed::Left { agent } => {
+                    self.ledger.left(agent);
+                    self.forget_all_stale();
+                }
+                Deed::Lost { agent, named } => {
+                    self.ledger.lost(agent, named);
+                    self.forget_all_stale();
+                }
                 Deed::Returned { lease, calls } => self.ledger.returned(lease, calls),
                 // These come with a payload: see `hear_report`.
                 Deed::Values { .. } | Deed::Ended { .. } => {}

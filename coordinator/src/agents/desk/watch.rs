@@ -1,10 +1,10 @@
 //! What a run says by itself: that it wants machines, and that something is not as it should be.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::agent;
 
-use super::{AWAY, Desk, NOBODY, give_up};
+use super::{AWAY, Desk, NOBODY, TICK, give_up};
 use crate::agents::{broker, subjects};
 
 impl Desk {
@@ -41,14 +41,16 @@ impl Desk {
         let state = self.shared.state();
         let is_alone = self.shared.config.slots == 0 && state.machines.agents.is_empty();
         drop(state);
+        let passed = self.looked_at.elapsed();
+        self.looked_at = Instant::now();
+        self.alone = alone_for(self.alone, passed, is_alone);
         if !is_alone {
-            self.alone_since = Instant::now();
             self.waits_in_silence = false;
-        } else if self.waits_in_silence && self.alone_since.elapsed() >= AWAY {
+        } else if self.waits_in_silence && self.alone >= AWAY {
             self.waits_in_silence = false;
             let news = "no machine takes part yet: `coordinator agents` shows who is there, and what each does";
             self.ledger.note(news.to_owned());
-        } else if self.alone_since.elapsed() >= NOBODY {
+        } else if self.alone >= NOBODY {
             let minutes = NOBODY.as_secs() / 60;
             let why =
                 format!("no machine has taken part for {minutes} min, and there is no worker here");
@@ -84,5 +86,29 @@ impl Desk {
         for subject in [subjects::all(&self.run), subjects::down(&self.run, "none")] {
             self.broker.publish(&subject, Vec::new());
         }
+    }
+}
+
+/// For how long nobody has been there. One that was stopped meanwhile has not waited for anybody: of what has passed since the
+/// last look, no more counts than usually lies between two.
+fn alone_for(so_far: Duration, passed: Duration, is_alone: bool) -> Duration {
+    match is_alone {
+        true => so_far + passed.min(2 * TICK),
+        false => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_stopped_has_waited_for_nobody() {
+        let mut alone = Duration::ZERO;
+        for passed in [TICK, 2 * NOBODY, TICK] {
+            alone = alone_for(alone, passed, true);
+        }
+        assert_eq!(alone, 4 * TICK);
+        assert_eq!(alone_for(alone, TICK, false), Duration::ZERO);
     }
 }

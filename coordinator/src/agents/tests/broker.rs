@@ -1,8 +1,12 @@
 //! The broker's client against a real `nats-server`: what comes through, who is there, and what happens when it is away.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -235,4 +239,84 @@ fn what_may_not_be_published_is_told() {
     assert!(broker.publish("co.call", b"run this".to_vec()));
     let why = refusal(&events);
     assert!(why.contains("publish") && why.contains("co.call"), "{why}");
+}
+
+/// The way to a server, which swallows all that is sent once it is told to: no connection ends, and nothing comes.
+fn black_hole(server: u16) -> (u16, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let cut = Arc::clone(&is_cut);
+    let carry = move |mut from: TcpStream, mut to: TcpStream| {
+        let cut = Arc::clone(&cut);
+        std::thread::spawn(move || {
+            let mut bytes = vec![0; 64 << 10];
+            while let Ok(read @ 1..) = from.read(&mut bytes) {
+                while cut.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                if to.write_all(&bytes[..read]).is_err() {
+                    return;
+                }
+            }
+        });
+    };
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else {
+                return;
+            };
+            carry(client.try_clone().unwrap(), server.try_clone().unwrap());
+            carry(server, client);
+        }
+    });
+    (port, is_cut)
+}
+
+/// What can't be sent must not keep the client from noticing that, nor from ending.
+#[test]
+fn a_network_that_swallows_all_is_noticed_and_nothing_of_it_is_sent_later() {
+    let Some(server) = Server::start(None, &USER) else {
+        return;
+    };
+    let (port, is_cut) = black_hole(server.port);
+    let through = Access {
+        url: format!("nats://127.0.0.1:{port}"),
+        ..server.access("p")
+    };
+    let (hears, heard) = connect(server.access("p"), &["co.x"]);
+    expect(&heard, &Event::Connected);
+    let (broker, events) = connect(through.clone(), &[]);
+    expect(&events, &Event::Connected);
+    is_cut.store(true, Ordering::SeqCst);
+    let mut sent = 0;
+    for _ in 0..4000 {
+        sent += u32::from(broker.publish("co.x", vec![0; 10_000]));
+    }
+    assert_eq!(sent, 4000);
+    expect(&events, &Event::Disconnected);
+    assert!(!broker.is_connected());
+    is_cut.store(false, Ordering::SeqCst);
+    expect(&events, &Event::Connected);
+    assert!(broker.publish("co.x", b"fresh".to_vec()));
+    // What the client had taken comes, and what it had not does not.
+    let mut stale = 0;
+    while heard.recv_timeout(SOON).unwrap() != message("co.x", b"fresh") {
+        stale += 1;
+    }
+    assert!(stale < 2000, "{stale} came late");
+    // The same, if it is to end meanwhile.
+    is_cut.store(true, Ordering::SeqCst);
+    while broker.is_connected() && sent < 8000 {
+        sent += u32::from(broker.publish("co.x", vec![0; 10_000]));
+    }
+    let began = Instant::now();
+    drop(broker);
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
+    drop(hears);
 }

@@ -7,12 +7,14 @@ mod world;
 
 use std::time::Duration;
 
-use protocol::agent::{About, Carried, Down, Ending, Heard, Join, Lease, Report, Up, Values, What};
+use protocol::agent::{
+    About, Beat, Carried, Down, Ending, Heard, Join, Lease, Report, Up, Values, What,
+};
 use protocol::message::{Encoding, Runs};
 
 use super::Broken;
 use super::fleet::{self, Fleet};
-use super::member::{Deed, Member};
+use super::member::{Deed, Member, Told};
 use crate::scheduler::{AgentId, LeaseId};
 use world::World;
 
@@ -138,6 +140,77 @@ fn a_pause_that_was_longer_than_a_lease_costs_nothing() {
     let beat = member.tick(second(101), Vec::new()).remove(0);
     answered_for(&mut member, &beat, second(15), second(102));
     assert_eq!(member.fuse(), Some(second(101 + 15)));
+}
+
+/// What a coordinator said of a pause comes when it is over.
+#[test]
+fn a_pause_that_is_over_is_not_heeded() {
+    let second = Duration::from_secs;
+    for broken in [None, Some(Broken::AnyPause)] {
+        let mut member = Member::new(About::default(), 1, second(15), second(1), second(0));
+        member.broken = broken;
+        let join = member.tick(second(0), Vec::new());
+        answered_for(&mut member, &join[0], second(15), second(0));
+        assert_eq!(member.resume(2), None);
+        let is_heeded = member.pause(second(3600), 1).is_some();
+        assert_eq!(is_heeded, broken.is_some());
+        assert_eq!(member.fuse() == Some(second(15)), broken.is_none());
+    }
+}
+
+/// A coordinator has heard of the reports up to one, when it answers a beat.
+fn heard(clock: Option<Duration>, serial: u64) -> Down {
+    Down::Heard(Heard {
+        home: 0,
+        epoch: 1,
+        clock: clock.map(|clock| clock.as_nanos() as u64),
+        serial,
+        low: 0,
+        patience: Duration::from_secs(3600).as_nanos() as u64,
+        is_paused: false,
+        turns: 0,
+    })
+}
+
+/// Reports are sent again when a beat has overtaken them, and not all at once.
+#[test]
+fn what_was_not_heard_is_sent_again_bit_by_bit() {
+    let second = Duration::from_secs;
+    let mut member = Member::new(About::default(), 1, second(3600), second(1), second(0));
+    member.tick(second(0), Vec::new());
+    member.hear(heard(Some(second(0)), 0), second(0));
+    let lens: Runs = std::iter::repeat_n(1, 40).collect();
+    let mut lease = lease(0, lens);
+    lease.epoch = 1;
+    member.hear(Down::Lease(lease), second(0));
+    for _ in 0..40 {
+        let told = Told {
+            bytes: 100 << 10,
+            ..Told::default()
+        };
+        let what = What::Returned(Vec::new());
+        assert!(member.ended(0, 1, what, told).is_some());
+    }
+    let serials = |deeds: Vec<Deed>| -> Vec<u64> {
+        let serial = |deed| match deed {
+            Deed::Send(Up::Report(report)) => Some(report.serial),
+            _ => None,
+        };
+        deeds.into_iter().filter_map(serial).collect()
+    };
+    // As long as nothing is answered, it may all be on its way.
+    for at in 1..10 {
+        assert!(serials(member.tick(second(at), Vec::new())).is_empty());
+    }
+    assert!(serials(member.hear(heard(None, 20), second(10))).is_empty());
+    // A beat has overtaken what was sent before it.
+    let again = serials(member.hear(heard(Some(second(1)), 20), second(10)));
+    assert_eq!(again, [21, 22]);
+    assert!(serials(member.hear(heard(None, 21), second(10))).is_empty());
+    assert_eq!(serials(member.hear(heard(None, 22), second(10))), [23, 24]);
+    // One that waits for something there does not keep the others waiting.
+    let again = serials(member.hear(heard(Some(second(9)), 22), second(10)));
+    assert_eq!(again, [25, 26]);
 }
 
 /// A lease of some calls, from the first on.
@@ -280,4 +353,48 @@ fn an_agent_whose_calls_all_fail_gets_few() {
     assert_eq!(report(1, 7, no()), 1);
     // One success, and it is trusted again.
     assert!(report(1, 8, Ending::Value) > 1);
+}
+
+/// Numbers that no honest agent says.
+#[test]
+fn an_agent_is_not_believed_what_nobody_can_have_told_it() {
+    let second = Duration::from_secs;
+    let mut fleet = Fleet::new(second(5));
+    let join = Join {
+        epoch: 1,
+        clock: 0,
+        about: About::default(),
+    };
+    fleet.hear("a", Up::Join(join), second(1));
+    let mut lens = Runs::default();
+    lens.push(1);
+    fleet.leased(AgentId(0), lease(3, lens), second(1));
+    let report = |serial| Report {
+        epoch: 1,
+        serial,
+        lease: 3,
+        what: What::Returned(Vec::new()),
+        payload: Carried::Here,
+        files: Vec::new(),
+    };
+    assert!(fleet.expects("a", &report(1)) && fleet.expects("a", &report(1000)));
+    assert!(!fleet.expects("a", &report(1 << 20)) && !fleet.expects("a", &report(u64::MAX)));
+    let beat = Beat {
+        epoch: 1,
+        clock: 1,
+        leases: Vec::new(),
+        running: Vec::new(),
+        takes_none: false,
+        patience: u64::MAX,
+        turns: 0,
+    };
+    fleet.hear("a", Up::Beat(beat), second(2));
+    assert_eq!(fleet.next_tick(), Some(second(8)));
+    let lost = fleet.tick(second(8));
+    assert!(matches!(lost[..], [fleet::Deed::Lost { .. }]), "{lost:?}");
+    // It gets nothing that it could keep.
+    assert_eq!(
+        fleet.leased(AgentId(0), lease(4, Runs::default()), second(9)),
+        None
+    );
 }

@@ -89,6 +89,8 @@ pub(super) struct World {
     frozen: (Duration, Duration),
     /// It pauses its run from one time to another. Where it is stopped meanwhile, these times are just before and behind that.
     paused: Option<(Duration, Duration)>,
+    /// What is said of the pause reaches an agent once more, when it is over and a moment before the agent is cut off.
+    straggler: Option<(usize, Duration)>,
     agents: Vec<Agent>,
     calls: u64,
     retries: u32,
@@ -146,7 +148,7 @@ impl World {
                 2 + dice.number(many)
             }
         };
-        let weather = Weather {
+        let mut weather = Weather {
             lost: often(&mut dice, 30),
             doubled: often(&mut dice, 10),
             late: often(&mut dice, 20),
@@ -227,6 +229,21 @@ impl World {
             false => (Duration::ZERO, Duration::ZERO),
         };
         let paused = dice.one_in(3).then_some(silence);
+        let straggler = paused.filter(|_| dice.one_in(2)).map(|(_, to)| {
+            let agent = dice.number(agents.len() as u64) as usize;
+            (agent, to + dice.millis(3000))
+        });
+        if let Some((agent, at)) = straggler {
+            let from = at + Duration::from_millis(1);
+            let to = from + dice.millis(4 * LEASE.as_millis() as u64);
+            let holds = dice.one_in(2);
+            weather.cuts.push(Cut {
+                agent,
+                from,
+                to,
+                holds,
+            });
+        }
         World {
             now: Duration::ZERO,
             weather,
@@ -238,6 +255,7 @@ impl World {
             pace: pace(&mut dice),
             frozen,
             paused,
+            straggler,
             agents,
             calls,
             retries,
@@ -340,7 +358,11 @@ impl World {
                 self.jobs.pause(now);
                 let turns = self.fleet.pause(PAUSE, now);
                 let patience = PAUSE.as_nanos() as u64;
-                self.tells_all(All::Pause { patience, turns });
+                let pause = All::Pause { patience, turns };
+                self.tells_all(pause);
+                if let Some((agent, at)) = self.straggler {
+                    self.at(at, Event::All(agent, pause));
+                }
             }
             Event::Resumes => {
                 let now = self.clock();
@@ -431,9 +453,10 @@ impl World {
                         files: Vec::new(),
                         lens,
                     };
-                    if let Some(deed) = self.fleet.leased(agent, message, now) {
-                        return self.does(deed);
-                    }
+                    return match self.fleet.leased(agent, message, now) {
+                        Some(deed) => self.does(deed),
+                        None => Err(format!("{agent:?} wants a lease, and is not there")),
+                    };
                 }
             }
             fleet::Deed::Values { lease, report } => {
@@ -447,7 +470,7 @@ impl World {
                 }
             }
             fleet::Deed::Ended { lease, report } => self.ended(lease, &report.what, now),
-            fleet::Deed::Left { agent } => self.jobs.leaves(agent),
+            fleet::Deed::Left { agent } => self.jobs.has_left(agent),
             fleet::Deed::Returned { lease, calls } => {
                 for calls in calls {
                     self.jobs.returned(lease, calls);

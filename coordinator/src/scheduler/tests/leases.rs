@@ -444,6 +444,19 @@ fn two_agents(spec: MapSpec<u32>, calls: u32) -> (Jobs, MapId) {
 }
 
 #[test]
+fn what_an_agent_holds_that_leaves_waits_again() {
+    let (mut jobs, _) = two_agents(spec(), 20);
+    let (lease, batch, _) = jobs.lease(AgentId(1), 4, 1 << 20, millis(1)).unwrap();
+    assert_eq!(jobs.calls_of(lease), Some(0..u64::from(batch.count)));
+    assert_eq!(jobs.recalled_from(lease), None);
+    jobs.recall_of(None, 2, false);
+    assert_eq!(jobs.recalled_from(lease), Some(2));
+    jobs.has_left(AgentId(1));
+    assert_eq!((jobs.calls_of(lease), jobs.held_by(AgentId(1))), (None, 0));
+    assert!(jobs.lease(AgentId(1), 4, 1 << 20, millis(2)).is_none());
+}
+
+#[test]
 fn an_agent_gets_half_of_its_share() {
     let (mut jobs, _) = two_agents(spec(), 80);
     assert!(jobs.take_effects().agents.offer);
@@ -587,13 +600,13 @@ fn the_third_loss_of_a_call_is_charged() {
     for loss in 1..=3 {
         let (lease, batch, _) = jobs.lease(AgentId(1), 1, 1 << 20, millis(loss)).unwrap();
         assert_eq!((batch.first, batch.attempt), (0, 1));
-        jobs.agent_lost(
-            AgentId(1),
-            &BTreeSet::new(),
-            |_, _| 0,
-            millis(loss),
-            &workers,
-        );
+        // Nobody has such a call, and what is said of it is nothing, however large its number is.
+        let named = BTreeSet::from([(lease, u64::MAX)]);
+        let what = (0, 0);
+        let counts = jobs.leased_ended(lease, u64::MAX, Ok(()), what, millis(loss), &workers);
+        assert!(!counts);
+        let charged = jobs.agent_lost(AgentId(1), &named, |_, _| 0, millis(loss), &workers);
+        assert_eq!(charged, u64::from(loss == 3));
         // What it says later does not count.
         assert_eq!(jobs.leased_values(lease, 0..1, |_| (0, 0)), 0);
         assert_eq!(jobs.has_result(map), loss == 3);

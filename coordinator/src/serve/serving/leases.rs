@@ -1,22 +1,24 @@
 //! The leases of a run that this agent serves: from what they wait for to their end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
-use std::thread;
-use std::time::Duration;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::{Duration, Instant};
 
-use protocol::agent::{Bulk, Carried, Files, Lease, Recall, SharedValue};
-use tempfile::NamedTempFile;
+use protocol::agent::{Bulk, Carried, Ending, Files, Lease, Recall, SharedValue, What};
 use worker::private::Kept;
 
 use super::{Answer, Awaited, KEPT, Letter, Serving, Under};
-use crate::agents::bulk::Fetched;
+use crate::agents::bulk::{Fetched, Target};
 use crate::agents::carriage::MOST_CALLS;
-use crate::agents::member::Deed;
+use crate::agents::member::{Deed, Told};
 use crate::payload::{EncodedInputs, Job, Place};
 use crate::scheduler::Limits;
 use crate::serve::calls::{self, CallFiles};
 use crate::serve::event::Event;
+use crate::serve::files::Laying;
 
 impl Serving {
     /// A lease may be run: begins to, if all that it needs is here.
@@ -36,7 +38,8 @@ impl Serving {
             }
         };
         let mut answer = Answer {
-            fetch: missing.iter().map(|bulk| (*bulk, None)).collect(),
+            // Inputs and values have to be in memory.
+            fetch: missing.iter().map(|bulk| (*bulk, Target::Memory)).collect(),
             ..Answer::default()
         };
         match self.places_for(&lease) {
@@ -53,15 +56,13 @@ impl Serving {
             missing,
         });
         self.leases.insert(number, Under::Waiting(awaited));
-        answer.letters = self.start_ready().letters;
+        // If its calls can't be begun, nobody would wait for them here, nor get them elsewhere.
+        answer.add(self.start_ready());
         answer
     }
 
     /// Places for the files of a lease that are not here yet.
-    pub(super) fn places_for(
-        &mut self,
-        lease: &Lease,
-    ) -> Result<Vec<(Bulk, Option<NamedTempFile>)>, String> {
+    pub(super) fn places_for(&mut self, lease: &Lease) -> Result<Vec<(Bulk, Target)>, String> {
         if lease.files.is_empty() {
             return Ok(Vec::new());
         }
@@ -70,10 +71,7 @@ impl Serving {
             .as_mut()
             .ok_or("files go along with calls, and the run has not said so")?;
         let missing = files.need(&lease.files).into_iter();
-        let places = missing.map(|bulk| Ok((bulk, Some(files.place()?))));
-        places
-            .collect::<io::Result<_>>()
-            .map_err(|error| format!("the files of calls can't be kept here: {error}"))
+        Ok(missing.map(|bulk| (bulk, files.place())).collect())
     }
 
     /// Something has come that leases may have waited for. Without it this machine can't serve the run.
@@ -97,7 +95,59 @@ impl Serving {
         self.start_ready()
     }
 
+    /// Whether a lease waits for something.
+    pub(in crate::serve) fn waits_for(&self, bulk: &Bulk) -> bool {
+        let mut leases = self.leases.values();
+        leases
+            .any(|under| matches!(under, Under::Waiting(awaited) if awaited.missing.contains(bulk)))
+    }
+
+    /// The coordinator does not have something any more that leases have waited for. The calls that it was to go along with end,
+    /// and the others go back.
+    pub(in crate::serve) fn gone(&mut self, bulk: Bulk, why: &str) -> Answer {
+        let waits = |under: &Under| matches!(under, Under::Waiting(awaited) if awaited.missing.contains(&bulk));
+        let leases = self.leases.iter().filter(|(_, under)| waits(under));
+        let leases: Vec<u64> = leases.map(|(number, _)| *number).collect();
+        let mut deeds = Vec::new();
+        for number in leases {
+            let Some(Under::Waiting(awaited)) = self.leases.remove(&number) else {
+                continue;
+            };
+            let Lease {
+                first, files, lens, ..
+            } = awaited.lease;
+            self.forget_files(&files);
+            let mut next = first;
+            for call in &files {
+                let mut sent = call.send.iter();
+                if let Some(sent) = sent.find(|sent| sent.bulk == bulk) {
+                    let what = without(call.index, &sent.name, why);
+                    deeds.extend(self.returned(number, next..call.index));
+                    deeds.extend(self.member.ended(number, 1, what, Told::default()));
+                    next = call.index + 1;
+                }
+            }
+            deeds.extend(self.returned(number, next..first.saturating_add(lens.count())));
+        }
+        let letters = deeds.into_iter().filter_map(|deed| self.sent(deed));
+        Answer {
+            letters: letters.collect(),
+            ..Answer::default()
+        }
+    }
+
+    fn returned(&mut self, lease: u64, calls: Range<u64>) -> Option<Deed> {
+        match calls.is_empty() {
+            true => None,
+            false => self.member.returned(lease, calls),
+        }
+    }
+
     pub(super) fn keep(&mut self, bulk: Bulk, fetched: Fetched) -> Result<(), String> {
+        if !self.waits_for(&bulk) {
+            // Its lease was taken back meanwhile.
+            return Ok(());
+        }
         let files = self.files.as_mut();
         if let Some(files) = files.filter(|files| files.needs(&bulk)) {
             let Fetched::Named(file) = fetched else {
@@ -161,37 +211,75 @@ impl Serving {
     pub(super) fn lay_out(&mut self, awaited: Box<Awaited>) -> Result<(), String> {
         let files = self.files.as_ref().ok_or("there is no place for files")?;
         let plan = files.plan(&awaited.lease.files);
-        let (files, to) = (awaited.lease.files.clone(), self.to.clone());
-        let (epoch, lease) = (self.member.epoch(), awaited.lease.number);
-        let body = move || {
-            let done = plan.carry_out(&files);
+        let (epoch, lease, to) = (self.member.epoch(), awaited.lease.number, self.to.clone());
+        let laying = plan.begin(move |done| {
             // Nobody hears it if the agent has ended.
             let _ = to.send(Event::LaidOut { epoch, lease, done });
+        });
+        let under = Under::LayingOut {
+            laying: laying.map_err(|error| format!("a thread could not be started: {error}"))?,
+            awaited,
+            is_unwanted: false,
         };
-        let spawned = thread::Builder::new().name("files".to_owned()).spawn(body);
-        spawned.map_err(|error| format!("a thread could not be started: {error}"))?;
-        self.leases.insert(lease, Under::LayingOut(awaited));
+        self.leases.insert(lease, under);
         Ok(())
     }
 
-    /// The files of a lease's calls are in their places, or can't be put there.
+    /// The files of a lease's calls are in their places, or can't be put there, or need not any more.
     pub(in crate::serve) fn laid_out(
         &mut self,
         epoch: u64,
         lease: u64,
         done: io::Result<()>,
+        now: Duration,
     ) -> Answer {
         let mut answer = Answer::default();
         if epoch != self.member.epoch() {
             return answer;
         }
-        if let Some(Under::LayingOut(awaited)) = self.leases.remove(&lease) {
-            let begun = done
-                .map_err(|error| error.to_string())
-                .and_then(|()| self.start(*awaited));
-            answer.cannot = begun.err();
+        let Some(Under::LayingOut {
+            awaited,
+            is_unwanted,
+            ..
+        }) = self.leases.remove(&lease)
+        else {
+            return answer;
+        };
+        if is_unwanted {
+            answer.letters = self.give_back(&awaited.lease);
+            answer.letters.extend(self.look_whether_dead(now));
+            return answer;
         }
+        let begun = done
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.start(*awaited));
+        answer.cannot = begun.err();
         answer
+    }
+
+    /// None of a lease has begun, and it is no more among the leases: all of it goes back.
+    fn give_back(&mut self, lease: &Lease) -> Vec<Letter> {
+        self.forget_files(&lease.files);
+        self.idle_since = Instant::now();
+        self.refuse(lease)
+    }
+
+    /// All of a lease goes back, for which nothing was done yet.
+    pub(super) fn refuse(&mut self, lease: &Lease) -> Vec<Letter> {
+        let calls = lease.first..lease.first.saturating_add(lease.lens.count());
+        let deed = self.member.returned(lease.number, calls);
+        deed.into_iter()
+            .filter_map(|deed| self.sent(deed))
+            .collect()
+    }
+
+    /// Waits until no files are put anywhere any more, which it hurries.
+    pub(in crate::serve) fn end_laying_out(&mut self) {
+        let unwanted = self.leases.values_mut().filter_map(|under| match under {
+            Under::LayingOut { laying, .. } => Some(laying),
+            Under::Waiting(_) | Under::Running { .. } => None,
+        });
+        unwanted.for_each(Laying::end);
     }
 
     pub(super) fn start(&mut self, awaited: Awaited) -> Result<(), String> {
@@ -237,6 +325,7 @@ impl Serving {
             first: lease.first,
             is_killed: false,
             files: lease.files,
+            shared: lease.shared,
         };
         self.leases.insert(lease.number, under);
         Ok(())
@@ -245,9 +334,15 @@ impl Serving {
     /// Forgets the oldest of the values that no lease refers to, if they are too large together.
     pub(super) fn forget_values(&mut self) {
         let mut all: u64 = self.values.iter().map(|(value, _)| value.bulk.len).sum();
-        while all > KEPT && self.values.len() > 1 && self.leases.is_empty() {
-            all -= self.values.remove(0).0.bulk.len;
-        }
+        let leases = self.leases.values().flat_map(Under::shared);
+        let named: BTreeSet<u64> = leases.map(|value| value.id).collect();
+        self.values.retain(|(value, _)| {
+            let is_kept = all <= KEPT || named.contains(&value.id);
+            if !is_kept {
+                all -= value.bulk.len;
+            }
+            is_kept
+        });
     }
 
     /// Calls are wanted back.
@@ -263,16 +358,20 @@ impl Serving {
                 map.take_back(recall.from.saturating_sub(*first), recall.kill);
                 Vec::new()
             }
-            // None of it has begun, so all of it goes back.
-            Some(Under::Waiting(awaited) | Under::LayingOut(awaited)) => {
-                let first = awaited.lease.first;
-                let calls = first..first.saturating_add(awaited.lease.lens.count());
-                self.leases.remove(&recall.lease);
-                let deed = self.member.returned(recall.lease, calls);
-                deed.into_iter()
-                    .filter_map(|deed| self.sent(deed))
-                    .collect()
+            // None of it has begun, so all of it goes back: at once, or as soon as nothing is done for it any more.
+            Some(Under::LayingOut {
+                laying,
+                is_unwanted,
+                ..
+            }) => {
+                *is_unwanted = true;
+                laying.stop();
+                Vec::new()
             }
+            Some(Under::Waiting(_)) => match self.leases.remove(&recall.lease) {
+                Some(Under::Waiting(awaited)) => self.give_back(&awaited.lease),
+                _ => Vec::new(),
+            },
             None => Vec::new(),
         }
     }
@@ -285,7 +384,7 @@ impl Serving {
     }
 
     /// Takes back all that has not begun. With `kill` what runs is ended, too.
-    pub(in crate::serve) fn take_back_all(&mut self, kill: bool) -> Vec<Letter> {
+    pub(super) fn take_back_all(&mut self, kill: bool) -> Vec<Letter> {
         self.is_ended_here |= kill;
         let leases: Vec<u64> = self.leases.keys().copied().collect();
         let letters = leases.into_iter().flat_map(|lease| {
@@ -322,13 +421,16 @@ impl Serving {
     /// Ends all calls. When all are dead, a new life begins.
     pub(super) fn end_all(&mut self, now: Duration) -> Vec<Letter> {
         self.is_ending = true;
-        self.leases.retain(|_, under| match under {
-            Under::Running { map, .. } => {
-                map.take_back(0, true);
-                true
-            }
-            Under::Waiting(_) | Under::LayingOut(_) => false,
-        });
+        let leases: Vec<u64> = self.leases.keys().copied().collect();
+        for lease in leases {
+            // What is waited for is given up. Nobody is told of what goes back so: the new life says all.
+            self.recall_here(Recall {
+                epoch: 0,
+                lease,
+                from: 0,
+                kill: true,
+            });
+        }
         // What is stopped hears no SIGTERM.
         self.pool.resume();
         self.look_whether_dead(now)
@@ -358,7 +460,30 @@ impl Serving {
             .values()
             .filter_map(|payload| payload.index)
             .collect();
-        let left = files.iter().filter(|files| !told.contains(&files.index));
-        left.for_each(|files| known.remove(files.index));
+        let held = with_files(&self.leases);
+        let left = files.iter().map(|files| files.index);
+        let left = left.filter(|index| !told.contains(index) && !held.contains(index));
+        left.for_each(|index| known.remove(index));
+    }
+}
+
+/// The calls of leases that have files: one may have come again before all is over that was before.
+pub(super) fn with_files(leases: &BTreeMap<u64, Under>) -> BTreeSet<u64> {
+    let files = leases.values().flat_map(Under::files);
+    files.map(|files| files.index).collect()
+}
+
+/// A call that has not begun, because a file of this name can't go along with it.
+fn without(index: u64, name: &[u8], why: &str) -> What {
+    let name = OsStr::from_bytes(name);
+    What::Ended {
+        index,
+        ending: Ending::Undecodable(format!("the file {name:?} can't go along: {why}")),
+        nanos: 0,
+        slot: 0,
+        worker: 0,
+        stdout: 0,
+        stderr: 0,
+        note: None,
     }
 }

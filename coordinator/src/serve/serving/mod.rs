@@ -1,6 +1,8 @@
 //! A run that this agent serves: its pool, the leases that it has, and what it has told and was not heard yet.
 
 mod leases;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,15 +13,14 @@ use protocol::agent::{
     All, Bulk, Carried, Down, Ending, Files, Lease, Named, Open, Recall, SharedValue, Up, Want,
     What,
 };
-use tempfile::NamedTempFile;
 use worker::private::Kept;
 
-use crate::agents::bulk::Store;
+use crate::agents::bulk::{Store, Target};
 use crate::agents::carriage::fits;
 use crate::agents::member::{Deed, Member, Told};
 use crate::pool::{EncodedMap, Pool};
 use crate::serve::event::{Event, News};
-use crate::serve::files::RunFiles;
+use crate::serve::files::{Laying, RunFiles};
 
 /// How long a call runs before its coordinator is told that it does.
 const NAMED: Duration = Duration::from_millis(100);
@@ -37,8 +38,14 @@ struct Awaited {
 enum Under {
     /// It waits for inputs, or for what they refer to.
     Waiting(Box<Awaited>),
-    /// The files of its calls are put in their places.
-    LayingOut(Box<Awaited>),
+    /// The files of its calls are put in their places, on a thread. Until that has ended nobody else may get its calls: they would
+    /// find their files replaced, or gone, while they run.
+    LayingOut {
+        awaited: Box<Awaited>,
+        laying: Laying,
+        /// It goes back, or its life ends.
+        is_unwanted: bool,
+    },
     Running {
         map: EncodedMap,
         /// The index of its first call in the map of the coordinator.
@@ -46,7 +53,27 @@ enum Under {
         /// The coordinator wants what runs to be ended.
         is_killed: bool,
         files: Vec<Files>,
+        /// The values that its inputs refer to.
+        shared: Vec<SharedValue>,
     },
+}
+
+impl Under {
+    /// The files of its calls.
+    fn files(&self) -> &[Files] {
+        match self {
+            Under::Waiting(awaited) | Under::LayingOut { awaited, .. } => &awaited.lease.files,
+            Under::Running { files, .. } => files,
+        }
+    }
+
+    /// The values that the inputs of its calls refer to.
+    fn shared(&self) -> &[SharedValue] {
+        match self {
+            Under::Waiting(awaited) | Under::LayingOut { awaited, .. } => &awaited.lease.shared,
+            Under::Running { shared, .. } => shared,
+        }
+    }
 }
 
 /// Something to send to the coordinator.
@@ -73,6 +100,8 @@ pub(super) struct Serving {
     files: Option<RunFiles>,
     /// It ends all of its calls.
     is_ending: bool,
+    /// Its agent goes: what is not begun goes back, and so do leases that come now.
+    is_leaving: bool,
     /// This machine wants to be rid of it: what runs is ended, and returned.
     pub(super) is_ended_here: bool,
     to: Sender<Event>,
@@ -95,12 +124,22 @@ enum Carriage {
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) letters: Vec<Letter>,
-    /// Fetch these, into a file if there is one for it.
-    pub(super) fetch: Vec<(Bulk, Option<NamedTempFile>)>,
+    /// Fetch these.
+    pub(super) fetch: Vec<(Bulk, Target)>,
     /// This machine can't serve the run: why.
     pub(super) cannot: Option<String>,
     /// The coordinator will have nothing to do with this agent.
     pub(super) refused: Option<String>,
+}
+
+impl Answer {
+    /// Adds what became of something else.
+    fn add(&mut self, more: Answer) {
+        self.letters.extend(more.letters);
+        self.fetch.extend(more.fetch);
+        self.cannot = self.cannot.take().or(more.cannot);
+        self.refused = self.refused.take().or(more.refused);
+    }
 }
 
 impl Serving {
@@ -124,6 +163,7 @@ impl Serving {
             named: BTreeSet::new(),
             files,
             is_ending: false,
+            is_leaving: false,
             is_ended_here: false,
             to,
         }
@@ -150,6 +190,19 @@ impl Serving {
             .map(|named| (named.lease, named.index))
             .collect();
         self.do_all(deeds, Vec::new(), now)
+    }
+
+    /// This agent goes: it gives back what has not begun, and with `kill` ends what runs. That it takes nothing more is said first,
+    /// or what it gives back would be sent again.
+    pub(super) fn leaves(&mut self, kill: bool, now: Duration) -> Vec<Letter> {
+        self.is_leaving = true;
+        self.member.takes_none(true);
+        let beat = match self.member.is_working() {
+            true => self.sent(self.member.beat(now, self.running())),
+            false => None,
+        };
+        let letters = self.take_back_all(kill);
+        beat.into_iter().chain(letters).collect()
     }
 
     /// The calls that have run for a while.
@@ -193,13 +246,22 @@ impl Serving {
     }
 
     fn give_piece(&self, want: Want) -> Answer {
-        let piece = self.store.piece(&want);
-        let letter = piece.map(|payload| Letter {
-            up: Up::Piece(want),
-            payload,
-        });
+        let letter = match self.store.piece(&want) {
+            Ok(payload) => Letter {
+                up: Up::Piece(want),
+                payload,
+            },
+            Err(why) => Letter {
+                up: Up::Gone {
+                    epoch: self.member.epoch(),
+                    bulk: want.bulk,
+                    why,
+                },
+                payload: Vec::new(),
+            },
+        };
         Answer {
-            letters: letter.into_iter().collect(),
+            letters: vec![letter],
             ..Answer::default()
         }
     }
@@ -211,8 +273,10 @@ impl Serving {
             member,
             store,
             files,
+            leases,
             ..
         } = self;
+        let mut held = None;
         payloads.retain(|serial, payload| {
             let is_kept = member.is_unheard(*serial);
             if !is_kept {
@@ -223,7 +287,11 @@ impl Serving {
                 for bulk in apart.into_iter().chain(&payload.made) {
                     store.withdraw(bulk);
                 }
-                if let (Some(files), Some(index)) = (&files, payload.index) {
+                if let (Some(files), Some(index)) = (&files, payload.index)
+                    && !held
+                        .get_or_insert_with(|| leases::with_files(leases))
+                        .contains(&index)
+                {
                     files.remove(index);
                 }
             }
@@ -237,11 +305,12 @@ impl Serving {
         for deed in deeds {
             match deed {
                 Deed::Send(up) => answer.letters.push(self.letter(up)),
+                // It was sent before its coordinator heard that this agent goes.
+                Deed::Run(lease) if self.is_leaving => {
+                    answer.letters.extend(self.refuse(&lease));
+                }
                 Deed::Run(lease) => {
-                    let more = self.take(lease, payload.take().unwrap_or_default());
-                    answer.letters.extend(more.letters);
-                    answer.fetch.extend(more.fetch);
-                    answer.cannot = answer.cannot.or(more.cannot);
+                    answer.add(self.take(lease, payload.take().unwrap_or_default()));
                 }
                 Deed::Recall { lease, from, kill } => {
                     let more = self.recall(Recall {
@@ -282,7 +351,7 @@ impl Serving {
         if news.epoch != self.member.epoch() {
             return Vec::new();
         }
-        let mut what = news.what;
+        let (mut what, mut files) = (news.what, news.made);
         // What this machine has ended is no outcome of the call.
         if let What::Ended {
             index,
@@ -312,14 +381,20 @@ impl Serving {
                 std::mem::replace(&mut what, What::Returned(Vec::new())),
                 why,
             );
+            // A call without an output has not succeeded.
+            files.clear();
             (Carried::Here, Carriage::Here(Vec::new()))
         });
         let index = match what {
             What::Ended { index, .. } => Some(index),
             _ => None,
         };
-        let made: Vec<Bulk> = news.made.iter().map(|(bulk, _)| *bulk).collect();
+        let made: Vec<Bulk> = files.iter().map(|(bulk, _)| *bulk).collect();
         let told = Told {
+            bytes: match &place {
+                Carriage::Here(bytes) => bytes.len(),
+                Carriage::Apart(_) => 0,
+            },
             payload: carried,
             files: made.clone(),
         };
@@ -327,7 +402,7 @@ impl Serving {
         let serial = self.member.last_serial() + 1;
         let deed = self.member.ended(news.lease, news.calls, what, told);
         if self.member.is_unheard(serial) {
-            for (bulk, file) in news.made {
+            for (bulk, file) in files {
                 self.store.offer_as(bulk, file);
             }
             self.payloads.insert(serial, Payload { place, made, index });

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use protocol::agent::{self, All, Bulk, Down, Open, Up, Want};
+use protocol::agent::{self, All, Bulk, Down, Open, Want};
 
 use super::event::Event;
 use super::identity::{Identity, Leave};
@@ -33,6 +33,8 @@ const IDLE: Duration = Duration::from_millis(500);
 const STAYS: Duration = Duration::from_secs(5);
 /// After how long an agent says that the broker does not answer.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How long the agent of one run waits for that run to want it.
+const ALONE: Duration = Duration::from_secs(600);
 /// How long what was said last may take on its way.
 const FLUSH: Duration = Duration::from_millis(500);
 /// How many runs that can't be served are remembered.
@@ -73,7 +75,9 @@ pub(super) struct Steward {
     /// Since when nobody has taken what this agent asked.
     unheard_since: Option<Instant>,
     leave: Option<Leave>,
-    /// The pipe to the broker has ended.
+    /// Since when its coordinator has not said a word to it that it needs.
+    alone_since: Option<Instant>,
+    /// The pipe to the broker has ended, or nobody is at its other end.
     is_cut: bool,
     /// The run for which this agent was started is over.
     is_over: bool,
@@ -132,6 +136,7 @@ impl Steward {
             url,
             unheard_since: None,
             leave: None,
+            alone_since: None,
             is_cut: false,
             is_over: false,
             failure: None,
@@ -217,11 +222,11 @@ impl Steward {
             }
             Event::LaidOut { epoch, lease, done } => {
                 if let Doing::Serving(serving) = &mut self.doing {
-                    let answer = serving.laid_out(epoch, lease, done);
+                    let answer = serving.laid_out(epoch, lease, done, now);
                     self.answer(answer);
                 }
             }
-            Event::Built { run, built } => self.built(&run, built),
+            Event::Built { building, built } => self.built(&building, built),
             Event::Cut => self.is_cut = true,
         }
     }
@@ -234,10 +239,9 @@ impl Steward {
             let answer = serving.tick(now);
             self.answer(answer);
         }
-        for (_, want) in self.fetching.again(now) {
-            self.send(&Up::Want(want), &[]);
-        }
+        self.ask_due();
         self.look_whether_wanted();
+        self.look_whether_alone();
         self.look_at_refusals();
         if self.says_silence.is_some_and(|at| Instant::now() >= at) {
             self.says_silence = None;
@@ -275,21 +279,47 @@ impl Steward {
 
     /// Leaves a run whose coordinator is gone, or whose pool can't work.
     fn look_whether_wanted(&mut self) {
-        let Doing::Serving(serving) = &self.doing else {
-            return;
+        let is_unheard = self
+            .unheard_since
+            .is_some_and(|since| since.elapsed() >= UNANSWERED);
+        let serving = match &self.doing {
+            Doing::Nothing => return,
+            Doing::Preparing(preparing) => {
+                if is_unheard || preparing.is_forgotten() {
+                    log::info!("the run {} is gone", preparing.open.about);
+                    self.stop_serving();
+                }
+                return;
+            }
+            Doing::Serving(serving) => serving,
         };
         if let (Some(failure), false) = (serving.pool.failure(), serving.has_calls()) {
             let why = preparing::why(&failure);
             self.cannot(&serving.open.run.clone(), why);
             return;
         }
-        let is_unheard = self
-            .unheard_since
-            .is_some_and(|since| since.elapsed() >= UNANSWERED);
         if is_unheard && !serving.member.is_working() && !serving.has_calls() {
             log::info!("the run {} is gone", serving.open.about);
             self.stop_serving();
         }
+    }
+
+    /// The agent of one run ends when its coordinator is out of sight: nobody else needs it, and what carries the bytes may never
+    /// notice that the machine at its other end has vanished. If that comes back, it starts another agent.
+    fn look_whether_alone(&mut self) {
+        let most = match &self.doing {
+            Doing::Nothing => Some(ALONE),
+            Doing::Serving(serving) if !serving.member.is_working() && !serving.has_calls() => {
+                Some(Duration::from_nanos(serving.open.lease))
+            }
+            Doing::Preparing(_) | Doing::Serving(_) => None,
+        };
+        let Some(most) = most.filter(|_| self.is_for_one_run) else {
+            self.alone_since = None;
+            return;
+        };
+        let since = *self.alone_since.get_or_insert_with(Instant::now);
+        self.is_cut |= since.elapsed() >= most;
     }
 
     // ---- The broker ------------------------------------------------------------------------
@@ -362,6 +392,12 @@ impl Steward {
         if let Down::Piece(want) = down {
             return self.piece(want, payload, now);
         }
+        if let Down::Gone { bulk, why } = down {
+            if self.fetching.gone("", &bulk) {
+                self.gone(bulk, why);
+            }
+            return;
+        }
         if let Doing::Serving(serving) = &mut self.doing {
             let answer = serving.hear(down, payload, now);
             self.answer(answer);
@@ -369,11 +405,26 @@ impl Steward {
     }
 
     fn piece(&mut self, want: Want, bytes: &[u8], now: Duration) {
-        match self.fetching.arrived(want, bytes, now) {
-            Progress::More(wants) => self.want(wants),
+        if let Doing::Preparing(preparing) = &mut self.doing {
+            preparing.heard();
+        }
+        match self.fetching.arrived("", want, bytes, now) {
+            Progress::More => {}
             Progress::Whole(fetched) => self.whole(want.bulk, Ok(fetched)),
             Progress::Failed(why) => self.whole(want.bulk, Err(why)),
+            Progress::Gone(why) => self.gone(want.bulk, why),
         }
+        self.ask_due();
+    }
+
+    /// The coordinator does not have something that it has named. That is no fault of this machine.
+    fn gone(&mut self, bulk: Bulk, why: String) {
+        let Doing::Serving(serving) = &mut self.doing else {
+            return self.whole(bulk, Err(why));
+        };
+        let answer = serving.gone(bulk, &why);
+        self.fetching.retain("", |bulk| serving.waits_for(bulk));
+        self.answer(answer);
     }
 
     /// Something large has come, or will not.

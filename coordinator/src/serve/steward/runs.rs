@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::agent::{self, About, Bulk, Open, Presence, Up, Want};
-use tempfile::NamedTempFile;
+use protocol::agent::{self, About, Bulk, Open, Presence, Up};
 
 use super::{Doing, MOST_REFUSED, MOST_SHOWN, STAYS, Steward};
-use crate::agents::bulk::{Fetched, Fetching};
+use crate::agents::bulk::{Fetching, Target};
 use crate::agents::member::Member;
 use crate::agents::subjects;
 use crate::error::PoolError;
 use crate::os::boot_time;
 use crate::pool::Pool;
+use crate::serve::building::Building;
 use crate::serve::identity::Leave;
 use crate::serve::machine::load;
 use crate::serve::preparing::{self, Preparing};
@@ -21,14 +21,22 @@ use crate::serve::serving::{Answer, Letter, Serving};
 impl Steward {
     /// A run wants machines.
     pub(super) fn opened(&mut self, open: Open, input: &[u8]) {
+        self.alone_since = None;
         if let Some(why) = self.refused.get(&open.run) {
             // Its coordinator may not have heard that yet.
             let why = why.clone();
             return self.send_to(&open.run, &Up::Cannot { why }, &[]);
         }
-        let can_change = match &self.doing {
+        let can_change = match &mut self.doing {
             Doing::Nothing => true,
-            Doing::Preparing(_) => false,
+            Doing::Preparing(preparing) => {
+                if preparing.open.run == open.run {
+                    preparing.is_wanted_again();
+                    // What nobody has taken may have been a word to the run before.
+                    self.unheard_since = None;
+                }
+                false
+            }
             Doing::Serving(serving) => {
                 let is_idle = !serving.has_calls() && serving.member.is_done();
                 let is_other = serving.open.run != open.run;
@@ -56,9 +64,14 @@ impl Steward {
         };
         let missing: Vec<Bulk> = preparing.missing().collect();
         if !missing.is_empty() {
-            return self.fetch(missing.into_iter().map(|bulk| (bulk, None)).collect());
+            return self.fetch(
+                missing
+                    .into_iter()
+                    .map(|bulk| (bulk, Target::Anywhere))
+                    .collect(),
+            );
         }
-        if !preparing.is_building {
+        if !preparing.is_building() {
             let run = preparing.open.run.clone();
             if let Err(why) = preparing.build(self.slots, self.life.mark(), self.to.clone()) {
                 self.cannot(&run, why);
@@ -66,43 +79,33 @@ impl Steward {
         }
     }
 
-    pub(super) fn fetch(&mut self, bulks: Vec<(Bulk, Option<NamedTempFile>)>) {
-        let is_serving = matches!(self.doing, Doing::Serving(_));
+    pub(super) fn fetch(&mut self, bulks: Vec<(Bulk, Target)>) {
         for (bulk, place) in bulks {
             // All comes from the coordinator.
-            let begun = match place {
-                // Inputs and values have to be in memory; a program has not.
-                None if is_serving => Ok(self.fetching.begin_in_memory(bulk, "", boot_time())),
-                None => self.fetching.begin(bulk, "", boot_time()),
-                Some(file) => {
-                    let into = Fetched::Named(file);
-                    Ok(self.fetching.begin_into(bulk, "", into, boot_time()))
-                }
-            };
-            match begun {
-                Ok(wants) => self.want(wants),
-                Err(error) => log::warn!("something large can't be kept here: {error}"),
-            }
+            self.fetching.begin(bulk, "", place);
         }
+        self.ask_due();
     }
 
-    pub(super) fn want(&self, wants: Vec<Want>) {
-        for want in wants {
+    /// Asks for what is to be asked for now.
+    pub(super) fn ask_due(&mut self) {
+        for (_, want) in self.fetching.due(boot_time()) {
             self.send(&Up::Want(want), &[]);
         }
     }
 
-    pub(super) fn built(&mut self, run: &str, built: Result<Arc<Pool>, PoolError>) {
+    pub(super) fn built(&mut self, building: &Building, built: Result<Arc<Pool>, PoolError>) {
         let Doing::Preparing(preparing) = &self.doing else {
             return;
         };
-        if preparing.open.run != run {
+        // Those of a run that was given up meanwhile are ended, and the run may have come again.
+        if !preparing.has_begun(building) {
             return;
         }
         let tasks = built.and_then(|pool| Ok((pool.tasks()?, pool)));
         let (tasks, pool) = match tasks {
             Ok(built) => built,
-            Err(error) => return self.cannot(run, preparing::why(&error)),
+            Err(error) => return self.cannot_go_on(preparing::why(&error)),
         };
         let Doing::Preparing(preparing) = &mut self.doing else {
             return;
@@ -131,6 +134,13 @@ impl Steward {
         self.stop_serving();
     }
 
+    /// The same, whichever run it is.
+    fn cannot_go_on(&mut self, why: String) {
+        if let Some(run) = self.current_run().map(str::to_owned) {
+            self.cannot(&run, why);
+        }
+    }
+
     pub(super) fn cannot_serve(&mut self, run: &str, why: String) {
         match self.is_for_one_run {
             // Its coordinator says so where it is read.
@@ -153,12 +163,16 @@ impl Steward {
 
     /// Ends what runs of a run, and forgets it. What is told of it afterwards is of nobody.
     pub(super) fn stop_serving(&mut self) {
-        if let Doing::Serving(serving) = &self.doing {
+        if let Doing::Serving(serving) = &mut self.doing {
             let leave = serving.member.leave();
             self.epoch = serving.member.epoch() + 1;
+            serving.end_laying_out();
             // Returns when all is dead. The kernel's timer stays set meanwhile.
             serving.pool.terminate();
             self.send(&leave, &[]);
+        }
+        if let Doing::Preparing(preparing) = &mut self.doing {
+            preparing.end();
         }
         self.doing = Doing::Nothing;
         self.fetching = Fetching::default();
@@ -170,8 +184,7 @@ impl Steward {
     pub(super) fn leaves(&mut self, leave: Leave) {
         self.leave = Some(leave);
         if let Doing::Serving(serving) = &mut self.doing {
-            serving.member.takes_none(true);
-            let letters = serving.take_back_all(leave == Leave::Now);
+            let letters = serving.leaves(leave == Leave::Now, boot_time());
             self.send_all(letters);
         }
     }
@@ -179,7 +192,11 @@ impl Steward {
     /// Whether nothing is left to do or to say.
     pub(super) fn has_left(&mut self) -> bool {
         match &self.doing {
-            Doing::Nothing | Doing::Preparing(_) => true,
+            Doing::Nothing => true,
+            Doing::Preparing(_) => {
+                self.stop_serving();
+                true
+            }
             Doing::Serving(serving) => {
                 let is_gone = !serving.member.is_working() && !serving.has_calls();
                 let is_done = serving.member.is_done() && !serving.has_calls();
@@ -197,8 +214,8 @@ impl Steward {
     pub(super) fn answer(&mut self, answer: Answer) {
         self.send_all(answer.letters);
         self.fetch(answer.fetch);
-        if let (Some(why), Some(run)) = (answer.cannot, self.current_run().map(str::to_owned)) {
-            self.cannot(&run, why);
+        if let Some(why) = answer.cannot {
+            self.cannot_go_on(why);
         }
         if let Some(why) = answer.refused {
             self.failure = Some(PoolError::System(why));

@@ -16,6 +16,7 @@
 //! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
 //! | … | the outputs, each filled up to whole words: 256 KiB |
 //! | … | what the last panic of the call that runs said: its length, and 4 KiB |
+//! | … | from the next multiple of 8 words on: [mail](crate::wire::spin) to the worker, and behind it mail to the coordinator, of 528 words each |
 //! | … | the [lane](super::lane), by which large payloads travel: up to 4 MiB, as much as there is |
 //!
 //! Before it starts a call, the worker takes a ticket: in one atomic step the number of calls started
@@ -28,6 +29,7 @@
 //! Neither side trusts the other: any bytes in the box are safe to read, even if they make no sense.
 #![expect(unsafe_code, reason = "memory that two processes share")]
 
+mod mail;
 #[cfg(test)]
 mod model;
 mod record;
@@ -42,6 +44,7 @@ use memmap2::MmapRaw;
 
 use super::load;
 use super::place::{self, Side};
+pub(crate) use mail::{MOST as MOST_MAIL, Mail};
 use record::{ENTRIES, Memory, Record, store};
 
 const BEGAN: usize = 3;
@@ -55,7 +58,9 @@ const OUTPUT_WORDS: usize = 32 << 10;
 const PANIC: usize = OUTPUTS + OUTPUT_WORDS;
 /// The words for a panic's message: one for its length, and 4 KiB.
 const PANIC_WORDS: usize = 1 + 512;
-const LANE: usize = PANIC + PANIC_WORDS;
+/// Mail begins with a cache line.
+const MAIL: usize = (PANIC + PANIC_WORDS).next_multiple_of(8);
+const LANE: usize = MAIL + 2 * mail::WORDS;
 const WORDS: usize = LANE + place::WORDS;
 /// The size of a box without a lane, in bytes. The shorter the lane, the more payloads go by the socket.
 pub const LEAST_SIZE: usize = LANE * 8;
@@ -121,6 +126,16 @@ impl BlackBox {
     /// The lane, by which large payloads travel. It may be short or empty.
     pub(crate) fn lane(&self) -> &[AtomicU64] {
         &self.words()[LANE..]
+    }
+
+    /// The mail that this side sends.
+    #[inline]
+    pub(crate) fn mail(&self, of: Side) -> Mail<'_, Mapped> {
+        let start = match of {
+            Side::Coordinator => MAIL,
+            Side::Worker => MAIL + mail::WORDS,
+        };
+        Mail(&self.words()[start..][..mail::WORDS])
     }
 
     /// The counter of payloads from `side` that were taken from the lane.
@@ -248,7 +263,7 @@ impl Recorder<'_> {
 
 /// Memory that two processes have mapped.
 #[derive(Debug)]
-struct Mapped;
+pub(crate) struct Mapped;
 
 impl Memory for Mapped {
     type Word = AtomicU64;

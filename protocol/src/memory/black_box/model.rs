@@ -8,6 +8,7 @@ use loom::sync::{Arc, Notify};
 use loom::thread;
 
 use super::Found;
+use super::mail::{self, Mail};
 use super::record::{ENTRIES, Memory, Record};
 
 /// The memory of a model: two calls, with one word of output each.
@@ -182,5 +183,87 @@ fn what_is_left_of_a_batch_is_never_taken_for_the_next() {
             assert!(shared.written[0].load(Ordering::Relaxed));
         }
         worker.join().unwrap_or_default();
+    });
+}
+
+/// What a socket is to the mail: a byte that wakes the reader.
+#[test]
+fn mail_is_found_or_its_reader_is_nudged() {
+    model(|| {
+        let words: Arc<Vec<AtomicU64>> =
+            Arc::new((0..mail::WORDS).map(|_| AtomicU64::new(0)).collect());
+        let nudge = Message::new();
+        let reads = |words: &[AtomicU64], received| {
+            let mail = Mail::<Modelled>(words);
+            let mut read = Vec::new();
+            if mail.is_there(received) {
+                mail.take(&mut read);
+            }
+            read
+        };
+        Mail::<Modelled>(&words).stay_awake();
+        let sender = thread::spawn({
+            let (words, nudge) = (Arc::clone(&words), Arc::clone(&nudge));
+            move || {
+                let posted = Mail::<Modelled>(&words).post(b"one", 0);
+                if posted != Some(false) {
+                    // By the socket if the reader slept already, or else the byte that wakes it.
+                    nudge.send();
+                }
+                posted
+            }
+        });
+        let mail = Mail::<Modelled>(&words);
+        let mut read = reads(&words, 0);
+        let mut was_nudged = false;
+        if read.is_empty() {
+            mail.fall_asleep();
+            read = reads(&words, 0);
+        }
+        if read.is_empty() {
+            nudge.receive();
+            was_nudged = mail.received(0, 1);
+            read = reads(&words, 0);
+        }
+        let posted = sender.join().unwrap_or_default();
+        match posted {
+            // It goes by the socket.
+            None => assert!(read.is_empty() && !was_nudged),
+            Some(_) => assert_eq!(read, b"one"),
+        }
+        if posted == Some(true) {
+            // Whenever the byte is read, it is known for what it is.
+            assert!(was_nudged || mail.received(0, 1));
+        }
+    });
+}
+
+/// One after another, each is read once and whole.
+#[test]
+fn mail_is_not_posted_over_mail() {
+    model(|| {
+        let words: Arc<Vec<AtomicU64>> =
+            Arc::new((0..mail::WORDS).map(|_| AtomicU64::new(0)).collect());
+        Mail::<Modelled>(&words).stay_awake();
+        let sender = thread::spawn({
+            let words = Arc::clone(&words);
+            move || {
+                let mail = Mail::<Modelled>(&words);
+                let sent = [b"one......", b"two......"].map(|bytes| mail.post(bytes, 0));
+                sent.into_iter().flatten().count()
+            }
+        });
+        let mail = Mail::<Modelled>(&words);
+        let mut read = Vec::new();
+        for _ in 0..2 {
+            if mail.is_there(0) {
+                mail.take(&mut read);
+            }
+        }
+        let sent = sender.join().unwrap_or_default();
+        while mail.is_there(0) {
+            mail.take(&mut read);
+        }
+        assert_eq!(read, &b"one......two......"[..9 * sent]);
     });
 }

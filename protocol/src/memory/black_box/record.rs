@@ -13,7 +13,7 @@ pub(super) const SENT: usize = 2;
 pub(super) const ENTRIES: usize = 8;
 
 /// Words that both sides can see.
-pub(super) trait Memory {
+pub(crate) trait Memory {
     type Word;
     /// How many entries of outputs there is room for. The rest of the words is for the outputs themselves.
     const CALLS: usize;
