@@ -443,7 +443,7 @@ pub(crate) static MEASURES: &[Measure] = &[
     },
     Measure {
         name: "warm",
-        title: "from a worker's death to a call in the next, with an initializer of 0.5 s and 50 MB",
+        title: "from a worker's death to a call in the next, with an initializer of 2 s and 200 MiB",
         once: false,
         quantities: &[limited(
             "time",

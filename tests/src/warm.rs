@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 #![allow(unsafe_code, reason = "questions to the kernel")]
 
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -67,6 +68,32 @@ pub fn load_with_thread(name: String) -> Result<(), std::io::Error> {
         }
     })?;
     Ok(())
+}
+
+/// Is quick the first time, and then takes a minute.
+#[task]
+pub fn load_slowly_again(ledger: PathBuf) -> Result<(), std::io::Error> {
+    let is_first = !ledger.exists();
+    load_and_note(ledger)?;
+    if !is_first {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    Ok(())
+}
+
+/// Leaves room for hardly any file more.
+#[task]
+pub fn load_without_room_for_files() {
+    let Ok(lowest_free) = std::fs::File::open("/dev/null").map(|file| file.as_raw_fd()) else {
+        return;
+    };
+    let most = u64::from(lowest_free.unsigned_abs()) + 3;
+    let limit = libc::rlimit {
+        rlim_cur: most,
+        rlim_max: most,
+    };
+    // SAFETY: a plain setting of this process.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }
 
 /// Has several threads load, and waits for them.

@@ -29,6 +29,11 @@ fn warm_builder(workers: usize) -> Builder {
     builder.warm_copies(true)
 }
 
+/// So many in a row that both sides stay awake, and speak by memory.
+fn many_calls(pool: &Pool) {
+    (0..2000).for_each(|n| assert_eq!(pool.call(tasks::square, n).unwrap(), n * n));
+}
+
 fn found(pool: &Pool) -> Found {
     pool.call(warm::found, ()).unwrap()
 }
@@ -158,6 +163,7 @@ fn a_copy_is_a_worker_like_any_other() {
     }
     let squares: Vec<i64> = (0..10_000).map(|n| n * n).collect();
     assert_eq!(pool.map(tasks::square, 0..10_000).unwrap(), squares);
+    many_calls(&pool);
     let table = pool.share((0..1000).collect());
     assert_eq!(pool.call(sharing::nth, (table, 7)).unwrap(), Some(7));
     // A copy of the copy, which a task has made, is none.
@@ -296,6 +302,7 @@ fn an_initializer_that_leaves_a_thread_is_refused_and_its_workers_start_anew() {
     for _ in 0..3 {
         let found = found(&pool);
         assert_eq!(found.loaded_by, Some(found.pid));
+        many_calls(&pool);
         pool.call(tasks::raise, libc::SIGKILL).unwrap_err();
     }
     assert_eq!(warned("no warm copies", name), 1);
@@ -345,6 +352,38 @@ fn a_terminated_pool_leaves_no_template() {
     pending.wait().unwrap_err();
     assert!(pool.join().is_ok());
     assert!(!is_alive(template));
+}
+
+#[test]
+fn a_pool_that_is_terminated_while_a_template_is_made_ends_at_once() {
+    let directory = TempDir::new().unwrap();
+    let ledger = directory.path().join("ledger");
+    let pool = builder_of(warm::load_slowly_again, ledger.clone()).build();
+    let pool = pool.unwrap();
+    signal(template(&pool), Signal::KILL);
+    pool.call(tasks::raise, libc::SIGKILL).unwrap_err();
+    let pending: Vec<_> = (0..4).map(|_| pool.submit(tasks::raise, 9)).collect();
+    eventually("another one is made", || pids_in(&ledger).len() == 2);
+    let began = Instant::now();
+    pool.terminate();
+    pending
+        .into_iter()
+        .for_each(|it| drop(it.wait().unwrap_err()));
+    assert!(pool.join().is_ok());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(pids_in(&ledger).iter().all(|pid| !is_alive(*pid)));
+}
+
+/// A copy's files arrive in the template.
+#[test]
+fn a_template_without_room_for_files_is_said_to_be_so() {
+    let builder = builder_of(warm::load_without_room_for_files, ());
+    let error = builder.build().unwrap_err().to_string();
+    assert!(error.contains("no room for further files"), "{error}");
 }
 
 /// The children of this process that are dead, and that nobody has reaped.

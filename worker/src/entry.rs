@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use protocol::black_box::BlackBox;
 use protocol::board::View;
@@ -161,6 +162,7 @@ fn join(name: &OsStr) -> i32 {
 }
 
 fn work(name: &OsStr) -> Result<i32, String> {
+    let began = Instant::now();
     os::take_lifeline().map_err(|error| format!("stdin: {error}"))?;
     os::line_buffer_c_stdout();
     let token = env::var(TOKEN_VARIABLE).map_err(|_| {
@@ -191,7 +193,7 @@ fn work(name: &OsStr) -> Result<i32, String> {
     let welcome = introduced.map_err(|error| error.to_string())?;
     run::install_panic_hook();
     let worker = Worker::new(link, taken.clone(), welcome, taken.take())?;
-    let served = worker.serve();
+    let served = worker.serve(began);
     #[cfg(feature = "builtin")]
     crate::builtin::at_end();
     served
@@ -241,7 +243,7 @@ impl Worker {
     }
 
     /// Works until there is nothing more to do, and returns an exit code. A copy of this process returns, too.
-    fn serve(mut self) -> Result<i32, String> {
+    fn serve(mut self, began: Instant) -> Result<i32, String> {
         loop {
             match serve::serve(&mut self.link, &self.taken, self.slot, &self.black_box) {
                 Ok(serve::End::Template) => {}
@@ -250,7 +252,7 @@ impl Worker {
             }
             // From here on it speaks by its socket alone. The link and the box are the worker's that it was; a copy has its own.
             let Worker { link, taken, .. } = self;
-            match template::serve(link.into_stream().into_stream(), &taken) {
+            match template::serve(link.into_stream().into_stream(), &taken, began.elapsed()) {
                 Ok(template::End::Copy(birth)) => match Worker::born(birth)? {
                     Some(copy) => self = copy,
                     None => return Ok(0),

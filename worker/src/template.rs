@@ -2,6 +2,7 @@
 //! from the start, with all that the initializer has left in memory.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use protocol::descriptors::{Giving, Taken, Taking};
 use protocol::frame::Caps;
@@ -56,10 +57,12 @@ impl Birth {
     }
 }
 
-/// Makes copies of this process until the coordinator ends the conversation. Returns in each copy, too.
-pub(crate) fn serve(socket: Taking, taken: &Taken) -> Result<End, LinkError> {
+/// Makes copies of this process, which took `age` to be ready, until the coordinator ends the conversation. Returns in
+/// each copy, too.
+pub(crate) fn serve(socket: Taking, taken: &Taken, age: Duration) -> Result<End, LinkError> {
     let mut link = Link::new(socket);
-    os::use_huge_pages();
+    // What was slow to be made ready may take a tenth longer.
+    os::use_huge_pages(age / 10);
     link.send(&TemplateReply::Ready, &[])?;
     loop {
         match link.receive::<ToWorker>(Caps::FULL) {

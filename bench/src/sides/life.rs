@@ -95,8 +95,8 @@ pub(crate) fn idle(setting: &Setting) -> Result<Values, Problem> {
 }
 
 /// How long a worker's initializer takes, and how much memory it fills.
-const LOADING: Duration = Duration::from_millis(500);
-const LOADED: usize = 50 << 20;
+const LOADING: Duration = Duration::from_secs(2);
+const LOADED: usize = 200 << 20;
 
 /// The time until a worker that takes the place of one that was killed has run a call: the median of several.
 fn replaced(builder: Builder, times: usize) -> Result<Values, Problem> {
@@ -133,7 +133,7 @@ pub(crate) fn warm_copy(setting: &Setting) -> Result<Values, Problem> {
 
 /// The replacement of a worker, started anew.
 pub(crate) fn cold_start(setting: &Setting) -> Result<Values, Problem> {
-    replaced(Pool::builder(), setting.pick(3, 1))
+    replaced(Pool::builder(), 1)
 }
 
 /// A worker: how soon it is ready, and what it takes at rest.

@@ -35,8 +35,8 @@ pub(crate) fn start(
         return recruit::start(shared, slot, place);
     }
     // A template that is found dead is replaced, and that one's copy is the worker. If that does not work either, the
-    // slot waits a little before it tries again, as after every start that has failed.
-    for _ in 0..2 {
+    // worker is started anew.
+    for _ in 0..3 {
         match step(shared) {
             Step::Start => break,
             Step::Copy(template) => match copy(shared, slot, &template) {
@@ -46,10 +46,7 @@ pub(crate) fn start(
             },
             Step::Make => match make(shared, slot, place)? {
                 Made::Worker(worker) => return Ok(*worker),
-                Made::Template(template) => {
-                    let copied = copy(shared, slot, &template);
-                    return copied.map_err(|error| error.into_error(launcher(shared)));
-                }
+                Made::Template => {}
             },
         }
     }
@@ -89,7 +86,7 @@ fn step(shared: &PoolShared) -> Step {
 }
 
 enum Made {
-    Template(Arc<Template>),
+    Template,
     /// It can't be a template.
     Worker(Box<Admitted>),
 }
@@ -132,7 +129,7 @@ fn make(
             shared.wake_supervisor();
             let pid = template.process().pid();
             log::debug!("process {pid} has run the initializer, and workers are copies of it");
-            Ok(Made::Template(template))
+            Ok(Made::Template)
         }
         Err(AskError::Refused(why)) => {
             coming.becomes(Source::Never);

@@ -1,25 +1,41 @@
 //! Puts what this process has in memory into huge pages, so that a copy of it is made, and ends, sooner.
 //!
 //! To copy a process, and to end one, takes the system a step for each page. With 200 MiB in small pages that is 50,000 steps,
-//! some milliseconds, where a hundred do. A page that a copy writes to is copied in small pieces all the same.
+//! some milliseconds, where a hundred do. A page that a copy writes to is copied in small pieces all the same, so writes
+//! cost what they did, and no more memory is needed.
 #![expect(unsafe_code, reason = "an advice that no safe wrapper gives")]
 
 use std::ffi::c_int;
 use std::fs;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 /// The least memory in one piece that is worth it: a huge page of most processors.
 const LEAST: usize = 2 << 20;
 
-/// Puts private memory into huge pages, where nearly all of it is in use. It is copied once for that. An older system
-/// (before Linux 6.1), or one without room in one piece, leaves all as it is.
-pub(crate) fn use_huge_pages() {
+/// How much is done between two looks at the clock.
+const STEP: usize = 16 << 20;
+
+/// Puts private memory into huge pages, where nearly all of it is in use. It is copied once for that, which takes a
+/// machine that lacks room in one piece ten times as long as another; so this ends after about so long, and leaves the rest as
+/// it is. An older system (before Linux 6.1) leaves all as it is.
+///
+/// This has to be before the first copy: what a copy shares would be there twice.
+pub(crate) fn use_huge_pages(limit: Duration) {
     const MADV_COLLAPSE: c_int = 25;
+    let began = Instant::now();
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
     for range in worthwhile(&smaps) {
-        // SAFETY: the contents stay what they are, for whoever reads or writes them meanwhile, too. Nobody unmaps the range:
-        // this process has a single thread, which is here.
-        unsafe { libc::madvise(range.start as *mut _, range.len(), MADV_COLLAPSE) };
+        // A huge page that lies in two steps would be in none.
+        for at in (range.start.next_multiple_of(LEAST)..range.end).step_by(STEP) {
+            if began.elapsed() >= limit {
+                return;
+            }
+            let len = STEP.min(range.end - at);
+            // SAFETY: the contents stay what they are, for whoever reads or writes them meanwhile, too. Nobody unmaps the
+            // range: this process has a single thread, which is here.
+            unsafe { libc::madvise(at as *mut _, len, MADV_COLLAPSE) };
+        }
     }
 }
 
