@@ -132,7 +132,7 @@ pub(crate) fn warm_copy(setting: &Setting) -> Result<Values, Problem> {
 }
 
 /// The replacement of a worker, started anew.
-pub(crate) fn cold_start(setting: &Setting) -> Result<Values, Problem> {
+pub(crate) fn cold_start(_: &Setting) -> Result<Values, Problem> {
     replaced(Pool::builder(), 1)
 }
 
