@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use interprocess::local_socket::ToFsName as _;
@@ -124,6 +125,16 @@ impl<S: Read + Write> Link<S> {
     /// The stream, for setting its options. Reading from it or writing to it breaks the link.
     pub fn stream(&self) -> &S {
         &self.stream
+    }
+
+    /// The stream, for sending a whole message in another way than this link does.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// The stream, when the conversation by this link is over.
+    pub fn into_stream(self) -> S {
+        self.stream
     }
 
     /// Sends a message with its payload, in one write where the system allows.
@@ -354,6 +365,22 @@ pub fn receive_at_once(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> 
     let Stream::UdSocket(socket) = socket;
     let (read, _) = rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?;
     Ok(read)
+}
+
+/// A socket that another process has sent.
+#[must_use]
+pub fn socket(descriptor: OwnedFd) -> Socket {
+    Stream::UdSocket(descriptor.into())
+}
+
+/// Another handle of a socket, above the standard streams' numbers as long as those are taken.
+///
+/// # Errors
+///
+/// The process has too many open files.
+pub fn duplicate(socket: &Socket) -> io::Result<Socket> {
+    let Stream::UdSocket(stream) = socket;
+    Ok(self::socket(stream.as_fd().try_clone_to_owned()?))
 }
 
 /// Connects to the socket that a coordinator listens on.

@@ -6,7 +6,11 @@
 #[cfg(unix)]
 mod first;
 #[cfg(unix)]
+mod fork;
+#[cfg(unix)]
 pub mod home;
+#[cfg(unix)]
+mod huge;
 #[cfg(unix)]
 pub mod image;
 #[cfg(unix)]
@@ -29,6 +33,10 @@ mod unix;
 mod vfork;
 #[cfg(unix)]
 pub(crate) use first::{Before, what_runs};
+#[cfg(unix)]
+pub(crate) use fork::{NoCopy, Side, can_be_copied, copy};
+#[cfg(unix)]
+pub(crate) use huge::use_huge_pages;
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use path::place_of;
 #[cfg(unix)]
