@@ -476,6 +476,21 @@ pub(crate) static MEASURES: &[Measure] = &[
         sides: &[ours(life::worker)],
     },
     Measure {
+        name: "warm",
+        title: "from a worker's death to a call in the next, with an initializer of 2 s and 200 MiB",
+        once: false,
+        quantities: &[limited(
+            "time",
+            "from the kill to the result",
+            Unit::Seconds,
+            0.005,
+        )],
+        sides: &[
+            ours(life::warm_copy),
+            rust("started anew", life::cold_start, TimesAsFast),
+        ],
+    },
+    Measure {
         name: "kills",
         title: "a million calls with an effect; 20 times a worker is killed from outside",
         once: true,

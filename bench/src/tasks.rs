@@ -69,6 +69,22 @@ echoes! {
     points: Vec<Point>;
 }
 
+/// What [`load`] has filled.
+static LOADED: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// Takes this long, and fills this much memory, as the reading of a large model does.
+#[task]
+pub(crate) fn load(time: Duration, bytes: usize) {
+    std::thread::sleep(time);
+    LOADED.get_or_init(|| vec![7; bytes]);
+}
+
+/// A byte of what [`load`] has filled.
+#[task]
+pub(crate) fn loaded(at: usize) -> Option<u8> {
+    LOADED.get()?.get(at).copied()
+}
+
 /// Looks into a table that all calls share.
 #[task]
 pub(crate) fn look_up(table: Shared<ByteBuf>, at: usize) -> u8 {

@@ -103,6 +103,16 @@
 //! [`message::Reply::Call`] says how long they are. So the bytes between two replies belong to the calls that the second
 //! reply answers. [`message::Reply::Values`] says no lengths, so a worker must not use it for a call that has printed.
 //!
+//! # Templates
+//!
+//! A worker that shares memory may be asked, instead of for a batch, to become a template ([`message::ToWorker::Template`]). It
+//! answers with [`message::TemplateReply::Ready`], and from then on is asked for copies alone, one at a time, by the socket and
+//! never by mail; or with [`message::TemplateReply::Refused`], and goes on as a worker. [`message::ToWorker::Copy`] brings what
+//! a welcome says, and descriptors: the copy's socket, its lifeline, its stdout and stderr, and the memory that comes with every
+//! welcome. The template answers with [`message::TemplateReply::Copied`], the copy's process id, and its pidfd. The copy is a child
+//! of the coordinator. It takes its streams, a process group of its own and its lifeline, says [`message::Ready`] on its own
+//! socket, and is a worker that waits for a batch.
+//!
 //! # Encodings
 //!
 //! | [`message::Encoding`] | input | output |

@@ -83,7 +83,11 @@ fn what_crosses_in_parts_is_whole() {
             let (heard, before) = listener.receive::<Reply>(Caps::FULL).unwrap();
             assert!(heard == message(99) && before == payload(lane::LEAST, 9));
             let bytes = payload(size, at as u64);
-            match at % 2 {
+            match at % 3 {
+                2 => {
+                    let (heard, came) = listener.receive::<Reply>(Caps::FULL).unwrap();
+                    assert!(heard == message(at as u32) && came == bytes);
+                }
                 0 => {
                     let (heard, came) = listener
                         .receive_owned::<Reply>(Caps::FULL, Vec::new)

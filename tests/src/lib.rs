@@ -15,6 +15,7 @@ pub mod sharing;
 pub mod soak;
 pub mod tasks;
 pub mod terminal;
+pub mod warm;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What a running call can learn about itself.
 
 use std::cell::Cell;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use protocol::black_box::BlackBox;
 
@@ -24,12 +24,18 @@ pub struct Current {
 }
 
 /// This worker's black box.
-static BLACK_BOX: OnceLock<Arc<BlackBox>> = OnceLock::new();
+static BLACK_BOX: RwLock<Option<Arc<BlackBox>>> = RwLock::new(None);
 
 /// The black box that tells whether a call is being stopped.
 pub(crate) fn look_at(black_box: &Arc<BlackBox>) {
-    // A process works for one coordinator only.
-    let _ = BLACK_BOX.set(Arc::clone(black_box));
+    let mut known = BLACK_BOX.write().unwrap_or_else(PoisonError::into_inner);
+    // A copy of a worker has a box of its own, and the one before is the other process's.
+    *known = Some(Arc::clone(black_box));
+}
+
+fn with_black_box<R>(what: impl FnOnce(&BlackBox) -> R) -> Option<R> {
+    let known = BLACK_BOX.read().unwrap_or_else(PoisonError::into_inner);
+    known.as_deref().map(what)
 }
 
 thread_local! {
@@ -44,22 +50,18 @@ thread_local! {
 #[must_use]
 pub fn current() -> Option<Current> {
     let mut current = CURRENT.get()?;
-    current.cancelled = BLACK_BOX.get().is_some_and(|known| known.is_doomed());
+    current.cancelled = with_black_box(BlackBox::is_doomed).unwrap_or(false);
     Some(current)
 }
 
 /// Keeps a panic's message in the black box, in case the panic ends this process.
 pub(crate) fn note_panic(text: &[u8]) {
-    if let Some(black_box) = BLACK_BOX.get() {
-        black_box.note_panic(text);
-    }
+    with_black_box(|black_box| black_box.note_panic(text));
 }
 
 /// Sets the call's clock back when the call has ended, so that the time for its report does not count towards its limit.
 pub(crate) fn begin_again() {
-    if let Some(black_box) = BLACK_BOX.get() {
-        black_box.begin(os::now());
-    }
+    with_black_box(|black_box| black_box.begin(os::now()));
 }
 
 pub(crate) fn set(current: Option<Current>) {

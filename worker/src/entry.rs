@@ -4,11 +4,13 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use protocol::black_box::BlackBox;
 use protocol::board::View;
@@ -19,6 +21,7 @@ use protocol::link::{self, Link, LinkError};
 use protocol::message::{Hello, Welcome};
 use protocol::spin::Spinning;
 
+use crate::template::{self, Birth};
 use crate::{by_hand, current, os, registry, run, serve};
 
 /// The exit code of a worker that could not join a coordinator.
@@ -159,6 +162,7 @@ fn join(name: &OsStr) -> i32 {
 }
 
 fn work(name: &OsStr) -> Result<i32, String> {
+    let began = Instant::now();
     os::take_lifeline().map_err(|error| format!("stdin: {error}"))?;
     os::line_buffer_c_stdout();
     let token = env::var(TOKEN_VARIABLE).map_err(|_| {
@@ -187,24 +191,85 @@ fn work(name: &OsStr) -> Result<i32, String> {
         remove_meeting_place(name);
     }
     let welcome = introduced.map_err(|error| error.to_string())?;
-    let (black_box, board) = map_memory(&taken, &welcome)?;
-    current::look_at(&black_box);
-    handshake::ready(&mut link).map_err(|error| error.to_string())?;
-    link.share(&black_box, Side::Worker);
-    link.share_mail(&black_box, Side::Worker);
-    if let Some(board) = board {
-        link.share_board(board);
-    }
     run::install_panic_hook();
-    let served = serve::serve(&mut link, &taken, welcome.slot, &black_box);
+    let worker = Worker::new(link, taken.clone(), welcome, taken.take())?;
+    let served = worker.serve(began);
     #[cfg(feature = "builtin")]
     crate::builtin::at_end();
-    end(served)
+    served
+}
+
+/// A worker that has been let in.
+struct Worker {
+    link: Link<Spinning<Taking>>,
+    /// The descriptors that arrive on the link.
+    taken: Taken,
+    slot: u32,
+    black_box: Arc<BlackBox>,
+}
+
+impl Worker {
+    /// Maps the memory that came with the welcome, and says that it is ready.
+    fn new(
+        mut link: Link<Spinning<Taking>>,
+        taken: Taken,
+        welcome: Welcome,
+        memory: Vec<OwnedFd>,
+    ) -> Result<Self, String> {
+        let (black_box, board) = map_memory(memory, &welcome)?;
+        current::look_at(&black_box);
+        handshake::ready(&mut link).map_err(|error| error.to_string())?;
+        link.share(&black_box, Side::Worker);
+        link.share_mail(&black_box, Side::Worker);
+        if let Some(board) = board {
+            link.share_board(board);
+        }
+        Ok(Worker {
+            link,
+            taken,
+            slot: welcome.slot,
+            black_box,
+        })
+    }
+
+    /// In a copy of a template: becomes the worker that was asked for. `None` if nobody wants it any more.
+    fn born(birth: Birth) -> Result<Option<Self>, String> {
+        let Some((socket, welcome, memory)) = birth.begin()? else {
+            return Ok(None);
+        };
+        let socket = Taking::new(socket);
+        let taken = socket.taken();
+        Worker::new(Link::new(Spinning::new(socket)), taken, welcome, memory).map(Some)
+    }
+
+    /// Works until there is nothing more to do, and returns an exit code. A copy of this process returns, too.
+    fn serve(mut self, began: Instant) -> Result<i32, String> {
+        loop {
+            match serve::serve(&mut self.link, &self.taken, self.slot, &self.black_box) {
+                Ok(serve::End::Template) => {}
+                Ok(serve::End::Exit(code)) => return end(Ok(code)),
+                Err(error) => return end(Err(error)),
+            }
+            // From here on it speaks by its socket alone. The link and the box are the worker's that it was; a copy has its own.
+            let Worker { link, taken, .. } = self;
+            match template::serve(link.into_stream().into_stream(), &taken, began.elapsed()) {
+                Ok(template::End::Copy(birth)) => match Worker::born(birth)? {
+                    Some(copy) => self = copy,
+                    None => return Ok(0),
+                },
+                Ok(template::End::Exit(code)) => return end(Ok(code)),
+                Err(error) => return end(Err(error)),
+            }
+        }
+    }
 }
 
 /// Maps the memory that the coordinator shares with this worker.
-fn map_memory(taken: &Taken, welcome: &Welcome) -> Result<(Arc<BlackBox>, Option<View>), String> {
-    let mut memory = taken.take().into_iter().map(File::from);
+fn map_memory(
+    memory: Vec<OwnedFd>,
+    welcome: &Welcome,
+) -> Result<(Arc<BlackBox>, Option<View>), String> {
+    let mut memory = memory.into_iter().map(File::from);
     let mut next = |what: &str| {
         let lost = || format!("{what} did not come: this process has no room for further files");
         memory.next().ok_or_else(lost)

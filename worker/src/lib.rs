@@ -19,7 +19,7 @@
 //!
 //! What each module is for: `entry` makes a process a worker; `task` says what a task is; `registry` finds one by its name;
 //! `run` runs one call and turns whatever happens into a verdict; `serve` is the conversation with
-//! the coordinator; `output` measures what calls print; `current` is what a running call can ask; `shared` and `described` are
+//! the coordinator; `template` is what a worker does that warm copies are made of; `output` measures what calls print; `current` is what a running call can ask; `shared` and `described` are
 //! kinds of values; `text` reads and shows what people type; `by_hand` is the command line of a worker. `builtin` has the tasks
 //! of the command line, `command` the processes that they run, and `os` the rest that is Linux.
 
@@ -41,6 +41,7 @@ mod run;
 mod serve;
 mod shared;
 mod task;
+mod template;
 pub mod text;
 
 pub use current::{Current, current};

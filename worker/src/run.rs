@@ -4,7 +4,6 @@ use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use protocol::message::{Panic, Verdict};
 use protocol::parcel::Received;
 
 use crate::current;
-use crate::os::{self, home::Home};
+use crate::os::{self, home::NotedHome};
 use crate::output;
 use crate::shared;
 use crate::task::Task;
@@ -79,18 +78,18 @@ fn run<T: Task>(
 }
 
 /// The process that works for a coordinator.
-static WORKER: OnceLock<Home> = OnceLock::new();
+static WORKER: NotedHome = NotedHome::nowhere();
 
 /// Notes which process is the worker, to distinguish it from its forked copies.
 pub(crate) fn begin() {
-    WORKER.get_or_init(Home::here);
+    WORKER.settle();
 }
 
 /// Ends this process if it is a copy of the worker that a call has forked. The copy would answer the coordinator a
 /// second time, and it shares the memory that large outputs are written to.
 #[inline]
 pub(crate) fn end_a_copy() {
-    if WORKER.get().is_some_and(|worker| !worker.is_here()) {
+    if WORKER.is_elsewhere() {
         output::flush();
         os::end_copy();
     }

@@ -8,7 +8,9 @@ use protocol::descriptors::Taken;
 use protocol::frame::Caps;
 use protocol::lane::Placed;
 use protocol::link::{Answer, Link, LinkError};
-use protocol::message::{Batch, CallReply, Encoding, Reply, Stopped, ToWorker, Values, Verdict};
+use protocol::message::{
+    Batch, CallReply, Encoding, Reply, Stopped, TemplateReply, ToWorker, Values, Verdict,
+};
 use protocol::parcel::Received;
 
 use crate::current::{self, Current};
@@ -28,14 +30,22 @@ const MOST_CALLS: u64 = CALLS as u64;
 /// The most bytes of outputs that are gathered.
 const GATHERED: usize = 128 << 10;
 
-/// Runs batches until the coordinator ends the conversation, and returns the exit code that the coordinator
-/// asked for, or 0 if the coordinator is gone. `taken` holds the descriptors that arrive on the link.
+/// Why a worker runs no further batch.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// It is to leave with this exit code: the coordinator asked for that, or is gone.
+    Exit(i32),
+    /// It is to be a template.
+    Template,
+}
+
+/// Runs batches until the coordinator ends the conversation. `taken` holds the descriptors that arrive on the link.
 pub(crate) fn serve<S: Read + Write>(
     link: &mut Link<S>,
     taken: &Taken,
     slot: u32,
     black_box: &BlackBox,
-) -> Result<i32, LinkError> {
+) -> Result<End, LinkError> {
     let mut watch = Watch::new();
     let mut outputs = Vec::new();
     run::begin();
@@ -53,9 +63,13 @@ pub(crate) fn serve<S: Read + Write>(
                 outputs.shrink_to(KEEP);
             }
             Ok((ToWorker::Here, ..)) => {}
-            Ok((ToWorker::Exit(code), ..)) => return Ok(code),
+            Ok((ToWorker::Exit(code), ..)) => return Ok(End::Exit(code)),
+            Ok((ToWorker::Template, _, mut answer)) => match os::can_be_copied() {
+                Ok(()) => return Ok(End::Template),
+                Err(why) => answer.send(&TemplateReply::Refused(why), &[])?,
+            },
             Ok((other, ..)) => return Err(LinkError::Malformed(format!("{other:?} out of turn"))),
-            Err(LinkError::Closed) => return Ok(0),
+            Err(LinkError::Closed) => return Ok(End::Exit(0)),
             Err(error) => return Err(error),
         }
     }

@@ -154,7 +154,7 @@ impl Kept {
 }
 
 /// The values that another process has been given.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Given {
     values: HashMap<u64, Weak<Region>>,
     /// How many values may be noted before those that no longer exist are removed.

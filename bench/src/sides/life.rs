@@ -3,14 +3,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coordinator::Pool;
+use coordinator::{Builder, Pool};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_bytes::ByteBuf;
 
 use super::ours::{warm, warm_up};
-use super::{Setting, Values, WORKERS, check, median, values};
+use super::{Setting, Values, WORKERS, check, median, time, values};
 use crate::Problem;
 use crate::proc;
-use crate::tasks::{echo, square};
+use crate::tasks::{echo, load, loaded, square};
 
 /// How much more memory than the empty pool a stream has ever taken in this process, and how much of
 /// that only in its second half: what calls in flight take fluctuates, so its peak is found after a while.
@@ -91,6 +92,48 @@ pub(crate) fn idle(setting: &Setting) -> Result<Values, Problem> {
     thread::sleep(Duration::from_secs(setting.pick(10, 2)));
     let during = proc::activity(&pids)? - before;
     Ok(values([("cpu", during.cpu), ("switches", during.switches)]))
+}
+
+/// How long a worker's initializer takes, and how much memory it fills.
+const LOADING: Duration = Duration::from_secs(2);
+const LOADED: usize = 200 << 20;
+
+/// The time until a worker that takes the place of one that was killed has run a call: the median of several.
+fn replaced(builder: Builder, times: usize) -> Result<Values, Problem> {
+    let pool = builder
+        .workers(1)
+        .initializer(load, (LOADING, LOADED))
+        .build()?;
+    let mut found = Vec::with_capacity(times);
+    let worker = || {
+        pool.workers()
+            .first()
+            .map(|worker| worker.pid.cast_signed())
+    };
+    for _ in 0..times {
+        check(pool.call(loaded, 1)? == Some(7))?;
+        let killed = worker()
+            .and_then(Pid::from_raw)
+            .ok_or("there is no worker")?;
+        let started = Instant::now();
+        kill_process(killed, Signal::KILL)?;
+        // A call may be sent to the worker that was killed, and fail.
+        while pool.call(loaded, LOADED - 1).ok() != Some(Some(7))
+            || worker() == Some(killed.as_raw_nonzero().get())
+        {}
+        found.push(started.elapsed().as_secs_f64());
+    }
+    time(median(&mut found))
+}
+
+/// The replacement of a worker, as a copy of one that has run the initializer.
+pub(crate) fn warm_copy(setting: &Setting) -> Result<Values, Problem> {
+    replaced(Pool::builder().warm_copies(true), setting.pick(100, 10))
+}
+
+/// The replacement of a worker, started anew.
+pub(crate) fn cold_start(_: &Setting) -> Result<Values, Problem> {
+    replaced(Pool::builder(), 1)
 }
 
 /// A worker: how soon it is ready, and what it takes at rest.

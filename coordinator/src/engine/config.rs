@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) initializer: Option<Initializer>,
     pub(crate) recycle_after: Option<u64>,
+    /// Workers are copied from one that has run the initializer.
+    pub(crate) warm_copies: bool,
     /// In bytes.
     pub(crate) recycle_above: Option<u64>,
     /// The worker leaves with 1 if its last call did not succeed, and not before this long after

@@ -24,7 +24,7 @@ use crate::workers::launch::Admitted;
 use crate::workers::talk::{self, LINGER};
 
 /// How long a worker has at least to leave when it is asked to.
-const TO_LEAVE: Duration = Duration::from_secs(1);
+pub(super) const TO_LEAVE: Duration = Duration::from_secs(1);
 impl Seat {
     /// The worker is ready for calls.
     pub(crate) fn enter(&mut self, shared: &PoolShared) -> Idle {

@@ -1,7 +1,7 @@
 //! What keeps a pool going: the state under its one lock, the threads that serve it, and the conversations with workers.
 //!
 //! `slot_thread` is a slot's thread and `seat` its living worker; `conversation` is a batch, and a death within it. `recruit`
-//! gets a slot its worker, `start_turn` lets a few start at a time. `supervisor` sees deaths and deadlines. `state` is what all of
+//! gets a slot its worker, `warm` a copy of one that is ready, `start_turn` lets a few start at a time. `supervisor` sees deaths and deadlines. `state` is what all of
 //! them share, `shared` its lock, and `machines` is what it knows of agents, and `condition`, `watcher`, `courier`, `signals`, `running`, `stray` and `singles` are tools of theirs.
 //!
 //! The pool's face uses it. What runs when is the scheduler's; how a worker is started, and in what words it is spoken to,
@@ -34,4 +34,5 @@ mod sync {
     pub(crate) use std::sync::{Condvar, MutexGuard};
 }
 mod start_turn;
+mod warm;
 pub(crate) mod watcher;

@@ -11,6 +11,7 @@ use super::recruit;
 use super::seat::Seat;
 use super::shared::PoolShared;
 use super::state::{Parked, Post};
+use super::warm;
 use crate::payload::{EncodedInputs, Job};
 use crate::scheduler::{Batch, Idle, Next, Running, SlotId};
 
@@ -34,7 +35,7 @@ pub(crate) fn run(shared: &Arc<PoolShared>, slot: SlotId) {
     let mut place = None;
     let mut failures = 0;
     while shared.state().jobs.wants_worker() {
-        match recruit::start(shared, slot, &mut place) {
+        match warm::start(shared, slot, &mut place) {
             Ok(worker) => {
                 failures = 0;
                 match work(shared, Box::new(Seat::new(slot, worker))) {
@@ -67,6 +68,12 @@ impl Drop for Leaving<'_> {
         }
         let mut state = self.shared.state();
         state.posts[self.slot.0] = Post::default();
+        // Whoever joins the pool finds none of its processes left, so the last slot sees to that.
+        if state.slots_left == 1 {
+            drop(state);
+            warm::end(self.shared);
+            state = self.shared.state();
+        }
         state.slots_left -= 1;
         drop(state);
         self.shared.milestone();

@@ -21,6 +21,7 @@ use crate::payload::printed::{OutputFiles, Printed};
 use crate::payload::{By, EncodedInputs, Job, Payload, Trace, Values};
 use crate::scheduler::{Idle, MapId, Scheduler, Seen, Sight, SlotId, Time};
 use crate::workers::socket::SharedSocket;
+use crate::workers::template::Template;
 
 pub(crate) type Jobs = Scheduler<Arc<Job>, EncodedInputs, Trace>;
 
@@ -34,6 +35,8 @@ pub(crate) struct State {
     pub(crate) singles: Singles,
     /// What workers printed outside of calls, and nobody has taken.
     pub(crate) strays: VecDeque<Stray>,
+    /// Where workers are copied from.
+    pub(crate) source: Source,
     /// The pool's agents.
     pub(crate) machines: Machines,
     /// Slots whose threads have not ended.
@@ -87,6 +90,33 @@ pub(crate) struct Post {
     pub(crate) calls: u64,
 }
 
+/// Where workers are copied from, in a pool with warm copies.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// Nowhere yet, or no more: the next worker becomes the template.
+    None,
+    /// A slot is about to have a template.
+    Coming,
+    Template(Arc<Template>),
+    /// This program's workers can't be copied.
+    Never,
+}
+
+impl Source {
+    /// Takes the template away, if it is this one.
+    pub(crate) fn take(&mut self, process: &Arc<WorkerProcess>) -> Option<Arc<Template>> {
+        match self {
+            Source::Template(template) if Arc::ptr_eq(template.process(), process) => {
+                match std::mem::replace(self, Source::None) {
+                    Source::Template(template) => Some(template),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Where a slot's worker is.
 #[derive(Debug)]
 pub(crate) enum Parked {
@@ -106,6 +136,7 @@ impl State {
             watchers: HashMap::new(),
             singles: Singles::default(),
             strays: VecDeque::new(),
+            source: Source::None,
             machines: Machines::default(),
             slots_left: slots,
             starting: 0,

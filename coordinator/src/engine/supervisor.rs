@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::PoolShared;
-use super::state::State;
+use super::state::{Source, State};
+use super::warm;
 use crate::os::{self, WorkerProcess};
 use crate::scheduler::{SlotId, Time};
 
@@ -27,7 +28,7 @@ pub(crate) fn run(shared: &PoolShared) {
             if state.slots_left == 0 {
                 return;
             }
-            (alive(&state), nap(&state, looked))
+            (watched(&state), nap(&state, looked))
         };
         let mut fds = vec![shared.wake.as_fd()];
         fds.extend(watched.iter().map(|(_, process)| process.as_fd()));
@@ -35,12 +36,15 @@ pub(crate) fn run(shared: &PoolShared) {
         let now = shared.now();
         let slept = now.saturating_sub(looked);
         looked = now;
-        for ((slot, process), _) in watched
+        let died = watched
             .iter()
             .zip(&readable[1..])
-            .filter(|(_, died)| **died)
-        {
-            bury(shared, *slot, process);
+            .filter(|(_, died)| **died);
+        for ((whose, process), _) in died {
+            match whose {
+                Some(slot) => bury(shared, *slot, process),
+                None => warm::template_died(shared, process),
+            }
         }
         if readable[0] {
             shared.wake.silence();
@@ -121,15 +125,20 @@ fn look_at_memory(state: &mut State, suspects: &[SlotId], now: Time) {
     }
 }
 
-fn alive(state: &State) -> Vec<(usize, Arc<WorkerProcess>)> {
+/// The processes whose deaths it sees: those of slots, and the one that others are copied from.
+fn watched(state: &State) -> Vec<(Option<usize>, Arc<WorkerProcess>)> {
     let posts = state
         .posts
         .iter()
         .enumerate()
         .filter(|(_, post)| !post.dead);
-    posts
-        .filter_map(|(slot, post)| Some((slot, Arc::clone(post.process.as_ref()?))))
-        .collect()
+    let workers =
+        posts.filter_map(|(slot, post)| Some((Some(slot), Arc::clone(post.process.as_ref()?))));
+    let template = match &state.source {
+        Source::Template(template) => Some((None, Arc::clone(template.process()))),
+        _ => None,
+    };
+    workers.chain(template).collect()
 }
 
 /// A worker has died: its children die, too, and its slot hears of it, whatever it waits for.

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -131,6 +132,15 @@ pub(crate) fn stop_talking(socket: &Stream) {
 pub(crate) fn socket_fd(socket: &Stream) -> BorrowedFd<'_> {
     let Stream::UdSocket(socket) = socket;
     socket.as_fd()
+}
+
+/// Two sockets that are connected.
+pub(crate) fn socket_pair() -> io::Result<(Stream, Stream)> {
+    let (one, other) = UnixStream::pair()?;
+    Ok((
+        link::socket(above_stdio(one)?),
+        link::socket(above_stdio(other)?),
+    ))
 }
 
 /// Listens on a socket with this path. Who has made it removes it.

@@ -4,8 +4,8 @@
     reason = "a question to the kernel that no safe wrapper asks"
 )]
 
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -13,10 +13,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::io::{Errno, FdFlags};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid,
+};
 use worker::private::home::OwnFile;
 use worker::private::lifeline;
-use worker::private::spawn::{self, Plan, Spawn, Started};
+use worker::private::spawn::{self, Ignored, Plan, Spawn, Started, above_stdio};
 
 use super::{memory, pipe, tree, wait_readable};
 use crate::error::Death;
@@ -80,18 +82,48 @@ impl WorkerProcess {
             stdin: reader.as_fd(),
             stdout: beginning.stdout.as_fd(),
             stderr: Some(beginning.stderr.as_fd()),
+            ignored: Ignored::now(),
             prepare: &prepare,
         })?;
-        let lifeline = Some(OwnFile::new(writer.into()));
-        Ok(WorkerProcess {
+        Ok(Self::new(pid, pidfd, writer))
+    }
+
+    /// A process that another one has made a child of this program, with its process id and its pidfd, unless that was lost
+    /// on the way. The other end of its lifeline is this one.
+    pub(crate) fn adopt(
+        said: u32,
+        pidfd: Option<OwnedFd>,
+        lifeline: PipeWriter,
+    ) -> io::Result<Self> {
+        let number = |pid: u32| i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let no_process = || io::Error::other("that is no process");
+        let pidfd = match pidfd {
+            Some(pidfd) => above_stdio(pidfd)?,
+            None => pidfd_open(number(said).ok_or_else(no_process)?, PidfdFlags::empty())?,
+        };
+        // Only the kernel is believed.
+        let pid = process_of(pidfd.as_fd()).and_then(number);
+        let pid = pid.ok_or_else(no_process)?;
+        if !is_child(pidfd.as_fd()) {
+            return Err(io::Error::other("that is no child of this process"));
+        }
+        let process = Self::new(pid, pidfd, lifeline);
+        // It does this itself, too. Whoever comes first: from here on it can be told something by its group. Should it be
+        // dead already, there is nobody to be told anything.
+        let _ = rustix::process::setpgid(Some(process.pid), Some(process.pid));
+        Ok(process)
+    }
+
+    fn new(pid: Pid, pidfd: OwnedFd, lifeline: PipeWriter) -> Self {
+        WorkerProcess {
             pid,
             pidfd,
             life: Mutex::new(Life::Unreaped {
-                lifeline,
+                lifeline: Some(OwnFile::new(lifeline.into())),
                 killed: Vec::new(),
             }),
             refused: OnceLock::new(),
-        })
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -173,9 +205,7 @@ impl WorkerProcess {
     /// Whether somebody else in this program has reaped it: a thread that waits for whatever child ends, or the kernel,
     /// where SIGCHLD is ignored. Its number may be another process's then.
     fn was_stolen(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let looked = waitid(WaitId::PidFd(self.pidfd.as_fd()), options);
-        matches!(looked, Err(Errno::CHILD))
+        !is_child(self.pidfd.as_fd())
     }
 
     /// Waits for the process to die, for at most `limit`.
@@ -273,6 +303,20 @@ pub(crate) enum GroupSignal {
 fn death_of(status: &WaitIdStatus) -> Option<Death> {
     let code = status.exit_status().map(Death::Exit);
     code.or_else(|| status.terminating_signal().map(Death::Signal))
+}
+
+/// Whether a process is a child of this one, and not reaped.
+fn is_child(pidfd: BorrowedFd<'_>) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::PidFd(pidfd), options), Err(Errno::CHILD))
+}
+
+/// The process that a pidfd refers to, if it is one: see proc_pid_fdinfo(5).
+fn process_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
+    let info = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let info = fs::read_to_string(info).ok()?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    pid.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
 /// How a process has ended that somebody else has reaped. Linux knows that since 6.15.

@@ -61,6 +61,7 @@ pub struct Builder {
     initializer: Option<Result<Initializer, String>>,
     recycle_after: Option<u64>,
     recycle_above: Option<u64>,
+    warm_copies: bool,
     restart_limit: RestartLimit,
     single: Option<Duration>,
     #[cfg(feature = "agents")]
@@ -81,6 +82,7 @@ impl Default for Builder {
             initializer: None,
             recycle_after: None,
             recycle_above: None,
+            warm_copies: false,
             restart_limit: RestartLimit {
                 count: 3,
                 per: Duration::from_secs(10),
@@ -232,6 +234,55 @@ impl Builder {
     /// ```
     pub fn recycle_above(mut self, bytes: u64) -> Self {
         self.recycle_above = Some(bytes);
+        self
+    }
+
+    /// Copies workers from one that has run the [`initializer`](Self::initializer), instead of starting each as a new
+    /// process. Off by default.
+    ///
+    /// The first worker runs the initializer and becomes the *template*: it is given no calls, and a worker is a fork of
+    /// it. So the initializer runs once, however many workers there are and however often they are replaced. A
+    /// worker is there within milliseconds, and shares the memory that the initializer has filled until one of them
+    /// writes to it. With [`recycle_after(1)`](Self::recycle_after) each call has a process of its own, which begins
+    /// with the initializer's state.
+    ///
+    /// ```standalone_crate
+    /// # coordinator::enable_in_tests!();
+    /// use std::sync::OnceLock;
+    /// use coordinator::{Pool, task};
+    ///
+    /// static TABLE: OnceLock<Vec<u64>> = OnceLock::new();
+    ///
+    /// #[task]
+    /// fn load(size: u64) {
+    ///     TABLE.get_or_init(|| (0..size).map(|n| n * n).collect()); // takes its time, once
+    /// }
+    ///
+    /// #[task]
+    /// fn look_up(n: usize) -> Option<u64> {
+    ///     TABLE.get()?.get(n).copied()
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::builder()
+    ///     .workers(2)
+    ///     .initializer(load, 1000)
+    ///     .warm_copies(true)
+    ///     .recycle_after(1) // a fresh process for each call
+    ///     .build()?;
+    /// assert_eq!(pool.map(look_up, [3, 4, 5])?, [Some(9), Some(16), Some(25)]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A process that has a second thread can't be copied: if the initializer leaves one running, a line in the log
+    /// (level `warn`) says so, and all workers start as without this. If the template dies, the next worker is started anew
+    /// and becomes the template. Workers by hand and workers that share no memory are never copied.
+    ///
+    /// Copies have in common what forked processes have: open files with their positions, connections, and the state of
+    /// random number generators that the initializer has used. Handlers of `pthread_atfork` do not run. The guide's page on
+    /// limits says more.
+    pub fn warm_copies(mut self, on: bool) -> Self {
+        self.warm_copies = on;
         self
     }
 
@@ -466,7 +517,8 @@ impl Builder {
             true => OnceLock::from(worker::private::image::build()),
             false => OnceLock::new(),
         };
-        let shared = SharedMemory::for_slots(slots, self.manual.is_some())?;
+        let by_hand = self.manual.is_some();
+        let shared = SharedMemory::for_slots(slots, by_hand)?;
         let launcher = Launcher {
             program,
             surroundings: self.surroundings.now(),
@@ -484,6 +536,7 @@ impl Builder {
             initializer,
             recycle_after: self.recycle_after,
             recycle_above: self.recycle_above,
+            warm_copies: self.warm_copies && !by_hand,
             single: self.single,
         };
         let pool = Pool::start(config, self.restart_limit)?;

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use interprocess::local_socket::traits::Stream as _;
 use protocol::black_box::BlackBox;
+use protocol::descriptors::Giving;
 use protocol::handshake::{self, CONNECT_ARGUMENT, HandshakeError, TOKEN_VARIABLE};
 use protocol::lane::Side;
 use protocol::link::{self, Link};
@@ -22,7 +24,7 @@ use super::board::PoolBoard;
 use super::by_hand::{ByHand, Manual};
 use super::meeting::{MeetingPlace, SOCKET};
 use super::program::{DEPTH_VARIABLE, Program};
-use super::socket::{Giving, Impatient, SharedSocket};
+use super::socket::{Impatient, SharedSocket};
 use super::talk::LINGER;
 use super::visitors::{self, GREETING_LIMIT, Visitor, Visitors, broken};
 use crate::error::PoolError;
@@ -98,9 +100,10 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
-    fn new(
+    pub(super) fn new(
         socket: SharedSocket,
-        hello: Hello,
+        tasks: Vec<TaskInfo>,
+        shares: bool,
         black_box: BlackBox,
         pid: u32,
         process: Option<Arc<WorkerProcess>>,
@@ -108,7 +111,7 @@ impl Admitted {
     ) -> Self {
         let black_box = Arc::new(black_box);
         let mut link = Link::new(Spinning::new(socket.clone()));
-        if hello.shares {
+        if shares {
             link.share(&black_box, Side::Coordinator);
             link.share_mail(&black_box, Side::Coordinator);
         }
@@ -118,9 +121,9 @@ impl Admitted {
             pid,
             process,
             files,
-            tasks: hello.tasks,
+            tasks,
             black_box,
-            shares: hello.shares,
+            shares,
             given: Given::default(),
             serial: getrandom::u32().unwrap_or(0),
         }
@@ -170,10 +173,8 @@ impl Launcher {
             Some(place) if place.user == os::effective_user() => place,
             place => place.insert(MeetingPlace::hidden().map_err(no_socket)?),
         };
-        let files = match self.output {
-            Output::Null => None,
-            _ => Some(OutputFiles::new().map_err(|error| system("files for its output", error))?),
-        };
+        let files = self.output_files();
+        let files = files.map_err(|error| system("files for its output", error))?;
         let process = Arc::new(self.start(place, files.as_ref())?);
         log::debug!(
             "slot {slot}: started {} as process {}",
@@ -182,6 +183,21 @@ impl Launcher {
         );
         started(&process);
         self.admit(place, slot, stop, Some(process), files)
+    }
+
+    /// The files that a new worker prints into.
+    pub(super) fn output_files(&self) -> io::Result<Option<OutputFiles>> {
+        match self.output {
+            Output::Null => Ok(None),
+            _ => OutputFiles::new().map(Some),
+        }
+    }
+
+    /// Memory that a new worker shares with this process, as a file and as it stands here.
+    pub(super) fn black_box(&self) -> io::Result<(File, BlackBox)> {
+        let file = os::shared_memory(self.box_size)?;
+        let black_box = BlackBox::map(&file)?;
+        Ok((file, black_box))
     }
 
     fn start(
@@ -242,7 +258,10 @@ impl Launcher {
                 Ok((socket, hello, black_box)) => {
                     let pid = peer_pid.unwrap_or(hello.pid);
                     log::debug!("slot {slot}: process {pid} is ready");
-                    return Ok(Admitted::new(socket, hello, black_box, pid, process, files));
+                    let Hello { tasks, shares, .. } = hello;
+                    return Ok(Admitted::new(
+                        socket, tasks, shares, black_box, pid, process, files,
+                    ));
                 }
                 // The pool has ended meanwhile: that is why.
                 Err(_) if os::wait_readable(&[stop.as_fd()], Some(Duration::ZERO))[0] => continue,
@@ -262,7 +281,7 @@ impl Launcher {
     }
 
     /// What has become of a worker that did not join, with what it has last written to stderr.
-    fn did_not_come(&self, cause: &str, files: Option<&OutputFiles>) -> PoolError {
+    pub(super) fn did_not_come(&self, cause: &str, files: Option<&OutputFiles>) -> PoolError {
         let words = files.map(|files| files.rest().stderr.tail(TAIL));
         match words.as_deref().map(str::trim) {
             None | Some("") => self.cannot_start(cause),
@@ -323,8 +342,7 @@ impl Launcher {
         hello: &Hello,
         slot: u32,
     ) -> Result<BlackBox, HandshakeError> {
-        let file = os::shared_memory(self.box_size).map_err(HandshakeError::NoMemory)?;
-        let memory = BlackBox::map(&file).map_err(HandshakeError::NoMemory)?;
+        let (file, memory) = self.black_box().map_err(HandshakeError::NoMemory)?;
         let board = self.board.as_ref().filter(|_| hello.shares);
         let board = board.map(|board| board.file.as_fd());
         let file = hello.shares.then(|| file.as_fd());
@@ -334,14 +352,14 @@ impl Launcher {
             board: board.is_some(),
         };
         let giving = Giving {
-            socket: socket.clone(),
+            stream: &mut socket.clone(),
             descriptors: &descriptors,
         };
         handshake::admit(&mut Link::new(giving), welcome)?;
         Ok(memory)
     }
 
-    fn cannot_start(&self, cause: impl fmt::Display) -> PoolError {
+    pub(super) fn cannot_start(&self, cause: impl fmt::Display) -> PoolError {
         PoolError::CannotStart {
             program: self.program.path.clone(),
             cause: cause.to_string(),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use interprocess::local_socket::traits::Stream as _;
-use protocol::descriptors;
+use protocol::descriptors::{self, SendWith};
 use protocol::link::{self, Socket};
 use protocol::spin::ReadAtOnce;
 
@@ -39,14 +39,8 @@ impl SharedSocket {
         read
     }
 
-    fn send(
-        &self,
-        buffers: &[io::IoSlice<'_>],
-        descriptors: &[BorrowedFd<'_>],
-    ) -> io::Result<usize> {
-        let written = descriptors::send(&self.0.socket, buffers, descriptors)?;
-        self.0.sent.fetch_add(written as u64, Ordering::Relaxed);
-        Ok(written)
+    pub(crate) fn get(&self) -> &Socket {
+        &self.0.socket
     }
 
     /// Takes the time limit off writes.
@@ -95,37 +89,22 @@ impl Write for SharedSocket {
         self.write_vectored(&[io::IoSlice::new(buffer)])
     }
     fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.send(buffers, &[])
+        self.send_with(buffers, &[])
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// A socket whose next bytes come with descriptors.
-#[derive(Debug)]
-pub(crate) struct Giving<'s> {
-    pub(crate) socket: SharedSocket,
-    pub(crate) descriptors: &'s [BorrowedFd<'s>],
-}
-
-impl Read for Giving<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.read(buffer)
-    }
-}
-
-impl Write for Giving<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[io::IoSlice::new(buffer)])
-    }
-    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let written = self.socket.send(buffers, self.descriptors)?;
-        self.descriptors = &[];
+impl SendWith for SharedSocket {
+    fn send_with(
+        &mut self,
+        buffers: &[io::IoSlice<'_>],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<usize> {
+        let written = descriptors::send(&self.0.socket, buffers, descriptors)?;
+        self.0.sent.fetch_add(written as u64, Ordering::Relaxed);
         Ok(written)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use protocol::descriptors;
+use protocol::descriptors::{self, Giving};
 use protocol::link::{Link, LinkError};
 use protocol::message::{Batch, ToWorker, Verdict};
 use worker::private::{Given, Kept};
 
-use super::socket::{Giving, SharedSocket};
+use super::socket::SharedSocket;
 use crate::error::Why;
 use crate::payload::{EncodedInputs, Job, Piece};
 use crate::scheduler::Part;
@@ -30,7 +30,7 @@ pub(crate) fn give(
     for some in missing.chunks(descriptors::MOST) {
         let descriptors: Vec<_> = some.iter().map(Kept::descriptor).collect();
         let giving = Giving {
-            socket: socket.clone(),
+            stream: &mut socket.clone(),
             descriptors: &descriptors,
         };
         Link::new(giving).send(&ToWorker::Here, &[])?;

@@ -146,6 +146,61 @@ impl Write for Taking {
     }
 }
 
+/// A stream that can carry descriptors.
+pub trait SendWith: Read {
+    /// Writes bytes, and sends descriptors with the first of them, at most [`MOST`].
+    ///
+    /// # Errors
+    ///
+    /// As [`send`].
+    fn send_with(
+        &mut self,
+        buffers: &[IoSlice<'_>],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<usize>;
+}
+
+impl SendWith for Taking {
+    fn send_with(
+        &mut self,
+        buffers: &[IoSlice<'_>],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<usize> {
+        let written = send(&self.socket, buffers, descriptors)?;
+        self.sent += written as u64;
+        Ok(written)
+    }
+}
+
+/// A stream whose next bytes are sent with descriptors.
+#[derive(Debug)]
+pub struct Giving<'s, S> {
+    /// The stream.
+    pub stream: &'s mut S,
+    /// The descriptors, at most [`MOST`].
+    pub descriptors: &'s [BorrowedFd<'s>],
+}
+
+impl<S: Read> Read for Giving<'_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl<S: SendWith> Write for Giving<'_, S> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(buffer)])
+    }
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let written = self.stream.send_with(buffers, self.descriptors)?;
+        self.descriptors = &[];
+        Ok(written)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]

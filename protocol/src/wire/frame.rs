@@ -226,6 +226,23 @@ impl Reader {
         self.elsewhere.take_if(|placed| placed.is_in_parts())
     }
 
+    /// The payload of the frame whose [header](Self::read_header) was read. It is taken out of shared memory.
+    pub(super) fn take(&mut self) -> Result<&[u8], FrameError> {
+        let Some(placed) = self.elsewhere.take() else {
+            return Ok(&self.buffer[self.payload..self.used]);
+        };
+        match &self.inbox {
+            Some(inbox) if inbox.take(placed, &mut self.parcel) => Ok(&self.parcel),
+            _ => Err(FrameError::NoSuchPlace),
+        }
+    }
+
+    /// Keeps a payload that has come in parts for one who borrows it.
+    pub(super) fn keep(&mut self, parcel: &Parcel) -> &[u8] {
+        self.parcel = parcel.join().into_owned();
+        &self.parcel
+    }
+
     pub(super) fn ferry(&self) -> Option<Ferry> {
         Ferry::new(self.inbox.as_ref()?.shared())
     }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use interprocess::local_socket::ToFsName as _;
@@ -126,6 +127,16 @@ impl<S: Read + Write> Link<S> {
         &self.stream
     }
 
+    /// The stream, for sending a whole message in another way than this link does.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// The stream, when the conversation by this link is over.
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
+
     /// Sends a message with its payload, in one write where the system allows.
     ///
     /// # Errors
@@ -170,8 +181,13 @@ impl<S: Read + Write> Link<S> {
     ///
     /// The link is broken, or was closed.
     pub fn receive<M: DeserializeOwned>(&mut self, caps: Caps) -> Result<(M, &[u8]), LinkError> {
-        let (header, payload) = self.receive_raw(caps)?;
-        Ok((decode(header)?, payload))
+        let header = self.reader.read_header(&mut self.stream, caps)?;
+        let message = decode(header)?;
+        if let Some(placed) = self.reader.in_parts() {
+            let parcel = ferry::receive(&mut self.reader, &mut self.stream, placed)?;
+            return Ok((message, self.reader.keep(&parcel)));
+        }
+        Ok((message, self.reader.take()?))
     }
 
     /// Receives a message, and a payload that the caller keeps. A large payload is handed over instead of being copied.
@@ -349,6 +365,22 @@ pub fn receive_at_once(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> 
     let Stream::UdSocket(socket) = socket;
     let (read, _) = rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?;
     Ok(read)
+}
+
+/// A socket that another process has sent.
+#[must_use]
+pub fn socket(descriptor: OwnedFd) -> Socket {
+    Stream::UdSocket(descriptor.into())
+}
+
+/// Another handle of a socket, above the standard streams' numbers as long as those are taken.
+///
+/// # Errors
+///
+/// The process has too many open files.
+pub fn duplicate(socket: &Socket) -> io::Result<Socket> {
+    let Stream::UdSocket(stream) = socket;
+    Ok(self::socket(stream.as_fd().try_clone_to_owned()?))
 }
 
 /// Connects to the socket that a coordinator listens on.

@@ -47,6 +47,11 @@ pub enum ToWorker {
     Exit(i32),
     /// Here are descriptors of shared memory that the next batch refers to.
     Here,
+    /// Become a template: no further calls, but copies of this process, as `Copy` asks for them.
+    Template,
+    /// Make a copy of this process, which becomes the worker that this message welcomes. Descriptors come along: the
+    /// worker's socket, stdin, stdout and stderr, and what comes with every welcome.
+    Copy(Welcome),
 }
 
 /// What the coordinator tells an admitted worker.
@@ -61,6 +66,19 @@ pub struct Welcome {
 /// The message of an admitted worker that has mapped its black box and waits for calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready;
+
+/// A worker's answer to [`ToWorker::Template`] and [`ToWorker::Copy`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TemplateReply {
+    /// The worker is a template now.
+    Ready,
+    /// There is a copy, with this process id. Its pidfd comes along.
+    Copied(u32),
+    /// This process can't be copied, now or later, and why.
+    Refused(String),
+    /// There is no copy this time, and why.
+    Failed(String),
+}
 
 /// Consecutive calls of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

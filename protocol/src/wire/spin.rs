@@ -84,6 +84,11 @@ impl<S> Spinning<S> {
             scratch: Vec::new(),
         });
     }
+
+    /// The stream itself. What has been received and not been read is lost.
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
 }
 
 impl<S: ReadAtOnce> Spinning<S> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use coordinator::{Pool, Process};
 use tests::brief::{self, Print};
 use tests::ends::{self, End, Stage, Trap, Wrong};
-use tests::{eventually, tasks};
+use tests::{eventually, tasks, warm};
 
 type Anything = Result<(), Box<dyn std::error::Error>>;
 
@@ -35,10 +35,32 @@ fn main() -> Anything {
         "flow" => flow(&rest),
         "idle" => idle(),
         "initialize" => initialize(),
+        "warm" => warm(&rest),
+        "warm-churn" => warm_churn(),
         "sigpipe" => sigpipe(),
         "print-some" => print_some(),
         "end-while-decoding" => end_while_decoding(&rest),
         other => Err(format!("unknown: {other}").into()),
+    }
+}
+
+/// Has copies, of which some hold out.
+fn warm(paths: &[String]) -> Anything {
+    let builder = Pool::builder().workers(paths.len());
+    let builder = builder.initializer(warm::load, (0, 1)).warm_copies(true);
+    let pool = builder.build()?;
+    pool.map(tasks::hold_out, paths.iter().map(PathBuf::from))?;
+    Ok(())
+}
+
+/// Has a new copy for each call.
+fn warm_churn() -> Anything {
+    let builder = Pool::builder().workers(2).recycle_after(1);
+    let builder = builder.initializer(warm::load, (0, 1)).warm_copies(true);
+    let pool = builder.build()?;
+    loop {
+        pool.map(tasks::square, 0..8)?;
+        println!("round");
     }
 }
 

@@ -9,11 +9,11 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::Once;
+use std::sync::OnceLock;
 
 use super::pump::Pump;
 use crate::os::lifeline::leave;
-use crate::os::spawn::{Plan, Spawn, reap};
+use crate::os::spawn::{Ignored, Plan, Spawn, above, reap};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
@@ -33,6 +33,9 @@ pub(crate) enum Waited {
     /// The process has stopped because it wants the terminal, which it can never get.
     WantsTerminal,
 }
+
+/// The signals that this process ignores. Nothing of a worker that runs commands changes them afterwards.
+static IGNORED: OnceLock<Ignored> = OnceLock::new();
 
 /// A process and its group. Dropping it kills them.
 #[derive(Debug)]
@@ -62,19 +65,11 @@ impl Group {
         streams: Streams,
         directory: Option<BorrowedFd<'_>>,
     ) -> io::Result<Self> {
-        static HEEDS: Once = Once::new();
-        HEEDS.call_once(heed_deaths);
-        let (reader, first_writer) = io::pipe()?;
-        // Programs expect certain low numbers to be free, so these take high ones.
-        let lifeline = rustix::io::fcntl_dupfd_cloexec(&reader, 10)?;
-        drop(reader);
-        // Linux closes a dead process's files from the highest number down, although it does not promise that.
-        // So the worker's own reading end is still open when the writing end closes, and the group dies even if
-        // it has closed all descriptors that it inherited.
-        let above = lifeline.as_raw_fd() + 1;
-        let writer = rustix::io::fcntl_dupfd_cloexec(&first_writer, above)?;
-        // The new process closes its copy of the writing end first.
-        drop(first_writer);
+        let ignored = *IGNORED.get_or_init(|| {
+            heed_deaths();
+            Ignored::now()
+        });
+        let (lifeline, writer) = lifeline()?;
         let prepare = || {
             leave(lifeline.as_fd(), writer.as_fd())?;
             if let Some(directory) = directory {
@@ -89,6 +84,7 @@ impl Group {
                     stdin: File::open("/dev/null")?.as_fd(),
                     stdout,
                     stderr: Some(stderr),
+                    ignored,
                     prepare: &prepare,
                 })?;
                 (started, None)
@@ -99,6 +95,7 @@ impl Group {
                     stdin: reads.as_fd(),
                     stdout: writes.as_fd(),
                     stderr: None,
+                    ignored,
                     prepare: &prepare,
                 })?;
                 (started, Some((stdin, stdout)))
@@ -173,6 +170,18 @@ impl Drop for Group {
     fn drop(&mut self) {
         let _ = self.end();
     }
+}
+
+/// A lifeline: its reading end and its writing end, not to be inherited.
+fn lifeline() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    // Programs expect certain low numbers to be free, so these are higher ones.
+    let reader = above(9, reader)?;
+    // Linux closes a dead process's files from the highest number down, although it does not promise that.
+    // So the worker's own reading end is still open when the writing end closes, and the group dies even if
+    // it has closed all descriptors that it inherited.
+    let writer = above(reader.as_raw_fd(), writer)?;
+    Ok((reader, writer))
 }
 
 /// Resets SIGCHLD, which the process that started this one may have ignored: then the system would tell nobody how a child

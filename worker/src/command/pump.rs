@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 
 use super::pipes::{set_nonblocking, unread};
@@ -72,24 +72,35 @@ impl Pump {
 
     /// Moves all output so far to the files. Returns an error if any output since the last call could not be written.
     pub(crate) fn settle(&self) -> io::Result<()> {
-        let ends = [&self.stdout, &self.stderr].map(|channel| {
-            let mut to = channel.outlet();
-            channel.empty(&mut to);
-            to.error.take().map_or(Ok(()), Err)
+        let now = Timespec::default();
+        self.empty(Some(&now));
+        let ends = self.channels().map(|channel| {
+            // If the thread has read the last of it, the lock waits until that is written.
+            let error = channel.outlet().error.take();
+            error.map_or(Ok(()), Err)
         });
         ends.into_iter().collect()
     }
 
     fn run(&self) {
         loop {
-            let channels = [&self.stdout, &self.stderr];
-            let mut polled = channels.map(|channel| PollFd::new(&channel.reads, PollFlags::IN));
-            // If `poll` fails, nothing is ready, and the loop tries again.
-            let _ = rustix::event::poll(&mut polled, None);
-            for (channel, polled) in channels.iter().zip(polled) {
-                if !polled.revents().is_empty() {
-                    channel.empty(&mut channel.outlet());
-                }
+            self.empty(None);
+        }
+    }
+
+    fn channels(&self) -> [&Channel; 2] {
+        [&self.stdout, &self.stderr]
+    }
+
+    /// Moves what the pipes hold, and waits until there is something, or for this time.
+    fn empty(&self, limit: Option<&Timespec>) {
+        let channels = self.channels();
+        let mut polled = channels.map(|channel| PollFd::new(&channel.reads, PollFlags::IN));
+        let asked = rustix::event::poll(&mut polled, limit);
+        for (channel, polled) in channels.iter().zip(polled) {
+            // Nothing is lost if the system does not tell: the pipes are read then, which does not wait.
+            if asked.is_err() || !polled.revents().is_empty() {
+                channel.empty(&mut channel.outlet());
             }
         }
     }

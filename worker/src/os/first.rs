@@ -1,6 +1,7 @@
 //! Finds out what else runs in this process.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Something that runs already, although nothing should before [`init`](crate::init).
@@ -14,7 +15,7 @@ pub(crate) enum Before {
 
 /// What runs in this process besides the calling thread. `None` if nothing does, or if the system does not tell.
 pub(crate) fn what_runs() -> Option<Before> {
-    let names = other_threads();
+    let names = other_threads().unwrap_or_default();
     let is_runtime = |name: &&String| RUNTIMES.iter().any(|runtime| name.starts_with(runtime));
     if let Some(name) = names.iter().find(is_runtime) {
         return Some(Before::Runtime(format!("its thread `{name}` runs")));
@@ -30,14 +31,19 @@ pub(crate) fn what_runs() -> Option<Before> {
 /// The names that runtimes give their threads, cut to the 15 bytes that the system keeps.
 const RUNTIMES: [&str; 4] = ["tokio-", "async-std/", "async-io", "smol-"];
 
-fn other_threads() -> Vec<String> {
+/// The names of this process's other threads.
+///
+/// # Errors
+///
+/// The system does not tell.
+pub(super) fn other_threads() -> io::Result<Vec<String>> {
     let this = rustix::thread::gettid().as_raw_nonzero().to_string();
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
+    let tasks = fs::read_dir("/proc/self/task")?;
     let others = tasks
         .flatten()
         .filter(|task| task.file_name() != this.as_str());
     let names = others.flat_map(|task| fs::read_to_string(task.path().join("comm")));
-    names.map(|name| name.trim_end().to_owned()).collect()
+    Ok(names.map(|name| name.trim_end().to_owned()).collect())
 }
 
 /// Whether this program has made an epoll instance, as single-threaded runtimes do. An inherited instance does not

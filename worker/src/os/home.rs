@@ -39,6 +39,34 @@ impl Home {
     }
 }
 
+/// A [`Home`] that is noted later, and may move: a warm copy takes the place of the worker that it was copied from.
+#[derive(Debug)]
+pub struct NotedHome(AtomicU32);
+
+/// There are never so many forks in a row.
+const NOWHERE: u32 = u32::MAX;
+
+impl NotedHome {
+    /// No process has been noted.
+    #[must_use]
+    pub const fn nowhere() -> Self {
+        NotedHome(AtomicU32::new(NOWHERE))
+    }
+
+    /// Notes the current process.
+    pub fn settle(&self) {
+        self.0.store(Home::here().0, SeqCst);
+    }
+
+    /// Whether another process than the current one was noted.
+    #[inline]
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        let noted = self.0.load(SeqCst);
+        noted != NOWHERE && !Home(noted).is_here()
+    }
+}
+
 /// A file that forked copies of this process close before they do anything else.
 #[derive(Debug)]
 pub struct OwnFile {
@@ -124,7 +152,7 @@ fn free_place() -> &'static Place {
 }
 
 /// Runs in the copy, before `fork` returns. It may use atomics and system calls only.
-extern "C" fn copied() {
+pub(super) extern "C" fn copied() {
     GENERATION.fetch_add(1, SeqCst);
     let mut at = PLACES.load(SeqCst);
     // SAFETY: as above.

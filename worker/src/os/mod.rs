@@ -6,7 +6,11 @@
 #[cfg(unix)]
 mod first;
 #[cfg(unix)]
+mod fork;
+#[cfg(unix)]
 pub mod home;
+#[cfg(unix)]
+mod huge;
 #[cfg(unix)]
 pub mod image;
 #[cfg(unix)]
@@ -18,7 +22,6 @@ mod peer;
 #[cfg(unix)]
 mod shared;
 #[cfg(unix)]
-#[cfg(unix)]
 pub mod spawn;
 #[cfg(all(unix, feature = "builtin"))]
 mod streams;
@@ -27,14 +30,19 @@ mod tail;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
+mod vfork;
+#[cfg(unix)]
 pub(crate) use first::{Before, what_runs};
+#[cfg(unix)]
+pub(crate) use fork::{NoCopy, Side, can_be_copied, copy};
+#[cfg(unix)]
+pub(crate) use huge::use_huge_pages;
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use path::place_of;
 #[cfg(unix)]
 pub(crate) use peer::{check_peer, check_place};
 #[cfg(unix)]
 pub(crate) use shared::{Bytes, Words, give_memory_back, random, seal, shared_file};
-#[cfg(unix)]
 #[cfg(all(unix, feature = "builtin"))]
 pub(crate) use spawn::{Image, Spawn};
 #[cfg(all(unix, feature = "builtin"))]

@@ -39,8 +39,9 @@ pub(crate) fn give_memory_back() {
 /// A number that nobody can guess.
 pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    // Seeded by the system for each process, and stepped for each value.
-    RandomState::new().hash_one(super::now())
+    // Seeded by the system for each process. The number of a copied process differs from those of the others.
+    let seed = (super::now(), std::process::id());
+    RandomState::new().hash_one(seed)
 }
 
 /// A few words at the beginning of a shared file, which may change.

@@ -12,8 +12,8 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
 use std::io;
-use std::mem::{MaybeUninit, zeroed};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -21,8 +21,9 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
-/// The size of the new process's stack before `execve`, in words of 16 bytes. No signal handler runs on it.
-const STACK_WORDS: usize = (64 << 10) / 16;
+pub use super::vfork::Ignored;
+use super::vfork::vfork;
+
 /// The interpreter of a script without a `#!` line.
 const SHELL: &CStr = c"/bin/sh";
 
@@ -63,6 +64,8 @@ pub struct Plan<'p> {
     pub stdout: BorrowedFd<'p>,
     /// The descriptor that becomes its stderr. Without one, it keeps this process's.
     pub stderr: Option<BorrowedFd<'p>>,
+    /// All signals that this process ignores.
+    pub ignored: Ignored,
     /// Runs in the new process. It may make system calls, and nothing else: this process's other threads go on in the
     /// same memory, so it must not write to memory, allocate, take a lock or panic.
     pub prepare: &'p dyn Fn() -> io::Result<()>,
@@ -124,24 +127,10 @@ impl<'i> Spawn<'i> {
             env: &env,
             error: None,
         };
-        let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK_WORDS);
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-        let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
-        let mut pidfd: c_int = -1;
-        // SAFETY: the stack is large enough and its end aligned. `clone` returns here only when the new process has become
-        // the program or has ended. So it never uses `birth`, the stack or this thread's data when they are gone, or
-        // together with this thread. No signal handler runs meanwhile in this memory, except for the two signals that C
-        // keeps for itself and sends only to threads of its own process. The system has room to write the descriptor.
-        let pid = unsafe {
-            let birth = (&raw mut birth).cast();
-            libc::clone(born, top.cast(), flags, birth, &raw mut pidfd)
-        };
-        let error = io::Error::last_os_error();
+        // SAFETY: all signals are blocked. `born` only makes system calls, and a `Birth` is what it expects.
+        let made = unsafe { vfork(born, (&raw mut birth).cast(), plan.ignored) };
         drop(signals);
-        // The result is -1 if there is no new process, and never 0 in this one.
-        let pid = Pid::from_raw(pid.max(0)).ok_or(error)?;
-        // SAFETY: the system has just opened this descriptor, and nobody else owns it.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let (pid, pidfd) = made?;
         match birth.error {
             None => Ok(Started {
                 pid,
@@ -163,10 +152,15 @@ impl<'i> Spawn<'i> {
 ///
 /// The process has too many open files.
 pub fn above_stdio(fd: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
+    above(libc::STDERR_FILENO, fd)
+}
+
+/// Moves a descriptor to a number above another, if it is not.
+pub(crate) fn above(other: c_int, fd: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
     let fd = fd.into();
-    match fd.as_raw_fd() {
-        0..=2 => Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?),
-        _ => Ok(fd),
+    match fd.as_raw_fd() > other {
+        true => Ok(fd),
+        false => Ok(rustix::io::fcntl_dupfd_cloexec(&fd, other + 1)?),
     }
 }
 
@@ -227,7 +221,6 @@ extern "C" fn born(birth: *mut c_void) -> c_int {
 
 impl Birth<'_> {
     fn become_command(&self) -> io::Result<Infallible> {
-        reset_signals();
         (self.plan.prepare)()?;
         // None of these descriptors is below 3, because their openers call `above_stdio`.
         rustix::stdio::dup2_stdin(self.plan.stdin)?;
@@ -257,23 +250,6 @@ impl Birth<'_> {
             }
         }
         Err(io::Error::last_os_error())
-    }
-}
-
-/// Resets all signals to their default actions: the program must inherit neither this process's handlers nor the signals
-/// that this process ignores.
-fn reset_signals() {
-    // SAFETY: plain calls. A zeroed `sigaction` is the default action, without flags.
-    unsafe {
-        let default: libc::sigaction = zeroed();
-        for signal in 1..=libc::SIGRTMAX() {
-            let mut now: libc::sigaction = zeroed();
-            // C refuses the two signals that it keeps for itself.
-            let is_known = libc::sigaction(signal, ptr::null(), &raw mut now) == 0;
-            if is_known && now.sa_sigaction != libc::SIG_DFL {
-                libc::sigaction(signal, &raw const default, ptr::null_mut());
-            }
-        }
     }
 }
 

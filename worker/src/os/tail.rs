@@ -106,16 +106,32 @@ impl Tail {
         self.aimed = mapped != libc::MAP_FAILED;
         if !self.aimed {
             // The old mapping may be gone, and another may get its address. So this tail gives up the address.
-            let ours = self.page as usize;
-            for page in &PAGES {
-                let _ = page.compare_exchange(ours, 0, Ordering::AcqRel, Ordering::Relaxed);
-            }
+            give_up(self.page as usize);
             self.page = ptr::null_mut();
         }
     }
 }
 
-/// Reserves a page of address space whose faults are handled. It stays for the life of the process.
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let ours = self.page as usize;
+        if ours == 0 {
+            return;
+        }
+        // SAFETY: the page belongs to this tail, and nobody looks at it any more.
+        unsafe { libc::munmap(self.page.cast(), PAGE) };
+        give_up(ours);
+    }
+}
+
+/// Faults at this address are no longer handled.
+fn give_up(ours: usize) {
+    for page in &PAGES {
+        let _ = page.compare_exchange(ours, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+/// Reserves a page of address space whose faults are handled.
 fn reserve() -> *mut u8 {
     static GUARDED: OnceLock<bool> = OnceLock::new();
     if rustix::param::page_size() != PAGE || !*GUARDED.get_or_init(guard) {

@@ -4,7 +4,8 @@
     reason = "C's standard streams can only be reached through libc"
 )]
 
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Result;
@@ -21,12 +22,37 @@ pub(crate) fn take_lifeline() -> Result<()> {
         return Ok(()); // started by hand
     }
     // Programs expect certain low numbers to be free, so this takes a high one.
-    let lifeline = rustix::io::fcntl_dupfd_cloexec(&stdin, 10)?;
+    hold(&stdin)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
-    // The descriptor stays open for as long as the process lives.
-    let _ = lifeline.into_raw_fd();
     Ok(())
+}
+
+/// The number of the lifeline's descriptor, which stays open for as long as the process lives.
+static LIFELINE: AtomicI32 = AtomicI32::new(-1);
+
+/// Holds this lifeline, and no longer the one before: that is a copied process's.
+fn hold(lifeline: impl AsFd) -> Result<()> {
+    let held = rustix::io::fcntl_dupfd_cloexec(&lifeline, 10)?;
+    let before = LIFELINE.swap(held.into_raw_fd(), Ordering::Relaxed);
+    if before >= 0 {
+        // SAFETY: this function has left that descriptor open, and its number stood nowhere else.
+        drop(unsafe { OwnedFd::from_raw_fd(before) });
+    }
+    Ok(())
+}
+
+/// Gives a copy of a worker what a worker's process has for itself: files for what it prints, a group, and a lifeline. Says
+/// `false` if the coordinator is gone, or does not want the copy any more.
+pub(crate) fn become_separate(
+    lifeline: OwnedFd,
+    out: OwnedFd,
+    err: OwnedFd,
+) -> std::io::Result<bool> {
+    rustix::stdio::dup2_stdout(out)?;
+    rustix::stdio::dup2_stderr(err)?;
+    hold(&lifeline)?;
+    super::lifeline::leave_as_copy(lifeline.as_fd())
 }
 
 unsafe extern "C" {
