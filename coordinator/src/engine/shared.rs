@@ -158,7 +158,7 @@ impl PoolShared {
         }
         for (map, calls) in ended {
             for watcher in state.singles.watchers_of(map, calls) {
-                watcher.tell();
+                watcher.notify();
                 wakers.extend(watcher.waker().take());
             }
         }

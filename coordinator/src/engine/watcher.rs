@@ -1,6 +1,5 @@
 //! Who waits for a map, or for a single call: threads, or the waker of a task of the host's async runtime.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -12,8 +11,6 @@ use super::condition::Condition;
 pub(crate) struct Watcher {
     pub(super) changed: Condition,
     waker: Mutex<Option<Waker>>,
-    /// A single call has ended.
-    told: AtomicBool,
 }
 
 impl Watcher {
@@ -24,17 +21,6 @@ impl Watcher {
         limit: Option<Duration>,
     ) -> MutexGuard<'s, T> {
         self.changed.wait(state, limit)
-    }
-
-    /// The call has ended.
-    pub(super) fn tell(&self) {
-        self.told.store(true, Ordering::Release);
-        self.changed.notify_all();
-    }
-
-    /// Whether the call has ended, for one who is awake.
-    pub(crate) fn is_told(&self) -> bool {
-        self.told.load(Ordering::Acquire)
     }
 
     /// Tells everyone who waits for the map to look again.

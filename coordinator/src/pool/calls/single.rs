@@ -1,9 +1,7 @@
 //! A call that is made by itself, as its caller has it: a place among the single calls of its kind.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine::shared::PoolShared;
@@ -16,15 +14,6 @@ use crate::payload::printed::Output;
 use crate::payload::{Chunk, Job, Trace};
 use crate::pool::codec::Codec;
 use crate::scheduler::{Ended, MapId, MapSpec, Next};
-
-/// How long a thread looks for the end of its call before it sleeps. Where many threads make calls at once, that is how long
-/// their short calls take together.
-const SPIN: Duration = Duration::from_micros(100);
-
-thread_local! {
-    /// Whether this thread's last wait for a call was so short that it should have stayed awake.
-    static PAYS: Cell<bool> = const { Cell::new(false) };
-}
 
 /// A call's place.
 #[derive(Debug)]
@@ -169,7 +158,6 @@ impl Single {
     pub(in crate::pool) fn wait(&mut self, limit: Option<Duration>) -> Option<Ended<Trace>> {
         let began = limit.map(|_| Instant::now());
         let mut state = self.shared.state();
-        let mut is_awake = PAYS.get();
         loop {
             if let Some(ended) = state.jobs.take_one(self.map, self.index) {
                 self.unwatch(&mut state);
@@ -184,15 +172,7 @@ impl Single {
             }
             let watcher = self.watcher.get_or_insert_default();
             state.singles.watch(self.map, self.index, watcher);
-            let slept = Instant::now();
-            if std::mem::take(&mut is_awake) {
-                drop(state);
-                stay_awake(watcher, left);
-                state = self.shared.state();
-                continue;
-            }
             state = watcher.wait(state, left);
-            PAYS.set(slept.elapsed() < SPIN);
         }
     }
 
@@ -276,16 +256,4 @@ impl Single {
             state.singles.unwatch(self.map, self.index);
         }
     }
-}
-
-/// Waits without going to sleep, for a moment. To be woken takes longer than a short call, and several times as long where the
-/// processor has become idle meanwhile. It is offered to others between two looks, so it serves them as well as if this thread
-/// slept.
-fn stay_awake(watcher: &Watcher, limit: Option<Duration>) {
-    let limit = limit.map_or(SPIN, |limit| limit.min(SPIN));
-    let began = Instant::now();
-    while !watcher.is_told() && began.elapsed() < limit {
-        thread::yield_now();
-    }
-    PAYS.set(watcher.is_told());
 }
