@@ -54,9 +54,10 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         };
         self.turn += 1;
         let (turn, slots) = (self.turn, self.slots.len());
+        let most = most.clamp(1, MOST_CALLS).min(self.most_in_turn(map));
         let batch = self.with_map(map, |map| {
             map.turn = turn;
-            let batch = map.next_batch(most.clamp(1, MOST_CALLS), slots, slot);
+            let batch = map.next_batch(most, slots, slot);
             map.served(batch.count, now);
             batch
         });

@@ -1,8 +1,11 @@
 //! Calls that have a caller each: see `map/separate.rs`.
 
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
-use super::{Bundle, Doom, Ended, MapId, Must, STUCK, Scheduler, Sight, SlotId, Taker, Time};
+use super::{
+    Bundle, Doom, Ended, MOST_CALLS, MapId, Must, STUCK, Scheduler, Sight, SlotId, Taker, Time,
+};
 
 /// How long a result may stand in a black box before somebody looks there.
 const GLANCE: Duration = Duration::from_millis(5);
@@ -96,6 +99,21 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             {
                 self.lower(slot, 1, now, sight);
             }
+        }
+    }
+
+    /// How many calls of a map may go together. Separate calls start in the order in which they came, so those that came
+    /// after a call of another kind that waits go behind it.
+    pub(super) fn most_in_turn(&self, id: MapId) -> u32 {
+        let Some(map) = self.maps.get(&id).filter(|map| map.spec.separate) else {
+            return MOST_CALLS;
+        };
+        let own = map.rank(id).map(|rank| (rank, id));
+        let behind = own.and_then(|own| self.ready.range((Excluded(own), Unbounded)).next());
+        match behind {
+            Some(((0, 0, number), _)) => map.came_before(*number, MOST_CALLS),
+            // Nobody waits who is as urgent.
+            _ => MOST_CALLS,
         }
     }
 

@@ -32,6 +32,7 @@ fn main() -> Anything {
         "nested" => nested(&rest),
         "leaks" => leaks(),
         "freed" => freed(),
+        "kept" => kept(),
         "flow" => flow(&rest),
         "idle" => idle(),
         "initialize" => initialize(),
@@ -307,6 +308,32 @@ fn freed() -> Anything {
         some()?;
     }
     println!("{}", kib("VmRSS:")?.saturating_sub(before));
+    Ok(())
+}
+
+/// Makes 100,000 calls of 500 bytes each, of which five are kept, and prints by how many KiB this program has grown by it.
+fn kept() -> Anything {
+    let pool = Pool::new(2)?;
+    let text = "x".repeat(500);
+    let some = || -> Result<_, Box<dyn std::error::Error>> {
+        let submit = || pool.submit(ends::echo_text, text.clone());
+        let first = submit();
+        let others: Vec<_> = (0..20_000).map(|_| submit()).collect();
+        for call in others {
+            assert_eq!(call.wait()?.len(), 500);
+        }
+        assert!(first.is_done());
+        Ok(first)
+    };
+    let mut kept = vec![some()?];
+    let before = kib("VmRSS:")?;
+    for _ in 0..5 {
+        kept.push(some()?);
+    }
+    println!("{}", kib("VmRSS:")?.saturating_sub(before));
+    for call in kept {
+        assert_eq!(call.wait()?, text);
+    }
     Ok(())
 }
 

@@ -72,6 +72,21 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         row.map_or(0, |(first, number)| number + (index - first))
     }
 
+    /// How many calls from the first on that is ready came before that number; it says 1 to `most`.
+    pub(in crate::scheduler) fn came_before(&self, number: u64, most: u32) -> u32 {
+        let first = self.ready.first().copied().unwrap_or(self.end);
+        // Later calls have higher numbers, so halving finds the last of them.
+        let (mut enough, mut more) = (1, most);
+        while enough < more {
+            let middle = more - (more - enough) / 2;
+            match self.arrival(first + u64::from(middle) - 1) < number {
+                true => enough = middle,
+                false => more = middle - 1,
+            }
+        }
+        enough
+    }
+
     /// Which calls have ended since the last time.
     pub(in crate::scheduler) fn take_news(&mut self) -> Vec<Range<u64>> {
         std::mem::take(&mut self.separate.news)

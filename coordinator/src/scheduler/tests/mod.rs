@@ -7,6 +7,7 @@ mod deeds;
 mod leases;
 mod liars;
 mod life;
+mod separate;
 mod world;
 
 use std::cell::RefCell;
