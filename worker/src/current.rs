@@ -13,7 +13,7 @@ use crate::os;
 pub struct Current {
     /// The slot of the pool this worker fills, counted from 1.
     pub worker: u32,
-    /// The call's index in its map, from 0.
+    /// The call's index in its map, from 0. Single calls (`call`, `submit`) of one task with the same limits count as one map.
     pub index: u64,
     /// Which attempt at the call this is, from 1.
     pub attempt: u32,

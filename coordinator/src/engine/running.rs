@@ -11,7 +11,7 @@ use crate::payload::printed::Captured;
 pub struct RunningCall {
     /// Its task.
     pub task: String,
-    /// Its index in its map, from 0.
+    /// Its index in its map, from 0. Single calls of one task with the same limits count as one map.
     pub index: u64,
     /// Which attempt this is, from 1.
     pub attempt: u32,

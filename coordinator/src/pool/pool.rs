@@ -302,6 +302,9 @@ impl Pool {
 
     /// Runs the task on one input, and does not wait.
     ///
+    /// Calls are handed to workers in the order in which they were submitted. There may be any number of them: short ones travel
+    /// together, as those of a map do.
+    ///
     /// ```standalone_crate
     /// # coordinator::enable_in_tests!();
     /// # use coordinator::{Pool, task};
