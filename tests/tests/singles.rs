@@ -130,19 +130,19 @@ fn one_that_is_cancelled_in_the_middle_of_a_batch_does_not_run() {
     let directory = TempDir::new().unwrap();
     let path = |name: &str| directory.path().join(name);
     let pool = pool(1);
-    let (waiting, mut calls) = behind_one_that_waits(&pool, &path("go"), 500);
-    // Here the batch stops.
-    let held = (500, Some(path("held")));
+    let (waiting, mut calls) = behind_one_that_waits(&pool, &path("go"), 300);
+    // A batch is at most half of what waits, so the first one reaches well beyond this call.
+    let held = (300, Some(path("held")));
     calls.push(pool.submit(brief::wait_if, held));
-    calls.extend((501..1000).map(|n| pool.submit(brief::wait_if, (n, None))));
+    calls.extend((301..1000).map(|n| pool.submit(brief::wait_if, (n, None))));
     File::create(path("go")).unwrap();
     waiting.wait().unwrap();
-    eventually("the ones before it have ended", || calls[499].is_done());
-    calls[501].cancel();
-    assert!(calls[501].is_done(), "it waits no longer");
-    assert!(!calls[500].is_done());
+    eventually("the ones before it have ended", || calls[299].is_done());
+    calls[301].cancel();
+    assert!(calls[301].is_done(), "it waits no longer");
+    assert!(!calls[300].is_done());
     File::create(path("held")).unwrap();
-    only_is_cancelled(calls, 501);
+    only_is_cancelled(calls, 301);
     assert_eq!(pool.stats().workers_died, 0);
 }
 
@@ -156,10 +156,10 @@ fn one_that_is_cancelled_while_it_runs_ends_alone() {
     let warm: Vec<_> = (0..1000).map(brief).collect();
     warm.into_iter().for_each(|call| call.wait().unwrap());
     let waiting = pool.submit(brief::wait_if, (0, Some(go.clone())));
-    let before: Vec<_> = (0..500).map(brief).collect();
+    let before: Vec<_> = (0..300).map(brief).collect();
     let long = (Some(begun.clone()), 600_000);
     let long = pool.submit(tasks::begin_and_fail_or_sleep, long);
-    let behind: Vec<_> = (0..500).map(brief).collect();
+    let behind: Vec<_> = (0..700).map(brief).collect();
     File::create(go).unwrap();
     waiting.wait().unwrap();
     eventually("it runs", || begun.exists());
