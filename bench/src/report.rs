@@ -152,6 +152,12 @@ impl Report {
         ours.into_iter().any(|line| line.status != Status::Measured)
     }
 
+    /// Whether a target was missed, or could not be looked at.
+    pub(crate) fn is_missed(&self) -> bool {
+        let (all, reached) = self.targets();
+        all != reached
+    }
+
     /// How many targets there are, and how many of them were reached.
     pub(crate) fn targets(&self) -> (usize, usize) {
         let lines = self.groups.iter().flat_map(|group| &group.lines);
