@@ -2,8 +2,8 @@
 
 use crate::Problem;
 use crate::sides::{
-    Setting, Values, floor, kills, life, machines, many, ours, processes, shell, spawned, threads,
-    types,
+    Setting, Values, counts, floor, kills, life, machines, many, ours, processes, shell, spawned,
+    threads, types,
 };
 
 /// Something that is measured, by one side or several.
@@ -386,6 +386,17 @@ pub(crate) static MEASURES: &[Measure] = &[
         sides: &[
             ours(shell::exec),
             rust("xargs -P2", shell::xargs, TimesAsLong).target(1.0),
+        ],
+    },
+    Measure {
+        name: "exec-counts",
+        title: "system calls of `true` under strace, beyond its own; ours in order and logged",
+        once: true,
+        // 41 to 43 are seen: how many of them wake a thread is a matter of luck.
+        quantities: &[limited("calls", "system calls a call", Unit::Count, 48.0)],
+        sides: &[
+            ours(counts::exec),
+            rust("xargs -P2", counts::xargs, TimesAsLong),
         ],
     },
     Measure {

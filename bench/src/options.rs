@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// The Python whose pools are measured
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     pub(crate) python: PathBuf,
+    /// Fails if a target was missed, too
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Lists the measures
     #[arg(long)]
     pub(crate) list: bool,

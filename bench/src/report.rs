@@ -149,7 +149,14 @@ impl Report {
     /// Whether the pool itself did not do what it was asked to, at least once.
     pub(crate) fn ours_failed(&self) -> bool {
         let ours = self.groups.iter().filter_map(|group| group.lines.first());
-        ours.into_iter().any(|line| line.status != Status::Measured)
+        ours.into_iter()
+            .any(|line| matches!(line.status, Status::Failed(_)))
+    }
+
+    /// Whether a target was missed, or could not be looked at.
+    pub(crate) fn is_missed(&self) -> bool {
+        let (all, reached) = self.targets();
+        all != reached
     }
 
     /// How many targets there are, and how many of them were reached.
@@ -301,6 +308,22 @@ mod tests {
         assert!(group.lines[1].ratio.is_none());
         let target = group.lines[1].target.as_ref().expect("there is one");
         assert_eq!(target.reached, None);
+    }
+
+    #[test]
+    fn what_this_build_does_not_have_is_no_failure_of_the_pool() {
+        let failed = |outcome| {
+            let report = Report {
+                quick: false,
+                rounds: 1,
+                processors: 1,
+                groups: vec![call(&[vec![outcome]])],
+            };
+            report.ours_failed()
+        };
+        assert!(!failed(took(1.0)));
+        assert!(!failed(Outcome::Missing("--features agents".to_owned())));
+        assert!(failed(Outcome::Failed("no".to_owned())));
     }
 
     #[test]

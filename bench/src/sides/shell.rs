@@ -9,37 +9,42 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
+use serde::Deserialize;
+
 use super::ours::join;
 use super::{Missing, Setting, Values, WORKERS, check, time};
 use crate::Problem;
 
+/// What cargo says of a part that it has made.
+#[derive(Deserialize)]
+struct Made {
+    executable: Option<PathBuf>,
+}
+
 /// The command line, built if it is not.
-fn coordinator() -> Result<PathBuf, Problem> {
+pub(super) fn coordinator() -> Result<PathBuf, Problem> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--quiet",
-            "-p",
-            "coordinator",
-            "--manifest-path",
-        ])
+        .args(["build", "--release", "--quiet", "--message-format=json"])
+        .args(["-p", "coordinator", "--bin", "coordinator"])
+        .arg("--manifest-path")
         .arg(root.join("Cargo.toml"))
-        .status();
-    match built {
-        Ok(status) if status.success() => {
-            // Cargo takes a relative directory from where it was started.
-            let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-            let target = target.unwrap_or_else(|| root.join("target"));
-            Ok(target.join("release/coordinator"))
-        }
-        _ => Err(Missing("the command line (cargo build --release)".to_owned()).into()),
-    }
+        .stderr(Stdio::inherit())
+        .output();
+    let said = match built {
+        Ok(built) if built.status.success() => String::from_utf8(built.stdout)?,
+        _ => String::new(),
+    };
+    // Variables and configuration say where it is; so does cargo, for each part that it has made.
+    let made = said
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Made>(line).ok());
+    let place = made.filter_map(|made| made.executable).next_back();
+    place.ok_or_else(|| Missing("the command line (cargo build --release)".to_owned()).into())
 }
 
-fn inputs(number: u32) -> String {
+pub(super) fn inputs(number: u32) -> String {
     let mut inputs = String::new();
     for input in 0..number {
         // A String takes whatever is written to it.

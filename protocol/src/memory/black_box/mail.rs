@@ -5,6 +5,8 @@
 //! it asleep after it has posted something writes a byte to the socket, which means nothing but that: a nudge. Either the
 //! reader's last look finds the mail, or the sender sees that it sleeps: `model` tries all orders.
 //!
+//! All words begin as zeros, so each worker has memory of its own.
+//!
 //! Mail and what comes by the socket are one stream of bytes. A sender posts mail only if the reader has received all that was
 //! sent by the socket before. Mail says how many bytes that were: if more have come when the reader finds it, they follow it.
 
