@@ -32,6 +32,20 @@ pub(super) unsafe fn vfork(
     argument: *mut c_void,
     ignored: Ignored,
 ) -> io::Result<(Pid, OwnedFd)> {
+    // SAFETY: as this function's.
+    unsafe { make(begin, argument, ignored, system::clone3) }
+}
+
+/// The kernel's `clone3`: a stack, what begins there with which argument, and where the pidfd goes. Returns the process's id.
+type Clone3 =
+    unsafe fn(&mut [MaybeUninit<u128>], Begin, *mut c_void, *mut c_int) -> io::Result<c_int>;
+
+unsafe fn make(
+    begin: Begin,
+    argument: *mut c_void,
+    ignored: Ignored,
+    clone3: Clone3,
+) -> io::Result<(Pid, OwnedFd)> {
     let mut stack = Vec::<u128>::with_capacity(STACK_WORDS);
     let mut first = First {
         begin,
@@ -46,7 +60,7 @@ pub(super) unsafe fn vfork(
     // room to write the descriptor.
     let made = unsafe {
         let stack = stack.spare_capacity_mut();
-        match system::clone3(stack, begins, first, &raw mut pidfd) {
+        match clone3(stack, begins, first, &raw mut pidfd) {
             Err(error) if is_missing(&error) => {
                 (*first.cast::<First>()).resets = u64::MAX;
                 clone(stack, first, &raw mut pidfd)
@@ -257,5 +271,56 @@ mod system {
         _: *mut c_int,
     ) -> io::Result<c_int> {
         Err(io::Error::from_raw_os_error(libc::ENOSYS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+    use crate::os::spawn::{Blocked, reap};
+
+    extern "C" fn handler(_: c_int) {}
+
+    /// Exits with 0 if the signals have their default actions that the other process handles or ignores.
+    extern "C" fn looks(_: *mut c_void) -> c_int {
+        let is_default = |signal| {
+            // SAFETY: a plain call, which only asks.
+            unsafe {
+                let mut now: libc::sigaction = zeroed();
+                libc::sigaction(signal, ptr::null(), &raw mut now);
+                now.sa_sigaction == libc::SIG_DFL
+            }
+        };
+        c_int::from(!(is_default(libc::SIGURG) && is_default(libc::SIGWINCH)))
+    }
+
+    unsafe fn missing(
+        _: &mut [MaybeUninit<u128>],
+        _: Begin,
+        _: *mut c_void,
+        _: *mut c_int,
+    ) -> io::Result<c_int> {
+        Err(io::Error::from_raw_os_error(libc::ENOSYS))
+    }
+
+    /// By the kernel's function, and as on a system that has none.
+    #[test]
+    fn a_new_process_has_all_signals_at_their_defaults() {
+        // SAFETY: both signals do nothing by default, and this handler does nothing, either.
+        unsafe {
+            libc::signal(libc::SIGURG, handler as *const () as usize);
+            libc::signal(libc::SIGWINCH, libc::SIG_IGN);
+        }
+        for clone3 in [system::clone3 as Clone3, missing] {
+            let signals = Blocked::all();
+            // SAFETY: all signals are blocked, and the function only makes system calls.
+            let made = unsafe { make(looks, ptr::null_mut(), Ignored::now(), clone3) };
+            drop(signals);
+            let (pid, pidfd) = made.unwrap();
+            assert!(rustix::io::fcntl_getfd(&pidfd).is_ok());
+            assert_eq!(reap(pid).unwrap().exit_status(), Some(0));
+        }
     }
 }
