@@ -22,6 +22,8 @@ pub(crate) struct Initializer {
 pub(crate) struct Config {
     pub(crate) launcher: Launcher,
     pub(crate) slots: usize,
+    /// How many processors this process may use.
+    pub(crate) processors: usize,
     /// What calls may cost, unless they say otherwise.
     pub(crate) limits: Limits,
     pub(crate) initializer: Option<Initializer>,

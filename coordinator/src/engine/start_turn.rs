@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::shared::PoolShared;
-use crate::os::processors;
 
 /// How often to look whether another worker would be of use.
 const LOOK_FOR_USE: Duration = Duration::from_millis(5);
@@ -26,7 +25,7 @@ impl PoolShared {
                 break false;
             }
             let living = state.posts.iter().filter(|post| post.pid.is_some()).count();
-            let is_free = state.starting < 2 * processors();
+            let is_free = state.starting < 2 * self.config.processors;
             if is_free && state.jobs.has_use_for_another(living, self.now()) {
                 break true;
             }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use interprocess::local_socket::traits::Listener as _;
@@ -15,6 +16,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::process::Resource;
+use rustix::thread::CpuSet;
 use worker::private::spawn::above_stdio;
 
 /// How many files this process may have open, if that is limited.
@@ -306,7 +308,21 @@ pub(crate) fn effective_user() -> u32 {
 
 /// How many processors this process may use.
 pub(crate) fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    // The standard library reads the control groups' files, which takes as long as a thirtieth of a pool's start. A quota
+    // hardly ever changes while a program runs. What a program changes itself is its affinity.
+    static SEEN: Mutex<Option<(CpuSet, usize)>> = Mutex::new(None);
+    let count = || std::thread::available_parallelism().map_or(1, usize::from);
+    let Ok(affinity) = rustix::thread::sched_getaffinity(None) else {
+        return count();
+    };
+    // Nobody waits here: in a copy of this process, a thread that does not exist may hold it.
+    let Ok(mut seen) = SEEN.try_lock() else {
+        return count();
+    };
+    match *seen {
+        Some((same, many)) if same == affinity => many,
+        _ => seen.insert((affinity, count())).1,
+    }
 }
 
 #[cfg(test)]

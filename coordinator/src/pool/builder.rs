@@ -532,6 +532,7 @@ impl Builder {
         let config = Config {
             launcher,
             slots,
+            processors: os::processors(),
             limits: self.limits,
             initializer,
             recycle_after: self.recycle_after,

@@ -20,7 +20,6 @@ use crate::engine::shared::PoolShared;
 use crate::engine::state::State;
 use crate::engine::{slot_thread, supervisor};
 use crate::error::{CallError, PoolError};
-use crate::os::processors;
 #[cfg(feature = "agents")]
 use crate::payload::{EncodedInputs, Job};
 #[cfg(feature = "agents")]
@@ -68,7 +67,7 @@ impl Pool {
     /// Starts the threads.
     pub(super) fn start(config: Config, restart_limit: RestartLimit) -> Result<Pool, PoolError> {
         let slots = config.slots;
-        let jobs = Scheduler::new(slots, processors(), restart_limit);
+        let jobs = Scheduler::new(slots, config.processors, restart_limit);
         let refused = |what: &str, error: std::io::Error| {
             PoolError::System(format!("the pool could not be made: {what}: {error}"))
         };

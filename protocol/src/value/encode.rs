@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ValueError;
 use super::reader::Reading;
-use super::writer::Writer;
+use super::writer::{Output, Writer, push_word};
 
 /// Appends a value to a buffer. If the value can't be encoded, the buffer stays as it was.
 ///
@@ -68,38 +68,16 @@ fn too_many(bytes: usize) -> String {
     format!("{bytes} bytes too many")
 }
 
-/// The number of bytes of the longest varint of 64 bits.
-pub(crate) const FEW: usize = 10;
-
-/// Appends a few bytes one by one, as numbers come. That costs less than a call of `memcpy`, and less than loading
-/// whole words, which would have to wait for the byte stores just before.
-#[inline]
-#[expect(clippy::map_clone, reason = "`copied` would make a call of it")]
-pub(crate) fn extend_few(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    buffer.extend(bytes.iter().map(|byte| *byte));
-}
-
 struct Append<'b>(&'b mut Vec<u8>);
 
-impl postcard::ser_flavors::Flavor for Append<'_> {
-    type Output = ();
-
+impl Output for Append<'_> {
     #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
+    fn word(&mut self, word: u64, len: usize) {
+        push_word(self.0, word, len);
     }
 
     #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        match bytes.len() <= FEW {
-            true => extend_few(self.0, bytes),
-            false => self.0.extend_from_slice(bytes),
-        }
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
     }
 }

@@ -10,6 +10,7 @@ pub mod parcel;
 mod reader;
 pub mod room;
 pub mod sheet;
+mod varint;
 mod whole;
 mod writer;
 

@@ -6,13 +6,11 @@
 
 use std::ops::Range;
 
-use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
-use super::encode::{FEW, extend_few};
 use super::error::ValueError;
 use super::room::{Begun, Room};
-use super::writer::Writer;
+use super::writer::{Output, Writer, push_word};
 use crate::pages;
 
 /// The least piece, written at once, that makes a value a large one, in bytes.
@@ -193,25 +191,14 @@ struct Writing<'w, R: Room> {
     piece: &'w mut Range<usize>,
 }
 
-impl<R: Room> Flavor for Writing<'_, R> {
-    type Output = ();
-
+impl<R: Room> Output for Writing<'_, R> {
     #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.buffer.push(byte);
-        Ok(())
+    fn word(&mut self, word: u64, len: usize) {
+        push_word(self.buffer, word, len);
     }
 
     #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        match bytes.len() <= FEW {
-            true => extend_few(self.buffer, bytes),
-            false => write(self.buffer, self.start, self.large, self.piece, bytes),
-        }
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
+    fn bytes(&mut self, bytes: &[u8]) {
+        write(self.buffer, self.start, self.large, self.piece, bytes);
     }
 }

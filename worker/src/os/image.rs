@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::OnceLock;
 
 /// Opens the file of the program that this process runs, even if its path now leads elsewhere. Also returns the path, to
 /// be shown to people.
@@ -16,15 +17,24 @@ use std::ptr;
 ///
 /// The file can't be opened.
 pub fn file() -> io::Result<(File, PathBuf)> {
+    // Where a person ran the loader itself: the program that it has loaded. That is looked for once, because to find it
+    // takes long in a program with many mappings.
+    static LOADED: OnceLock<Option<PathBuf>> = OnceLock::new();
     let exe = Path::new("/proc/self/exe");
     match fs::read_link(exe) {
-        Ok(path) => match mapped_file() {
-            // A person ran the loader itself, and it has loaded the program.
-            Some(mapped) if mapped != path && mapped.is_file() => {
-                Ok((File::open(&mapped)?, mapped))
+        Ok(path) => {
+            let loaded = LOADED.get().cloned().unwrap_or_else(|| {
+                let is_other = |mapped: &PathBuf| *mapped != path && mapped.is_file();
+                let loaded = mapped_file().filter(is_other);
+                // Not `get_or_init`: in a copy of this process it may wait for a thread that does not exist.
+                let _ = LOADED.set(loaded.clone());
+                loaded
+            });
+            match loaded {
+                Some(mapped) => Ok((File::open(&mapped)?, mapped)),
+                None => Ok((File::open(exe)?, without_mark(path))),
             }
-            _ => Ok((File::open(exe)?, without_mark(path))),
-        },
+        }
         // Without /proc, the path that started the program has to do.
         Err(error) => {
             let path = started_by().ok_or(error)?;
