@@ -4,7 +4,6 @@
     reason = "settings of the lifeline that no safe wrapper offers"
 )]
 
-use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -79,9 +78,9 @@ impl Group {
         };
         let (started, pipes) = match streams {
             Streams::Pumped(pump) => {
-                let (stdout, stderr) = pump.writes()?;
+                let [stdin, stdout, stderr] = pump.streams()?;
                 let started = command.start(&Plan {
-                    stdin: File::open("/dev/null")?.as_fd(),
+                    stdin,
                     stdout,
                     stderr: Some(stderr),
                     ignored,

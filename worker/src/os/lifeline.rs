@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Pid;
 
 /// Moves this new process into a group of its own and arms the lifeline. From then on the kernel sends SIGKILL
 /// when the last writing end of the lifeline closes: to this process until it has its group, and then to the group. These
@@ -25,11 +26,11 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 ///
 /// The errors of the system calls.
 pub fn leave(lifeline: BorrowedFd<'_>, writer: BorrowedFd<'_>) -> io::Result<()> {
-    arm(lifeline)?;
+    let myself = arm(lifeline)?;
     // SAFETY: this closes the new process's copy of a descriptor, which nothing here uses. The starting process's own
     // descriptor stays open.
     unsafe { libc::close(writer.as_raw_fd()) };
-    take_group(lifeline)
+    take_group(lifeline, myself)
 }
 
 /// As [`leave`], for a process that has no writing end, because it is a copy of another one than that which holds it.
@@ -39,28 +40,28 @@ pub fn leave(lifeline: BorrowedFd<'_>, writer: BorrowedFd<'_>) -> io::Result<()>
 ///
 /// The errors of the system calls.
 pub(crate) fn leave_as_copy(lifeline: BorrowedFd<'_>) -> io::Result<bool> {
-    arm(lifeline)?;
-    take_group(lifeline)?;
+    let myself = arm(lifeline)?;
+    take_group(lifeline, myself)?;
     let mut polled = [PollFd::new(&lifeline, PollFlags::IN)];
     rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
     // The kernel speaks up only if it is closed from now on.
     Ok(polled[0].revents().is_empty())
 }
 
-/// Has the kernel kill this process when the last writing end closes.
-fn arm(lifeline: BorrowedFd<'_>) -> io::Result<()> {
+/// Has the kernel kill this process, whose id it returns, when the last writing end closes.
+fn arm(lifeline: BorrowedFd<'_>) -> io::Result<Pid> {
     const F_SETSIG: libc::c_int = 10;
     let myself = rustix::process::getpid();
     set(lifeline, libc::F_SETOWN, myself.as_raw_nonzero().get())?;
     set(lifeline, F_SETSIG, libc::SIGKILL)?;
     // A new pipe's reading end has no other flags that this could overwrite.
-    set(lifeline, libc::F_SETFL, libc::O_ASYNC)
+    set(lifeline, libc::F_SETFL, libc::O_ASYNC)?;
+    Ok(myself)
 }
 
 /// Moves this process into a group of its own, and has the kernel kill all of that.
-fn take_group(lifeline: BorrowedFd<'_>) -> io::Result<()> {
+fn take_group(lifeline: BorrowedFd<'_>, myself: Pid) -> io::Result<()> {
     rustix::process::setpgid(None, None)?;
-    let myself = rustix::process::getpid();
     set(lifeline, libc::F_SETOWN, -myself.as_raw_nonzero().get())
 }
 
