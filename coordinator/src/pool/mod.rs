@@ -4,6 +4,7 @@
 //! what keeps the workers going is the engine's.
 
 mod available;
+mod build;
 mod builder;
 mod calls;
 mod codec;

@@ -1,7 +1,7 @@
 //! The pool, as its users see it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,18 +13,13 @@ use super::calls::encoded::{self, EncodedEnds, EncodedMap};
 use super::calls::{Stream, StreamUnordered, ThreadedStream};
 use super::pending::Pending;
 use super::with::With;
-#[cfg(feature = "agents")]
-use crate::agents::{Wanted, desk};
-use crate::engine::config::Config;
 use crate::engine::shared::PoolShared;
 use crate::engine::state::State;
-use crate::engine::{slot_thread, supervisor};
 use crate::error::{CallError, PoolError};
 #[cfg(feature = "agents")]
 use crate::payload::{EncodedInputs, Job};
 #[cfg(feature = "agents")]
 use crate::scheduler::Limits;
-use crate::scheduler::{RestartLimit, Scheduler, SlotId};
 
 /// A fixed number of worker processes that run calls.
 ///
@@ -36,12 +31,9 @@ use crate::scheduler::{RestartLimit, Scheduler, SlotId};
 /// after `fork`, or after `daemon`.
 #[derive(Debug)]
 pub struct Pool {
-    shared: Arc<PoolShared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) shared: Arc<PoolShared>,
+    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
 }
-
-/// The stacks of the pool's threads, in bytes: nothing runs there that needs much, and there may be hundreds.
-pub(crate) const STACK: usize = 256 << 10;
 
 /// How long a pause waits for other machines to hear of it.
 const TO_TELL: Duration = Duration::from_millis(500);
@@ -50,84 +42,6 @@ const TO_TELL: Duration = Duration::from_millis(500);
 const TO_PRINT: Duration = Duration::from_secs(1);
 
 impl Pool {
-    /// Waits for the first worker, unless workers are started by hand.
-    pub(super) fn wait_for_worker(&self) -> Result<(), PoolError> {
-        if self.shared.config.launcher.manual.is_some() {
-            return Ok(());
-        }
-        self.shared.wait_until(None, |state| {
-            state.counts.started > 0 || state.failure.is_some() || !state.machines.agents.is_empty()
-        });
-        match self.shared.state().failure.clone() {
-            None => Ok(()),
-            Some(failure) => Err(failure),
-        }
-    }
-
-    /// Starts the threads.
-    pub(super) fn start(config: Config, restart_limit: RestartLimit) -> Result<Pool, PoolError> {
-        let slots = config.slots;
-        let jobs = Scheduler::new(slots, config.processors, restart_limit);
-        let refused = |what: &str, error: std::io::Error| {
-            PoolError::System(format!("the pool could not be made: {what}: {error}"))
-        };
-        let shared = PoolShared::new(config, jobs).map_err(|error| refused("a pipe", error))?;
-        let shared = Arc::new(shared);
-        let pool = Pool {
-            shared: Arc::clone(&shared),
-            threads: Mutex::default(),
-        };
-        let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
-            let thread = thread::Builder::new().name(name);
-            thread.stack_size(STACK).spawn(body)
-        };
-        for number in 0..slots {
-            let theirs = Arc::clone(&shared);
-            let body = Box::new(move || slot_thread::run(&theirs, SlotId(number)));
-            match spawn(format!("slot {}", number + 1), body) {
-                Ok(thread) => pool.threads().push(thread),
-                Err(error) => {
-                    // The slots that have no thread can't leave by themselves.
-                    shared.state().slots_left -= slots - number;
-                    return Err(refused("a thread", error));
-                }
-            }
-        }
-        let theirs = Arc::clone(&shared);
-        let thread = spawn(
-            "supervisor".to_owned(),
-            Box::new(move || supervisor::run(&theirs)),
-        );
-        pool.threads()
-            .push(thread.map_err(|error| refused("a thread", error))?);
-        Ok(pool)
-    }
-
-    /// Has a thread speak to agents.
-    #[cfg(feature = "agents")]
-    pub(super) fn attend(&self, wanted: Wanted) -> Result<(), PoolError> {
-        let (bell, events) = desk::bell();
-        let rings = bell.clone();
-        self.shared.act(|state| {
-            state.machines.attend(move || rings.ring());
-        });
-        let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name("agents".to_owned());
-        let thread = thread.spawn(move || desk::run(&shared, wanted, &bell, events));
-        match thread {
-            Ok(thread) => {
-                self.threads().push(thread);
-                Ok(())
-            }
-            Err(error) => {
-                self.shared.state().machines.is_attended = false;
-                Err(PoolError::System(format!(
-                    "the pool could not be made: a thread: {error}"
-                )))
-            }
-        }
-    }
-
     /// Runs calls whose inputs are encoded, for another coordinator.
     #[cfg(feature = "agents")]
     pub(crate) fn run_encoded(
@@ -139,7 +53,7 @@ impl Pool {
         encoded::run(&self.shared, job, limits, inputs)
     }
 
-    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+    pub(super) fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
