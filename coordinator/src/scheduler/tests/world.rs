@@ -1,6 +1,7 @@
 //! The scheduler, played through at random. After every step the world checks what must always
 //! hold; in the end it plays everything out and checks that each call has ended once.
 
+mod leases;
 mod separate;
 mod slots;
 
