@@ -159,7 +159,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         if self.paused.is_some() || self.is_drained() {
             return None;
         }
-        let Some(map) = self.next_for(agent) else {
+        let Some(map) = self.next_for(agent, now) else {
             self.recall_some(now);
             return None;
         };
@@ -252,18 +252,13 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     }
 
     /// The map that an agent should serve next. A few calls are left to workers here that have nothing to do: they are nearer.
-    fn next_for(&self, agent: AgentId) -> Option<MapId> {
+    fn next_for(&mut self, agent: AgentId, now: Time) -> Option<MapId> {
         let idle = |slot: &&Slot| matches!(slot, Slot::Idle);
         let idle = self.slots.iter().filter(idle).count();
-        let has_lease = |id: MapId| {
-            let mut leases = self.leases.leases.values();
-            leases.any(|lease| lease.agent == agent && lease.map == id)
-        };
-        let mut ready = self.ready.iter().map(|(.., map)| *map);
-        ready.find(|id| {
-            self.maps.get(id).is_some_and(|map| {
-                map.ready_calls() > idle && !(map.goes_one_by_one() && has_lease(*id))
-            })
+        self.map_in_turn(now, |this, map, id| {
+            let mut leases = this.leases.leases.values();
+            let mut has_lease = || leases.any(|lease| lease.agent == agent && lease.map == id);
+            map.ready_calls() > idle && !(map.goes_one_by_one() && has_lease())
         })
     }
 

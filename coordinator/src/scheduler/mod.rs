@@ -199,6 +199,8 @@ pub(crate) struct Scheduler<J, I, T> {
     /// Maps are numbered as they come, and separate calls among them, as if each were a map of its own.
     next_map: u64,
     turn: u64,
+    /// Since when separate calls have gone before a map of which nobody runs a call.
+    kept_waiting: Option<Time>,
     /// Since when nothing starts and no deadline passes, if that is so.
     paused: Option<Time>,
     restart_limit: RestartLimit,
@@ -228,6 +230,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             delayed: BTreeSet::new(),
             next_map: 0,
             turn: 0,
+            kept_waiting: None,
             paused: None,
             restart_limit,
             failed_starts: Vec::new(),

@@ -48,7 +48,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         }
         let looks = self.ready.is_empty() && (is_due || idle.is_fresh);
         let took_back = looks && self.take_back(now, sight);
-        let Some(map) = self.next_map(!idle.is_fresh && !took_back) else {
+        let Some(map) = self.next_map(!idle.is_fresh && !took_back, now) else {
             self.recall_some(now);
             return self.wait(slot, now);
         };

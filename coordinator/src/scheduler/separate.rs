@@ -4,11 +4,14 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use super::{
-    Bundle, Doom, Ended, MOST_CALLS, MapId, Must, STUCK, Scheduler, Sight, SlotId, Taker, Time,
+    Bundle, Doom, Ended, MOST_CALLS, Map, MapId, Must, STUCK, Scheduler, Sight, SlotId, Taker, Time,
 };
 
 /// How long a result may stand in a black box before somebody looks there.
 const GLANCE: Duration = Duration::from_millis(5);
+/// How long separate calls go before a map of which nobody runs a call, or as long as one of its calls takes, if that is
+/// longer.
+const BEFORE: Duration = Duration::from_millis(20);
 
 impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
     /// How a call has ended, if it has. Each is asked for once, by the one who has it.
@@ -100,6 +103,36 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
                 self.lower(slot, 1, now, sight);
             }
         }
+    }
+
+    /// The map to serve next, of those that are wanted. Separate calls go before maps that are under way. Where more of them
+    /// come than are run, such a map has its turn all the same.
+    pub(super) fn map_in_turn(
+        &mut self,
+        now: Time,
+        is_wanted: impl Fn(&Self, &Map<J, I, T>, MapId) -> bool,
+    ) -> Option<MapId> {
+        let this = &*self;
+        let ready = this
+            .ready
+            .iter()
+            .filter_map(|(.., id)| Some((*id, this.maps.get(id)?)));
+        let mut wanted = ready.filter(|(id, map)| is_wanted(this, map, *id));
+        let first = wanted.next();
+        let is_separate = first.is_some_and(|(_, map)| map.spec.separate);
+        let behind = wanted.find(|(_, map)| is_separate && map.is_kept_waiting());
+        let first = first.map(|(id, _)| id);
+        let Some((other, map)) = behind else {
+            self.kept_waiting = None;
+            return first;
+        };
+        let limit = BEFORE.max(map.pace.estimate(1));
+        let since = *self.kept_waiting.get_or_insert(now);
+        if now.saturating_sub(since) < limit {
+            return first;
+        }
+        self.kept_waiting = None;
+        Some(other)
     }
 
     /// How many calls of a map may go together. Separate calls start in the order in which they came, so those that came

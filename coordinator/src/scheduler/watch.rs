@@ -92,13 +92,11 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
 
     /// The map to serve next. A slot that was asleep leaves calls to those that are back in a moment, and one that is
     /// awake leaves them if there are enough others.
-    pub(super) fn next_map(&self, was_asleep: bool) -> Option<MapId> {
-        let is_wanted = |map: &Map<J, I, T>| match was_asleep {
+    pub(super) fn next_map(&mut self, was_asleep: bool, now: Time) -> Option<MapId> {
+        self.map_in_turn(now, |_, map, _| match was_asleep {
             true => map.worth_waking() > 0,
             false => map.wants_more(),
-        };
-        let mut ready = self.ready.iter().map(|(.., map)| *map);
-        ready.find(|map| self.maps.get(map).is_some_and(is_wanted))
+        })
     }
 
     /// Whether another worker could do something, where so many live. If nobody has anything to do, it could as soon as

@@ -229,6 +229,11 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         })
     }
 
+    /// Whether nobody runs a call of it, though some are ready.
+    pub(super) fn is_kept_waiting(&self) -> bool {
+        !self.spec.separate && self.has_ready() && self.slots + self.leased == 0
+    }
+
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }

@@ -76,3 +76,59 @@ fn calls_of_one_kind_go_together_when_no_other_waits() {
     };
     assert!(batch.count > 1);
 }
+
+/// One worker, a map of `calls` calls, and separate calls of 1 ms of which more come than it runs. Returns how long the map
+/// took, and how much of that the separate calls had.
+fn beside_a_backlog(calls: u64, each: Duration) -> (Duration, Duration) {
+    const OF_THE_MAP: u64 = 1 << 32;
+    let (mut jobs, workers) = (jobs(1), Workers::default());
+    let map = jobs.open(spec()).unwrap();
+    let separate = jobs
+        .open(MapSpec {
+            separate: true,
+            ..spec()
+        })
+        .unwrap();
+    for number in 0..calls {
+        jobs.push(map, one(OF_THE_MAP + number));
+    }
+    let mut idle = jobs.ready(SlotId(0));
+    let (mut now, mut left, mut theirs, mut number) = (Time::ZERO, calls, Duration::ZERO, 0..);
+    while left > 0 {
+        assert!(now < Duration::from_secs(60), "the map waits for ever");
+        for number in number.by_ref().take(20) {
+            jobs.push(separate, one(number));
+        }
+        let Next::Run(running, batch) = jobs.next(idle, MOST_CALLS, now, &workers) else {
+            panic!("calls are left")
+        };
+        let is_map = batch.parts[0].inputs.first >= OF_THE_MAP;
+        let took = batch.count * if is_map { each } else { millis(1) };
+        match is_map {
+            true => left -= u64::from(batch.count),
+            false => theirs += took,
+        }
+        workers.open(0, batch.count);
+        (0..batch.count).for_each(|_| assert!(workers.start(0, now)));
+        workers.finish(0);
+        now += took;
+        jobs.worked(&running, took);
+        jobs.values(&running, 0, batch.count, now, |_| (0, 0))
+            .unwrap();
+        idle = jobs.idle_again(running, now).unwrap();
+    }
+    (now, theirs)
+}
+
+#[test]
+fn a_map_has_its_turn_beside_separate_calls_that_never_end() {
+    let (took, _) = beside_a_backlog(100, millis(1));
+    assert!(took < millis(100 * 25), "{took:?}");
+}
+
+#[test]
+fn separate_calls_have_as_much_time_as_a_map_of_long_calls() {
+    let (took, theirs) = beside_a_backlog(10, millis(300));
+    assert!(took < millis(10 * 700), "{took:?}");
+    assert!(theirs > took / 3, "{theirs:?} of {took:?}");
+}
