@@ -45,6 +45,29 @@ fn a_bar_stands_below_the_results_and_is_gone_in_the_end() {
     assert!(!after.iter().any(|line| line.contains("3/4")), "{after:?}");
 }
 
+/// Each time it is drawn, bar and text are of the same moment; and it is drawn when there is news, not at each look.
+#[test]
+fn a_bar_is_drawn_as_a_whole_and_seldom() {
+    let line = "\"$C\" exec -j1 -- sleep ::: 0.5 0.5 0.5 0.5; echo the end";
+    let (.., raw) = run(100, line, &["the end"]);
+    let frames: Vec<&str> = raw
+        .split('\r')
+        .filter(|frame| frame.contains("00:00:"))
+        .collect();
+    assert!((3..60).contains(&frames.len()), "{} frames", frames.len());
+    for frame in frames {
+        let done = frame
+            .split("/4 · ")
+            .next()
+            .and_then(|before| before.chars().last());
+        let done = done.and_then(|digit| digit.to_digit(10));
+        assert!(done.is_some(), "{frame:?}");
+        // The bar has only light fields until a call is done.
+        assert_eq!(frame.contains('█'), done > Some(0), "{frame:?}");
+        assert!(done == Some(0) || !frame.contains(" 0.0/s"), "{frame:?}");
+    }
+}
+
 #[test]
 fn on_a_narrow_terminal_the_bar_is_one_line() {
     let (during, ..) = run(

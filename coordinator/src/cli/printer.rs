@@ -45,6 +45,8 @@ struct Out {
     is_terminal: bool,
     /// The beginning of a line, which waits for the line's end while there is a bar: otherwise the bar would stand behind it.
     begun: Vec<u8>,
+    /// Whether anything was written since the last flush. Each flush draws the bar anew.
+    unflushed: bool,
 }
 
 /// The longest beginning of a line that waits, in bytes.
@@ -58,6 +60,7 @@ impl Out {
             stdout,
             is_terminal,
             begun: Vec::new(),
+            unflushed: false,
         }
     }
 
@@ -91,15 +94,19 @@ impl Write for Out {
         if whole > 0 {
             let rest = self.begun.split_off(whole);
             let lines = std::mem::replace(&mut self.begun, rest);
+            self.unflushed = true;
             Progress::aside(|| self.stdout.write_all(&lines))?;
         }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self.is_terminal {
+        if !self.is_terminal {
+            return self.stdout.flush();
+        }
+        match std::mem::take(&mut self.unflushed) {
             true => Progress::aside(|| self.stdout.flush()),
-            false => self.stdout.flush(),
+            false => Ok(()),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Shows the progress of a run on stderr: a bar on a terminal, or else a line now and then.
 
 use std::cell::Cell;
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::args::{Options, When};
 use super::{complain, terminal};
@@ -29,7 +30,7 @@ pub(super) enum Progress {
 }
 
 /// How far a run has come.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Standing {
     pub(super) done: u64,
     pub(super) failed: u64,
@@ -91,6 +92,8 @@ pub(super) struct Bar {
     template: Cell<&'static str>,
     /// When it was last updated.
     shown: Cell<Option<Instant>>,
+    /// What the line says: it is put into words when the bar is drawn, so both are of the same moment.
+    standing: Arc<Mutex<Standing>>,
 }
 
 impl Bar {
@@ -103,6 +106,7 @@ impl Bar {
             hidden: Cell::new(true),
             template: Cell::new(""),
             shown: Cell::new(None),
+            standing: Arc::default(),
         }
     }
 
@@ -113,6 +117,8 @@ impl Bar {
         }
         self.shown.set(Some(Instant::now()));
         let state = state();
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        self.lay_out(&state);
         let hidden = !terminal::is_in_foreground();
         if self.hidden.replace(hidden) != hidden {
             self.bar.set_draw_target(match hidden {
@@ -120,31 +126,40 @@ impl Bar {
                 false => ProgressDrawTarget::stderr_with_hz(HZ),
             });
         }
-        if let (Some(all), None) = (state.all, self.bar.length()) {
-            self.bar.set_length(all);
-        }
+        // This draws once. A call for each of these would draw after each.
+        self.bar.update(|bar| {
+            bar.set_pos(state.done);
+            state.all.map(|all| bar.set_len(all));
+        });
+    }
+
+    /// Chooses what the line consists of.
+    fn lay_out(&self, state: &Standing) {
         let text = state.text(self.bar.per_sec(), self.bar.eta());
         // The elapsed time, and a space on both sides of the bar.
         let around = "00:00:00".len() + 2;
         let left = terminal::columns().saturating_sub(around + text.chars().count());
         let template = match (state.all, self.colour) {
-            (Some(_), true) if left > LEAST_BAR => "{elapsed_precise} {wide_bar:.green/dim} {msg}",
-            (Some(_), false) if left > LEAST_BAR => "{elapsed_precise} {wide_bar} {msg}",
-            _ => "{wide_msg}",
+            (Some(_), true) if left > LEAST_BAR => "{elapsed_precise} {wide_bar:.green/dim} {text}",
+            (Some(_), false) if left > LEAST_BAR => "{elapsed_precise} {wide_bar} {text}",
+            _ => "{text}",
         };
-        if self.template.replace(template) != template {
-            // The templates are constants of this file, so a wrong one shows in the first run.
-            let style = ProgressStyle::with_template(template);
-            self.bar
-                .set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        if self.template.replace(template) == template {
+            return;
         }
-        let failed = format!("{} failed", state.failed);
-        let text = match self.colour && state.failed > 0 {
-            true => text.replace(&failed, &format!("\u{1b}[31m{failed}\u{1b}[0m")),
-            false => text,
+        let (standing, colour) = (Arc::clone(&self.standing), self.colour);
+        let text = move |bar: &ProgressState, line: &mut dyn fmt::Write| {
+            let standing = *standing.lock().unwrap_or_else(PoisonError::into_inner);
+            let text = standing.text(bar.per_sec(), bar.eta());
+            // A line that the terminal breaks could not be drawn over.
+            let text = text.chars().take(terminal::columns()).collect();
+            // The bar's own buffer takes anything.
+            let _ = line.write_str(&standing.coloured(text, colour));
         };
-        self.bar.set_position(state.done);
-        self.bar.set_message(text);
+        // The templates are constants of this file, so a wrong one shows in the first run.
+        let style = ProgressStyle::with_template(template);
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bar.set_style(style.with_key("text", text));
     }
 }
 
@@ -185,6 +200,15 @@ impl PlainLines {
 }
 
 impl Standing {
+    /// The line with the number of failures in red, if there are any.
+    fn coloured(&self, text: String, colour: bool) -> String {
+        let failed = format!("{} failed", self.failed);
+        match colour && self.failed > 0 {
+            true => text.replace(&failed, &format!("\u{1b}[31m{failed}\u{1b}[0m")),
+            false => text,
+        }
+    }
+
     /// The progress in one line.
     fn text(&self, rate: f64, eta: Duration) -> String {
         let Standing {
