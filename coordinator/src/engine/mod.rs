@@ -2,7 +2,8 @@
 //!
 //! `slot_thread` is a slot's thread and `seat` its living worker; `conversation` is a batch, and a death within it. `recruit`
 //! gets a slot its worker, `warm` a copy of one that is ready, `start_turn` lets a few start at a time. `supervisor` sees deaths and deadlines. `state` is what all of
-//! them share, `shared` its lock, and `machines` is what it knows of agents, and `condition`, `watcher`, `courier`, `signals`, `running`, `stray` and `singles` are tools of theirs.
+//! them share, and `shared` its lock. `machines` is what the pool knows of agents, and `singles` which maps are open for calls that are made one by
+//! one. The rest are tools.
 //!
 //! The pool's face uses it. What runs when is the scheduler's; how a worker is started, and in what words it is spoken to,
 //! is said in `workers`. No type of a user's task is known here, and no code of the host runs here under the lock.

@@ -51,8 +51,8 @@ pub(crate) struct PoolShared {
     /// Wakes tasks of the host's async runtimes.
     wakers: Courier,
     signals: Signals,
-    /// Forwards what calls printed that nobody waits for. Not the same as the one above: it may wait for the
-    /// host's stdout for ever.
+    /// Forwards what calls printed that nobody waits for. It has a thread of its own, because it may wait for
+    /// the host's stdout for ever.
     pub(crate) printer: Courier,
 }
 

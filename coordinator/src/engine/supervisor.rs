@@ -10,8 +10,8 @@ use super::warm;
 use crate::os::{self, WorkerProcess};
 use crate::scheduler::{SlotId, Time};
 
-/// How long the supervisor sleeps at most while a call has a deadline. If it sleeps longer than twice this, the
-/// program or the whole machine was stopped meanwhile, and that time does not count.
+/// How long the supervisor sleeps at most while a call has a deadline. If it sleeps longer than it
+/// meant to, by more than this, the program or the whole machine was stopped meanwhile, and that time does not count.
 const TICK: Duration = Duration::from_millis(250);
 /// How long it sleeps at most while a call has a memory limit.
 const LOOK: Duration = Duration::from_millis(20);

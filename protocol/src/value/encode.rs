@@ -1,7 +1,7 @@
 //! Encoding values in postcard, behind what a buffer already holds, and decoding them.
 //!
-//! Neither direction uses postcard's own functions: those take a function call for each number, which is a good
-//! part of what a short call of a task costs.
+//! Neither direction uses postcard's own functions for whole values: those take a function call for each number, which is a
+//! good part of what a short call of a task costs. What is rare is left to postcard, and so is each number that is read.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! How values become bytes, and bytes values: the content of payloads and headers.
 //!
-//! Every module of this crate may use this one; it uses none of them. It knows no stream and no memory of another
+//! Every module of this crate may use this one; it uses none of them but `pages`, which reserves memory. It knows no stream and no memory of another
 //! process: a [`Room`](room::Room) stands for any place other than a buffer where a large value may be written.
 
 mod encode;

@@ -139,8 +139,7 @@ pub struct Apart {
 }
 
 impl Apart {
-    /// Joins the bytes around a piece with the piece; the first `before` of them stand before it. `None` if `around` is
-    /// shorter than that.
+    /// A piece, and the bytes around it, of which the first `at` stand before it. `None` if there are not so many.
     #[must_use]
     pub fn new(around: Vec<u8>, at: usize, piece: Vec<u8>) -> Option<Self> {
         let fits = at <= around.len();

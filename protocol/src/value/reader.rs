@@ -1,4 +1,9 @@
-//! Decoding: postcard's deserializer, with the error texts that it lacks. It can give away a piece that stands apart.
+//! Decoding: the format of postcard, with the error texts that its own deserializer lacks. That reads single numbers here.
+//!
+//! A large piece of a value, bytes or a text, may have been received apart. It is given to the visitor as its own, so that it is
+//! not copied. A visitor that wants to borrow refuses it, by an error that shows the bytes; by then the vector is
+//! gone. So the address of the piece that is being given away is kept in `GIVEN`, and the error, if it shows
+//! just these bytes, leaves a copy of them in `REFUSED`. The caller finds it there, and reads once more from memory in one piece.
 
 use std::cell::Cell;
 use std::fmt;
