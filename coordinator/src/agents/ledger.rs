@@ -405,11 +405,7 @@ fn slot(number: u32) -> SlotId {
 
 /// What is left of a call that nobody is known to have run.
 pub(super) fn nobody() -> Trace {
-    let by = By {
-        slot: SlotId(0),
-        pid: 0,
-        machine: None,
-    };
+    let by = By::here(SlotId(0), 0);
     Trace::one(by, Duration::ZERO, Printed::default(), Payload::default())
 }
 

@@ -129,7 +129,9 @@ impl Bar {
         // This draws once. A call for each of these would draw after each.
         self.bar.update(|bar| {
             bar.set_pos(state.done);
-            state.all.map(|all| bar.set_len(all));
+            if let Some(all) = state.all {
+                bar.set_len(all);
+            }
         });
     }
 

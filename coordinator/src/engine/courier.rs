@@ -16,12 +16,13 @@ type Errand = Box<dyn FnOnce() + Send>;
 /// thread: after the courier is dropped, it runs the errands that are left, and ends.
 #[derive(Debug)]
 pub(crate) struct Courier {
-    name: &'static str,
     desk: Arc<Desk>,
 }
 
 #[derive(Debug, Default)]
 struct Desk {
+    /// The courier's name.
+    name: &'static str,
     errands: Mutex<Errands>,
     changed: Condvar,
 }
@@ -49,8 +50,10 @@ impl std::fmt::Debug for Errands {
 impl Courier {
     pub(crate) fn new(name: &'static str) -> Self {
         Courier {
-            name,
-            desk: Arc::default(),
+            desk: Arc::new(Desk {
+                name,
+                ..Desk::default()
+            }),
         }
     }
 
@@ -65,9 +68,12 @@ impl Courier {
         errands.has_thread = true;
         drop(errands);
         let desk = Arc::clone(&self.desk);
-        let thread = thread::Builder::new().name(self.name.to_owned());
+        let thread = thread::Builder::new().name(self.desk.name.to_owned());
         if let Err(error) = thread.spawn(move || desk.run(STAYS)) {
-            log::warn!("there is no thread to be the pool's {}: {error}", self.name);
+            log::warn!(
+                "there is no thread to be the pool's {}: {error}",
+                self.desk.name
+            );
             self.desk.run(Duration::ZERO);
         }
     }
@@ -110,7 +116,7 @@ impl Desk {
     /// Runs errands until there has been none for as long as the thread stays.
     fn run(&self, stays: Duration) {
         while let Some(errand) = self.next(stays) {
-            run(errand);
+            run(errand, self.name);
         }
     }
 
@@ -138,12 +144,12 @@ impl Desk {
 }
 
 /// Runs one errand, which may panic.
-fn run(errand: Errand) {
+fn run(errand: Errand, name: &str) {
     if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(errand)) {
         // Its destructor is the host's code, too.
         std::mem::forget(panic);
         // So is the logger.
-        let _ = panic::catch_unwind(|| log::error!("a waker of a call panicked"));
+        let _ = panic::catch_unwind(|| log::error!("an errand of the pool's {name} panicked"));
     }
 }
 

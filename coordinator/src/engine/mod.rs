@@ -1,6 +1,6 @@
 //! What keeps a pool going: the state under its one lock, the threads that serve it, and the conversations with workers.
 //!
-//! `slot_thread` is a slot's thread and `seat` its living worker; `conversation` is a batch, and a death within it. `recruit`
+//! `slot_thread` is a slot's thread and `seat` its living worker; `conversation` is a batch, `death` a worker's end. `recruit`
 //! gets a slot its worker, `warm` a copy of one that is ready, `start_turn` lets a few start at a time. `supervisor` sees deaths and deadlines. `state` is what all of
 //! them share, and `shared` its lock. `machines` is what the pool knows of agents, and `singles` which maps are open for calls that are made one by
 //! one. The rest are tools.
@@ -12,6 +12,7 @@ pub(crate) mod condition;
 pub(crate) mod config;
 mod conversation;
 mod courier;
+mod death;
 #[cfg_attr(
     not(feature = "agents"),
     allow(dead_code, reason = "only agents need it")

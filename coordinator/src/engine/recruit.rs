@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 use std::slice;
-use std::sync::Arc;
 
 use protocol::frame::Caps;
 use protocol::lane::Side;
@@ -11,7 +10,6 @@ use protocol::message::Reply;
 
 use super::config::Initializer;
 use super::shared::PoolShared;
-use super::state::Post;
 use super::stray::StraySource;
 use crate::error::PoolError;
 use crate::os::GroupSignal;
@@ -29,8 +27,7 @@ pub(crate) fn start(
     slot: SlotId,
     place: &mut Option<MeetingPlace>,
 ) -> Result<Admitted, PoolError> {
-    // Slots are counted from 1 where people see them.
-    let number = u32::try_from(slot.0 + 1).unwrap_or(u32::MAX);
+    let number = u32::try_from(slot.number()).unwrap_or(u32::MAX);
     // Workers that are started by hand may come at any time.
     let turn = match shared.config.launcher.manual {
         Some(_) => None,
@@ -43,12 +40,7 @@ pub(crate) fn start(
         .config
         .launcher
         .launch(number, place, &shared.stop, |process| {
-            let mut state = shared.state();
-            let process = Some(Arc::clone(process));
-            state.posts[slot.0] = Post {
-                process,
-                ..Post::default()
-            };
+            shared.set_process(slot, process);
         })
         .inspect(|_| drop(turn))
         .and_then(|worker| match &shared.config.initializer {
@@ -61,12 +53,7 @@ pub(crate) fn start(
         // Whatever the worker prints from here on belongs to its first call.
         shared.strayed(StraySource::Initializer, slot, worker.pid, files.rest());
     }
-    started.inspect_err(|_| {
-        // This may be the last handle of the process, and dropping it kills and reaps: that must not happen under the
-        // lock.
-        let post = std::mem::take(&mut shared.state().posts[slot.0]);
-        drop(post);
-    })
+    started.inspect_err(|_| shared.clear_post(slot))
 }
 
 /// A worker could not be started, which may end the pool.

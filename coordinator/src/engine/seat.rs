@@ -100,18 +100,14 @@ impl Seat {
             // The supervisor looks at what it uses all the same.
             log::debug!(
                 "slot {}: the memory of worker {} can't be limited by the kernel: {error}",
-                self.slot.0 + 1,
+                self.slot.number(),
                 self.worker.pid
             );
         }
     }
 
     pub(super) fn by(&self) -> By {
-        By {
-            slot: self.slot,
-            pid: self.worker.pid,
-            machine: None,
-        }
+        By::here(self.slot, self.worker.pid)
     }
 
     pub(super) fn trace(&self, elapsed: Duration, printed: Printed) -> Trace {

@@ -11,17 +11,15 @@ use worker::private::home::Home;
 use super::condition::Condition;
 use super::config::Config;
 use super::courier::Courier;
-use super::seat::Seat;
 use super::signals::Signals;
-use super::state::{Jobs, Parked, State};
+use super::state::{Jobs, Parked, Post, State};
 use super::stray::{Stray, StraySource};
-use super::watcher::Watcher;
 use crate::error::PoolError;
-use crate::os::{self, Bell};
+use crate::os::{self, Bell, WorkerProcess};
 use crate::payload::forward::Forwarder;
 use crate::payload::printed::{Output, Printed};
 use crate::payload::{By, Payload, Trace};
-use crate::scheduler::{Effects, Idle, MapId, SlotId, Stage, Time};
+use crate::scheduler::{Effects, SlotId, Stage, Time};
 
 /// How many strays are kept until somebody takes them.
 const KEPT: usize = 1024;
@@ -57,7 +55,7 @@ pub(crate) struct PoolShared {
 }
 
 /// What is to be done when the state is no longer held.
-struct After {
+struct Afterwards {
     wakers: Vec<Waker>,
     /// Whether there may be signals to send.
     signals: bool,
@@ -125,7 +123,7 @@ impl PoolShared {
 
     /// Does what the scheduler says is to be done about what was changed, and lets go of the state.
     pub(crate) fn release(&self, mut state: MutexGuard<'_, State>) {
-        let After { wakers, signals } = self.carry_out(&mut state);
+        let Afterwards { wakers, signals } = self.carry_out(&mut state);
         drop(state);
         if signals {
             self.signals.send();
@@ -138,7 +136,7 @@ impl PoolShared {
     }
 
     /// Does what has to be done under the lock, and keeps the rest for afterwards.
-    fn carry_out(&self, state: &mut State) -> After {
+    fn carry_out(&self, state: &mut State) -> Afterwards {
         let Effects {
             wake,
             ended,
@@ -185,7 +183,7 @@ impl PoolShared {
             state.rearmed.get_or_insert_with(|| self.now());
             self.wake_supervisor();
         }
-        After {
+        Afterwards {
             wakers,
             signals: !signals.is_empty(),
         }
@@ -210,9 +208,9 @@ impl PoolShared {
         }
     }
 
-    /// A thread of the pool has panicked, that of a slot or the supervisor's. Whoever waits for its calls would wait for
-    /// ever, so the pool ends.
-    pub(crate) fn is_broken(&self, slot: Option<SlotId>) {
+    /// Ends the pool, because one of its threads has panicked: that of a slot, or another. Whoever waits for its calls would wait
+    /// for ever.
+    pub(crate) fn break_down(&self, slot: Option<SlotId>) {
         let now = self.now();
         self.act(|state| {
             let why = "a thread of the pool panicked, which is a bug: what it said is on stderr";
@@ -220,11 +218,7 @@ impl PoolShared {
                 .failure
                 .get_or_insert_with(|| PoolError::System(why.to_owned()));
             if let Some(slot) = slot {
-                let by = By {
-                    slot,
-                    pid: state.posts[slot.0].pid.unwrap_or(0),
-                    machine: None,
-                };
+                let by = By::here(slot, state.posts[slot.0].pid.unwrap_or(0));
                 let trace = Trace::one(by, Duration::ZERO, Printed::default(), Payload::default());
                 let (jobs, sight) = state.jobs_and_sight();
                 jobs.abandon(slot, trace, now, &sight);
@@ -248,7 +242,7 @@ impl PoolShared {
                 let oldest = (state.strays.len() >= KEPT).then(|| state.strays.pop_front());
                 state.strays.push_back(Stray {
                     source,
-                    slot: slot.0 + 1,
+                    slot: slot.number(),
                     worker,
                     stdout: printed.stdout,
                     stderr: printed.stderr,
@@ -289,27 +283,6 @@ impl PoolShared {
                 // A caller has borrowed the worker, and will wake this slot when it gives it back.
                 Parked::InUse => limit = None,
                 parked => return (state, parked),
-            }
-        }
-    }
-
-    /// Borrows a worker that waits for a call: the call of this map, if no other is ready.
-    pub(crate) fn borrow(state: &mut State, map: MapId) -> Option<(Box<Seat>, Idle)> {
-        if !state.jobs.is_next(map) {
-            return None;
-        }
-        let slot = *state.sleeping.last()?;
-        if state.posts[slot.0].dead {
-            return None;
-        }
-        match std::mem::replace(&mut state.parked[slot.0], Parked::InUse) {
-            Parked::Here(seat, idle) => {
-                state.sleeping.pop();
-                Some((seat, idle))
-            }
-            other => {
-                state.parked[slot.0] = other;
-                None
             }
         }
     }
@@ -363,16 +336,22 @@ impl PoolShared {
         self.milestone.notify_all();
     }
 
+    /// A slot has this process, which is not ready yet.
+    pub(crate) fn set_process(&self, slot: SlotId, process: &Arc<WorkerProcess>) {
+        self.state().posts[slot.0] = Post {
+            process: Some(Arc::clone(process)),
+            ..Post::default()
+        };
+    }
+
+    /// The slot has no process. This may drop the last handle of one, which kills and reaps: not under the lock.
+    pub(crate) fn clear_post(&self, slot: SlotId) {
+        let post = std::mem::take(&mut self.state().posts[slot.0]);
+        drop(post);
+    }
+
     /// Has a slot look again at what became of its worker.
     pub(crate) fn wake_slot(&self, slot: SlotId) {
         self.work[slot.0].notify_all();
-    }
-
-    pub(crate) fn watch(state: &mut State, map: MapId) -> Arc<Watcher> {
-        Arc::clone(state.watchers.entry(map).or_default())
-    }
-
-    pub(crate) fn unwatch(state: &mut State, map: MapId) {
-        state.watchers.remove(&map);
     }
 }

@@ -46,7 +46,7 @@ pub(crate) fn run(shared: &Arc<PoolShared>, slot: SlotId) {
                 }
             }
             Err(error) => {
-                log::debug!("slot {}: {error}", slot.0 + 1);
+                log::debug!("slot {}: {error}", slot.number());
                 recruit::failed(shared, error);
                 let pause = START_AGAIN * (1 << failures.min(DOUBLED));
                 failures += 1;
@@ -64,7 +64,7 @@ struct Leaving<'s> {
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.shared.is_broken(Some(self.slot));
+            self.shared.break_down(Some(self.slot));
         }
         let mut state = self.shared.state();
         state.posts[self.slot.0] = Post::default();

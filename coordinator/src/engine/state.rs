@@ -180,19 +180,43 @@ impl State {
         if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
             let news = self.jobs.found(slot, count, now, |news| {
                 let bytes = values.size(0, news);
-                let by = By {
-                    slot,
-                    pid,
-                    machine: None,
-                };
+                let by = By::here(slot, pid);
                 (Trace::many(by, Arc::new(values)), bytes)
             });
             self.counts.succeeded += u64::from(news);
         }
     }
-}
 
-impl State {
+    /// Borrows a worker that waits for a call: the call of this map, if no other is ready.
+    pub(crate) fn borrow(&mut self, map: MapId) -> Option<(Box<Seat>, Idle)> {
+        if !self.jobs.is_next(map) {
+            return None;
+        }
+        let slot = *self.sleeping.last()?;
+        if self.posts[slot.0].dead {
+            return None;
+        }
+        match std::mem::replace(&mut self.parked[slot.0], Parked::InUse) {
+            Parked::Here(seat, idle) => {
+                self.sleeping.pop();
+                Some((seat, idle))
+            }
+            other => {
+                self.parked[slot.0] = other;
+                None
+            }
+        }
+    }
+
+    /// By which whoever waits for a map hears of it.
+    pub(crate) fn watch(&mut self, map: MapId) -> Arc<Watcher> {
+        Arc::clone(self.watchers.entry(map).or_default())
+    }
+
+    pub(crate) fn unwatch(&mut self, map: MapId) {
+        self.watchers.remove(&map);
+    }
+
     /// What a slot is running now.
     pub(crate) fn running_on(&mut self, slot: SlotId, now: Time) -> Option<RunningCall> {
         // If the calls that finished unreported before it printed nothing, all that is new in the files belongs to
@@ -214,7 +238,7 @@ impl State {
             task: current.job.task.clone(),
             index: current.index,
             attempt: current.attempt,
-            slot: slot.0 + 1,
+            slot: slot.number(),
             machine: None,
             worker,
             elapsed: now.saturating_sub(current.since),

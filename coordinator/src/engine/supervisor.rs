@@ -42,7 +42,7 @@ pub(crate) fn run(shared: &PoolShared) {
             .filter(|(_, died)| **died);
         for ((whose, process), _) in died {
             match whose {
-                Some(slot) => bury(shared, *slot, process),
+                Some(slot) => report_death(shared, *slot, process),
                 None => warm::template_died(shared, process),
             }
         }
@@ -82,7 +82,7 @@ struct Watched<'s>(&'s PoolShared);
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.is_broken(None);
+            self.0.break_down(None);
         }
     }
 }
@@ -141,8 +141,8 @@ fn watched(state: &State) -> Vec<(Option<usize>, Arc<WorkerProcess>)> {
     workers.chain(template).collect()
 }
 
-/// A worker has died: its children die, too, and its slot hears of it, whatever it waits for.
-fn bury(shared: &PoolShared, slot: usize, process: &Arc<WorkerProcess>) {
+/// Of a worker that has died: its children die, too, and its slot hears of it, whatever it waits for.
+fn report_death(shared: &PoolShared, slot: usize, process: &Arc<WorkerProcess>) {
     process.reap();
     let mut state = shared.state();
     let post = &mut state.posts[slot];

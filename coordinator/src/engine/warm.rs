@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::conversation::TO_LEAVE;
+use super::death::TO_LEAVE;
 use super::recruit;
 use super::shared::PoolShared;
-use super::state::{Post, Source};
+use super::state::Source;
 use super::stray::StraySource;
 use crate::error::PoolError;
 use crate::os::{GroupSignal, WorkerProcess};
@@ -16,7 +16,7 @@ use crate::workers::meeting::MeetingPlace;
 use crate::workers::template::{AskError, Template};
 
 /// What a slot that needs a worker is to do.
-enum Step {
+enum Way {
     /// Have this template make a copy.
     Copy(Arc<Template>),
     /// Start a worker, and have it become the template.
@@ -38,13 +38,13 @@ pub(crate) fn start(
     // worker is started anew.
     for _ in 0..3 {
         match step(shared) {
-            Step::Start => break,
-            Step::Copy(template) => match copy(shared, slot, &template) {
+            Way::Start => break,
+            Way::Copy(template) => match copy(shared, slot, &template) {
                 Err(AskError::Refused(why)) => refused(shared, &template, &why),
                 Err(AskError::Lost(why)) => lost(shared, &template, &why),
                 copied => return copied.map_err(|error| error.into_error(launcher(shared))),
             },
-            Step::Make => match make(shared, slot, place)? {
+            Way::Make => match make(shared, slot, place)? {
                 Made::Worker(worker) => return Ok(*worker),
                 Made::Template => {}
             },
@@ -58,7 +58,7 @@ fn launcher(shared: &PoolShared) -> &crate::workers::launch::Launcher {
 }
 
 /// Finds out what to do. If a template is coming, waits for it: a worker that is started anew would not be ready sooner.
-fn step(shared: &PoolShared) -> Step {
+fn step(shared: &PoolShared) -> Way {
     loop {
         shared.wait_until(None, |state| {
             !matches!(state.source, Source::Coming) || !state.jobs.wants_worker()
@@ -67,13 +67,13 @@ fn step(shared: &PoolShared) -> Step {
         let foreign = match &state.source {
             Source::Coming if state.jobs.wants_worker() => continue,
             // That ends at once, saying why.
-            Source::Coming | Source::Never => return Step::Start,
+            Source::Coming | Source::Never => return Way::Start,
             Source::None => {
                 state.source = Source::Coming;
-                return Step::Make;
+                return Way::Make;
             }
             Source::Template(template) if template.is_of_this_user() => {
-                return Step::Copy(Arc::clone(template));
+                return Way::Copy(Arc::clone(template));
             }
             Source::Template(template) => Arc::clone(template),
         };
@@ -123,7 +123,7 @@ fn make(
         Ok(template) => {
             let template = Arc::new(template);
             // It is no longer the slot's.
-            clear_post(shared, slot);
+            shared.clear_post(slot);
             coming.becomes(Source::Template(Arc::clone(&template)));
             // Whose death the supervisor has to see, too.
             shared.wake_supervisor();
@@ -141,7 +141,7 @@ fn make(
                 process.signal(GroupSignal::Kill);
                 process.reap();
             }
-            clear_post(shared, slot);
+            shared.clear_post(slot);
             Err(error.into_error(launcher(shared)))
         }
     }
@@ -152,24 +152,12 @@ fn copy(shared: &PoolShared, slot: SlotId, template: &Template) -> Result<Admitt
     let Some(turn) = shared.turn_to_start() else {
         return Err(AskError::Failed("the pool ended before".to_owned()));
     };
-    // Slots are counted from 1 where people see them.
-    let number = u32::try_from(slot.0 + 1).unwrap_or(u32::MAX);
+    let number = u32::try_from(slot.number()).unwrap_or(u32::MAX);
     let copied = template.copy(launcher(shared), number, &shared.stop, |process| {
-        let mut state = shared.state();
-        let process = Some(Arc::clone(process));
-        state.posts[slot.0] = Post {
-            process,
-            ..Post::default()
-        };
+        shared.set_process(slot, process);
     });
     drop(turn);
-    copied.inspect_err(|_| clear_post(shared, slot))
-}
-
-/// The slot has no process. This may drop the last handle of one, which kills and reaps: not under the lock.
-fn clear_post(shared: &PoolShared, slot: SlotId) {
-    let post = std::mem::take(&mut shared.state().posts[slot.0]);
-    drop(post);
+    copied.inspect_err(|_| shared.clear_post(slot))
 }
 
 /// A template can't be copied any more, though it lives: from now on workers start as in other pools.

@@ -28,6 +28,17 @@ pub(crate) struct By {
     pub(crate) machine: Option<Arc<str>>,
 }
 
+impl By {
+    /// A worker on this machine.
+    pub(crate) fn here(slot: scheduler::SlotId, pid: u32) -> Self {
+        By {
+            slot,
+            pid,
+            machine: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Outputs {
     /// The output of one call.
@@ -240,11 +251,7 @@ mod tests {
         let payload = || Payload::from(Parcel::Whole(Owned::new(b"oneoutput".to_vec())));
         let values = Values::new(10, vec![3, 0, 6], vec![1, 2, 3], payload()).unwrap();
         assert_eq!(values.size(1, 3), 6);
-        let by = By {
-            slot: scheduler::SlotId(0),
-            pid: 7,
-            machine: None,
-        };
+        let by = By::here(scheduler::SlotId(0), 7);
         let trace = Trace::many(by, Arc::new(values));
         assert_eq!(trace.value(10), b"one");
         assert_eq!(trace.value(11), b"");

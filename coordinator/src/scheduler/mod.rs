@@ -70,6 +70,13 @@ pub(crate) struct MapId(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SlotId(pub(crate) usize);
 
+impl SlotId {
+    /// Its number for people, who count from 1.
+    pub(crate) fn number(self) -> usize {
+        self.0 + 1
+    }
+}
+
 /// An agent of this pool, for as long as it is joined. The number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AgentId(pub(crate) u64);

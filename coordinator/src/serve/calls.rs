@@ -110,7 +110,7 @@ impl Follower {
                         index,
                         ending,
                         nanos: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
-                        slot: u32::try_from(trace.by.slot.0 + 1).unwrap_or(0),
+                        slot: u32::try_from(trace.by.slot.number()).unwrap_or(0),
                         worker: trace.by.pid,
                         stdout: trace.printed.stdout.len(),
                         stderr: trace.printed.stderr.len(),

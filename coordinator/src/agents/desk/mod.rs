@@ -148,7 +148,7 @@ struct Leaving<'s>(&'s PoolShared);
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.is_broken(None);
+            self.0.break_down(None);
         }
         let now = self.0.now();
         self.0.act(|state| {

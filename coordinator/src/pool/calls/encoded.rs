@@ -160,7 +160,7 @@ fn end(first: u64, count: u32, ended: Ended<Trace>) -> EncodedEnd {
         lens,
         nanos: nanos.collect(),
         outputs,
-        slot: trace.by.slot.0 + 1,
+        slot: trace.by.slot.number(),
         worker: trace.by.pid,
     }
 }

@@ -325,7 +325,7 @@ impl<C: Codec> Reports<C> {
         // A call that ended before a machine had it was run by nobody, and of one that was lost with its machine nobody may
         // know by which worker.
         let ran = trace.as_ref().filter(|trace| trace.by.pid != 0);
-        let slot = ran.map(|trace| trace.by.slot.0 + 1);
+        let slot = ran.map(|trace| trace.by.slot.number());
         let worker = ran.map(|trace| trace.by.pid);
         let machine = trace.as_ref().and_then(|trace| trace.by.machine.clone());
         let elapsed = trace

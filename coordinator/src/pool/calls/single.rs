@@ -51,7 +51,7 @@ impl<C: Codec> Plan<'_, C> {
     ) -> Result<Single, String> {
         let shared = self.shared;
         let (single, borrowed) = self.add(input, spec, |state, map| {
-            let (seat, idle) = PoolShared::borrow(state, map)?;
+            let (seat, idle) = state.borrow(map)?;
             let slot = seat.slot();
             let now = shared.now();
             let (jobs, sight) = state.jobs_and_sight();

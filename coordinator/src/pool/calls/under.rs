@@ -30,7 +30,7 @@ impl Under {
             Ok(Arc::new(Under {
                 shared: Arc::clone(shared),
                 id,
-                watcher: PoolShared::watch(state, id),
+                watcher: state.watch(id),
             }))
         })
     }
@@ -69,7 +69,7 @@ impl Drop for Under {
         }
         self.shared.act(|state| {
             state.jobs.forget(self.id);
-            PoolShared::unwatch(state, self.id);
+            state.unwatch(self.id);
         });
     }
 }
