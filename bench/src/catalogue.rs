@@ -392,7 +392,7 @@ pub(crate) static MEASURES: &[Measure] = &[
         name: "exec-counts",
         title: "system calls of `true` under strace, beyond its own; ours in order and logged",
         once: true,
-        // 38 to 40 are seen: how many of them wake a thread is a matter of luck.
+        // 40 and 41 are seen: how many of them wake a thread is a matter of luck.
         quantities: &[limited("calls", "system calls a call", Unit::Count, 44.0)],
         sides: &[
             ours(counts::exec),

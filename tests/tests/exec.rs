@@ -496,3 +496,43 @@ fn a_command_that_has_not_made_what_is_to_be_fetched_has_failed() {
     assert!(stderr(&output).contains("it has made no file \"out/lazy\""));
     assert!(here.path().join("out/a").exists());
 }
+
+/// Whoever shares a stream may have set it not to wait, and read slowly.
+#[test]
+fn streams_that_do_not_wait_lose_nothing() {
+    let results = |script: &str| {
+        let mut run = coordinator(&["exec", "-j2", "-c", script, ":::", "1", "2", "3"]);
+        let (reader, writer) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        match script.ends_with("&2") {
+            true => run.command.stderr(writer),
+            false => run.command.stdout(writer),
+        };
+        let mut child = run.command.spawn().unwrap();
+        // The command holds a copy of the writing end.
+        run.command.stdout(Stdio::null()).stderr(Stdio::null());
+        // The results are larger than a pipe.
+        let mut bytes = Vec::new();
+        (&reader).read_to_end(&mut bytes).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{script}");
+        bytes.len()
+    };
+    assert_eq!(results("yes $1 | head -c 1000000"), 3_000_000);
+    assert_eq!(results("yes $1 | head -c 1000000 >&2"), 3_000_000);
+
+    let mut run = coordinator(&["exec", "--", "echo"]);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&reader, true).unwrap();
+    let mut child = run.command.stdin(reader).spawn().unwrap();
+    let mut results = BufReader::new(child.stdout.take().unwrap());
+    let mut echoed = String::new();
+    // Each result is there before the next input: in between, nothing is there to be read.
+    for input in ["1\n", "2\n"] {
+        writer.write_all(input.as_bytes()).unwrap();
+        echoed.clear();
+        results.read_line(&mut echoed).unwrap();
+        assert_eq!(echoed, input);
+    }
+    drop(writer);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -58,7 +58,7 @@ pub use worker_macros::task;
 pub mod private {
     pub use crate::__a_free_function as a_task_is_a_free_function_so_move_it_out_of_the_impl;
     pub use crate::entry::{before_main, is_summoned};
-    pub use crate::os::{home, image, lifeline, path, spawn};
+    pub use crate::os::{home, image, lifeline, path, patient, spawn};
     pub use crate::registry::{Entry, TASKS, name_of};
     pub use crate::shared::{Given, Kept, take_kept};
     pub use crate::task::{

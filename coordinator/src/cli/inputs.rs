@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use rustix::fs::{FileType, Stat};
+use worker::builtin::Patient;
 
 use super::args::{self, Options};
 use super::{Trouble, complain};
@@ -59,7 +60,7 @@ impl Source {
                     .to_owned(),
             ));
         }
-        let reader = BufReader::new(Box::new(io::stdin()) as Box<_>);
+        let reader = BufReader::new(Box::new(Patient(io::stdin())) as Box<_>);
         Ok(Source::Lines {
             reader,
             end,

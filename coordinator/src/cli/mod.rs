@@ -53,6 +53,7 @@ use std::process::ExitCode;
 use coordinator::{Builder, Pool, PoolError};
 use env_logger::TimestampPrecision;
 use env_logger::fmt::{ConfigurableFormat, Formatter};
+use worker::builtin::Patient;
 
 use args::{Command, Parsed};
 use progress::Progress;
@@ -180,7 +181,7 @@ fn dispatch(command: Option<Command>, inputs: Option<Vec<OsString>>) -> Result<E
 fn complain(what: &impl Display) {
     let what = terminal::visible_lines(&what.to_string());
     // If stderr is gone, nobody is left to tell.
-    let _ = Progress::aside(|| writeln!(io::stderr(), "coordinator: {what}"));
+    let _ = Progress::aside(|| writeln!(Patient(io::stderr()), "coordinator: {what}"));
 }
 
 /// Writes a line about a failed call: in red, where there are colours.
@@ -189,12 +190,17 @@ fn complain_in_red(what: &impl Display, colour: bool) {
         return complain(what);
     }
     let what = terminal::visible_lines(&what.to_string());
-    let _ = Progress::aside(|| writeln!(io::stderr(), "coordinator: \u{1b}[31m{what}\u{1b}[0m"));
+    let _ = Progress::aside(|| {
+        writeln!(
+            Patient(io::stderr()),
+            "coordinator: \u{1b}[31m{what}\u{1b}[0m"
+        )
+    });
 }
 
 /// Prints to stdout. If the reader has closed it, that is no error.
 fn print(text: &str) -> Result<Exit, Trouble> {
-    let mut stdout = io::stdout();
+    let mut stdout = Patient(io::stdout());
     let printed = check_stdout()
         .and_then(|()| stdout.write_all(text.as_bytes()))
         .and_then(|()| stdout.flush());
@@ -216,10 +222,7 @@ fn check_stdout() -> io::Result<()> {
 }
 
 fn cannot_write(error: &io::Error) -> Trouble {
-    Trouble::Pool(format!(
-        "the results can't be written to stdout: {error}; those that were not are lost, and what --log says is done is \
-         not done again by --resume"
-    ))
+    Trouble::Pool(format!("this can't be written to stdout: {error}"))
 }
 
 /// A pool whose workers run the executable that was asked for, or else the `worker` beside this program.

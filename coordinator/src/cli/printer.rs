@@ -9,6 +9,7 @@ use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use coordinator::{Captured, RunningCall, Stray, StraySource};
 use serde_json::json;
+use worker::builtin::Patient;
 
 use super::args::Options;
 use super::check_stdout;
@@ -41,7 +42,7 @@ struct Streamed {
 
 /// Stdout, which may be the terminal that shows the progress bar.
 struct Out {
-    stdout: Stdout,
+    stdout: Patient<Stdout>,
     is_terminal: bool,
     /// The beginning of a line, which waits for the line's end while there is a bar: otherwise the bar would stand behind it.
     begun: Vec<u8>,
@@ -54,8 +55,8 @@ const BEGUN: usize = 64 << 10;
 
 impl Out {
     fn new() -> Self {
-        let stdout = io::stdout();
-        let is_terminal = stdout.is_terminal();
+        let stdout = Patient(io::stdout());
+        let is_terminal = stdout.0.is_terminal();
         Out {
             stdout,
             is_terminal,
@@ -325,7 +326,7 @@ impl Printer {
             // The bar would erase the beginning of a line.
             let whole_lines = whole_lines || (part == Part::SoFar && Progress::is_shown());
             streamed.stderr += Progress::aside(|| {
-                let mut error = BufWriter::with_capacity(PIECE, Deaf(io::stderr()));
+                let mut error = BufWriter::with_capacity(PIECE, Deaf(Patient(io::stderr())));
                 let mut lines = Lines::new(&mut error, tag, whole_lines);
                 stderr.copy_from(streamed.stderr, &mut lines)?;
                 let (passed, at_start) = (lines.passed, lines.at_start);

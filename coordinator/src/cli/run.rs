@@ -26,7 +26,7 @@ use super::status::Status;
 use super::summary::Summary;
 use super::suspects::{self, Suspects};
 use super::work::{self, Work};
-use super::{Exit, Trouble, cannot_write, complain, terminal};
+use super::{Exit, Trouble, complain, terminal};
 
 /// The exit code of a run whose stdout was closed before the end: the same as if SIGPIPE had ended it. No message is
 /// needed.
@@ -251,7 +251,10 @@ fn seen_enough(printed: io::Result<()>) -> Result<bool, Trouble> {
     match printed {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(cannot_write(&error)),
+        Err(error) => Err(Trouble::Pool(format!(
+            "the results can't be written to stdout: {error}; those that were not are lost, and what --log says is done \
+             is not done again by --resume"
+        ))),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use coordinator::{Builder, ByHand, Files, Pool};
 use worker::builtin::pipe::{NUMBERED, pipe_open};
-use worker::builtin::{Bytes, Command};
+use worker::builtin::{Bytes, Command, Patient};
 
 use super::args::{Exec, MapArgs, Pipe};
 use super::template::{Template, quoted, size_of_word};
@@ -283,7 +283,7 @@ pub(super) fn by_hand(builder: Builder) -> Builder {
     complain(&"start each of these workers by hand, in another terminal or under a debugger:");
     builder.by_hand(|worker| {
         // One write for all, so that the lines of two slots don't mix.
-        let _ = io::stderr().write_all(format!("{}\n", line(worker)).as_bytes());
+        let _ = Patient(io::stderr()).write_all(format!("{}\n", line(worker)).as_bytes());
     })
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use worker::private::patient::Patient;
+
 use super::printed::{Captured, Printed};
 
 /// A line that is longer than this is passed on in parts, in bytes.
@@ -17,15 +19,17 @@ pub(crate) struct Forwarder {
 
 impl Forwarder {
     pub(crate) fn forward(&mut self, printed: &Printed) {
-        self.stdout.forward(&printed.stdout, &mut io::stdout());
-        self.stderr.forward(&printed.stderr, &mut io::stderr());
+        self.stdout
+            .forward(&printed.stdout, &mut Patient(io::stdout()));
+        self.stderr
+            .forward(&printed.stderr, &mut Patient(io::stderr()));
     }
 }
 
 impl Drop for Forwarder {
     fn drop(&mut self) {
-        self.stdout.finish(&mut io::stdout());
-        self.stderr.finish(&mut io::stderr());
+        self.stdout.finish(&mut Patient(io::stdout()));
+        self.stderr.finish(&mut Patient(io::stderr()));
     }
 }
 

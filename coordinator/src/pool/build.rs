@@ -51,13 +51,16 @@ impl Builder {
 
     /// Whether a pool of so many workers can be, with these settings.
     fn check(&self, slots: usize) -> Result<(), PoolError> {
-        let most = most_workers().max(1);
+        let most = most_workers();
         #[cfg(feature = "agents")]
         let has_agents = self.agents.is_some();
         #[cfg(not(feature = "agents"))]
         let has_agents = false;
         let wrong = if slots == 0 && !has_agents {
             "a pool of 0 workers runs nothing: use 1 or more".to_owned()
+        } else if slots > 0 && most == 0 {
+            "a worker needs more open files than this process may have: raise the limit (ulimit -n)"
+                .to_owned()
         } else if slots > most {
             format!(
                 "{slots} workers need more open files than this process may have: use {most} or fewer, or raise \

@@ -215,6 +215,9 @@ pub(super) fn not_started(argv: &[Bytes], error: &io::Error) -> String {
                with -0)"
             .to_owned();
     }
+    if program.is_empty() {
+        why = "it has no name".to_owned();
+    }
     format!("`{}` could not be started: {why}", program.display())
 }
 

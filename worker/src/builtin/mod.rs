@@ -22,6 +22,7 @@ use crate::os;
 use crate::registry::{self, Entry};
 use crate::task;
 
+pub use crate::os::patient::Patient;
 pub use exec::{Command, Ending};
 pub use pipe::{is_harmless, is_out_of_step};
 

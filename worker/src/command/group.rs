@@ -4,6 +4,7 @@
     reason = "settings of the lifeline that no safe wrapper offers"
 )]
 
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -78,9 +79,10 @@ impl Group {
         };
         let (started, pipes) = match streams {
             Streams::Pumped(pump) => {
-                let [stdin, stdout, stderr] = pump.streams()?;
+                let (stdout, stderr) = pump.writes()?;
                 let started = command.start(&Plan {
-                    stdin,
+                    // Each has an open file of its own: a lock on a shared one would outlive the command that took it.
+                    stdin: File::open("/dev/null")?.as_fd(),
                     stdout,
                     stderr: Some(stderr),
                     ignored,
@@ -129,25 +131,34 @@ impl Group {
     /// early if the leader has stopped because it wants the terminal, which a group in the background can't have: it would
     /// stay stopped for ever.
     pub(crate) fn wait(&self) -> io::Result<Waited> {
-        let wait = |options| loop {
-            match waitid(WaitId::Pid(self.pid), options) {
-                Err(Errno::INTR) => {}
-                waited => return waited,
-            }
-        };
-        let stop = |options| -> io::Result<_> {
-            let status = wait(options)?;
-            Ok(status.and_then(|status| status.stopping_signal()))
-        };
         let either = WaitIdOptions::EXITED | WaitIdOptions::STOPPED;
-        while stop(either | WaitIdOptions::NOWAIT)?.is_some() {
-            // Somebody paused it, or it stopped itself. This consumes the report, so that the next wait is for another event.
-            let taken = stop(WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?;
-            if let Some(libc::SIGTTIN | libc::SIGTTOU) = taken {
+        while self.stop(either | WaitIdOptions::NOWAIT)?.is_some() {
+            // Somebody paused it, or it stopped itself.
+            if let Some(libc::SIGTTIN | libc::SIGTTOU) = self.take_stop()? {
                 return Ok(Waited::WantsTerminal);
             }
         }
         Ok(Waited::Ended)
+    }
+
+    /// Takes the report of a stop, so that the next wait is for another event. Which signal has stopped the leader; `None` if it
+    /// has gone on since.
+    fn take_stop(&self) -> io::Result<Option<i32>> {
+        match self.stop(WaitIdOptions::STOPPED | WaitIdOptions::NOHANG) {
+            // It has ended, too, and of what has ended the system says that there is nothing to wait for.
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+            taken => taken,
+        }
+    }
+
+    /// Waits for an event. Which signal has stopped the leader, if it has stopped.
+    fn stop(&self, options: WaitIdOptions) -> io::Result<Option<i32>> {
+        loop {
+            match waitid(WaitId::Pid(self.pid), options) {
+                Err(Errno::INTR) => {}
+                waited => return Ok(waited?.and_then(|status| status.stopping_signal())),
+            }
+        }
     }
 
     /// Kills the rest of the group, and reaps the leader.
@@ -194,5 +205,32 @@ fn heed_deaths() {
         if now.sa_sigaction == libc::SIG_IGN {
             libc::sigaction(libc::SIGCHLD, &raw const default, std::ptr::null_mut());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::path::Path;
+
+    use super::*;
+    use crate::os::spawn::Image;
+
+    #[test]
+    fn a_command_that_was_paused_and_ends_meanwhile_has_ended() {
+        let shell = Image::at(Path::new("/bin/sh")).unwrap();
+        let words: [&[u8]; 3] = [b"sh", b"-c", b"kill -STOP $$; exit 7"];
+        let command = Spawn::new(&shell, words.into_iter(), std::env::vars_os()).unwrap();
+        let mut group = Group::start(&command, Streams::Pipes, None).unwrap();
+        let seen = group.stop(WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT);
+        assert_eq!(seen.unwrap(), Some(libc::SIGSTOP));
+        kill_process_group(group.pid(), Signal::CONT).unwrap();
+        let ended = group.stop(WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        assert_eq!(ended.unwrap(), None);
+        // The stop that was seen is to be taken only now.
+        assert_eq!(group.take_stop().unwrap(), None);
+        assert_eq!(group.wait().unwrap(), Waited::Ended);
+        assert_eq!(group.end().unwrap().code(), Some(7));
     }
 }

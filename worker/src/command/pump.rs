@@ -25,8 +25,6 @@ static PUMP: Mutex<Option<&'static Pump>> = Mutex::new(None);
 
 /// The two pipes that all commands use one after another, and the files that they lead to.
 pub(crate) struct Pump {
-    /// The stdin of all commands: `/dev/null`.
-    nothing: File,
     stdout: Channel,
     stderr: Channel,
 }
@@ -52,7 +50,6 @@ impl Pump {
             return Ok(pump);
         }
         let new: &'static Pump = Box::leak(Box::new(Pump {
-            nothing: File::open("/dev/null")?,
             stdout: Channel::to(io::stdout().as_fd())?,
             stderr: Channel::to(io::stderr().as_fd())?,
         }));
@@ -64,14 +61,13 @@ impl Pump {
         Ok(new)
     }
 
-    /// The descriptors for the next command's stdin, stdout and stderr.
-    pub(crate) fn streams(&self) -> io::Result<[BorrowedFd<'_>; 3]> {
+    /// The descriptors for the next command's stdout and stderr.
+    pub(crate) fn writes(&self) -> io::Result<(BorrowedFd<'_>, BorrowedFd<'_>)> {
         for channel in [&self.stdout, &self.stderr] {
             // The command before may have changed the flags of the open file, which the next command shares.
             rustix::fs::fcntl_setfl(&channel.writes, OFlags::WRONLY)?;
         }
-        let (stdout, stderr) = (&self.stdout.writes, &self.stderr.writes);
-        Ok([self.nothing.as_fd(), stdout.as_fd(), stderr.as_fd()])
+        Ok((self.stdout.writes.as_fd(), self.stderr.writes.as_fd()))
     }
 
     /// Moves all output so far to the files. Returns an error if any output since the last call could not be written.

@@ -18,6 +18,8 @@ pub mod lifeline;
 #[cfg(unix)]
 pub mod path;
 #[cfg(unix)]
+pub mod patient;
+#[cfg(unix)]
 mod peer;
 #[cfg(unix)]
 mod shared;

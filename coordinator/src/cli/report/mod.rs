@@ -21,6 +21,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use worker::builtin::Patient;
 
 use super::args::ReportArgs;
 use super::lines::ReadingTime;
@@ -62,7 +63,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Trouble> {
     };
     let Some(path) = destination(args) else {
         // Stdout is locked once, because a page is many small writes.
-        let printed = check_stdout().and_then(|()| buffered(io::stdout().lock(), fill));
+        let printed = check_stdout().and_then(|()| buffered(Patient(io::stdout().lock()), fill));
         return match printed {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(&error)),
             _ => Ok(Exit::AllOk),
