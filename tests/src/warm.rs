@@ -96,6 +96,16 @@ pub fn load_without_room_for_files() {
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }
 
+/// Leaves no standard stream open.
+#[task]
+pub fn load_and_close_streams() {
+    keep(1);
+    for stream in 0..3 {
+        // SAFETY: plain calls; nothing in this process needs these descriptors.
+        unsafe { libc::close(stream) };
+    }
+}
+
 /// Has several threads load, and waits for them.
 #[task]
 pub fn load_by_threads(threads: usize) {

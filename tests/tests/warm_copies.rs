@@ -88,6 +88,14 @@ fn after_a_death(builder: Builder) -> Duration {
 }
 
 #[test]
+fn an_initializer_may_close_the_standard_streams() {
+    let builder = builder(2).initializer(warm::load_and_close_streams, ());
+    let pool = builder.warm_copies(true).build().unwrap();
+    many_calls(&pool);
+    template(&pool);
+}
+
+#[test]
 fn a_replacement_is_there_at_once() {
     let slow = || builder(1).initializer(warm::load, (500, MIB));
     let cold = after_a_death(slow());

@@ -64,10 +64,12 @@ pub(crate) fn serve<S: Read + Write>(
             }
             Ok((ToWorker::Here, ..)) => {}
             Ok((ToWorker::Exit(code), ..)) => return Ok(End::Exit(code)),
-            Ok((ToWorker::Template, _, mut answer)) => match os::can_be_copied() {
-                Ok(()) => return Ok(End::Template),
-                Err(why) => answer.send(&TemplateReply::Refused(why), &[])?,
-            },
+            Ok((ToWorker::Template, _, mut answer)) => {
+                match os::can_be_copied().and_then(|()| os::fill_streams()) {
+                    Ok(()) => return Ok(End::Template),
+                    Err(why) => answer.send(&TemplateReply::Refused(why), &[])?,
+                }
+            }
             Ok((other, ..)) => return Err(LinkError::Malformed(format!("{other:?} out of turn"))),
             Err(LinkError::Closed) => return Ok(End::Exit(0)),
             Err(error) => return Err(error),

@@ -251,7 +251,7 @@ impl Launcher {
                     process.signal(os::GroupSignal::Kill);
                     process.reap();
                 }
-                self.did_not_come(&cause, files.as_ref())
+                self.cannot_start(last_words(cause, files.as_ref()))
             })?;
             let peer_pid = visitor.pid;
             let error = match self.greet(visitor, place, slot, stop) {
@@ -277,15 +277,6 @@ impl Launcher {
                 process.signal(os::GroupSignal::Kill);
                 return Err(self.cannot_start(error));
             }
-        }
-    }
-
-    /// What has become of a worker that did not join, with what it has last written to stderr.
-    pub(super) fn did_not_come(&self, cause: &str, files: Option<&OutputFiles>) -> PoolError {
-        let words = files.map(|files| files.rest().stderr.tail(TAIL));
-        match words.as_deref().map(str::trim) {
-            None | Some("") => self.cannot_start(cause),
-            Some(words) => self.cannot_start(format!("{cause}: {words}")),
         }
     }
 
@@ -364,5 +355,14 @@ impl Launcher {
             program: self.program.path.clone(),
             cause: cause.to_string(),
         }
+    }
+}
+
+/// What has become of a worker, with what it has last written to stderr.
+pub(super) fn last_words(cause: String, files: Option<&OutputFiles>) -> String {
+    let words = files.map(|files| files.rest().stderr.tail(TAIL));
+    match words.as_deref().map(str::trim) {
+        None | Some("") => cause,
+        Some(words) => format!("{cause}: {words}"),
     }
 }

@@ -13,7 +13,7 @@ use protocol::link::{self, Link, LinkError};
 use protocol::message::{TaskInfo, TemplateReply, ToWorker, Welcome};
 use worker::private::Given;
 
-use super::launch::{Admitted, Launcher};
+use super::launch::{Admitted, Launcher, last_words};
 use super::socket::{Impatient, Patience, SharedSocket};
 use super::visitors::GREETING_LIMIT;
 use crate::error::PoolError;
@@ -149,8 +149,7 @@ impl Template {
             process.signal(GroupSignal::Kill);
             let death = process.reap();
             let cause = format!("a copy {death} before it was ready: {error}");
-            let cause = launcher.did_not_come(&cause, files.as_ref());
-            return Err(AskError::Failed(cause.to_string()));
+            return Err(AskError::Failed(last_words(cause, files.as_ref())));
         }
         let (tasks, process) = (self.tasks.clone(), Some(process));
         Ok(Admitted {

@@ -4,7 +4,7 @@
     reason = "C's standard streams can only be reached through libc"
 )]
 
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -40,6 +40,24 @@ fn hold(lifeline: impl AsFd) -> Result<()> {
         drop(unsafe { OwnedFd::from_raw_fd(before) });
     }
     Ok(())
+}
+
+/// Puts `/dev/null` where a standard stream is closed. Otherwise the next descriptors that arrive take those numbers, and what
+/// becomes of a copy's streams would overwrite them.
+///
+/// # Errors
+///
+/// Why it can't.
+pub(crate) fn fill_streams() -> std::result::Result<(), String> {
+    loop {
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())
+            .map_err(|error| format!("/dev/null can't be opened: {error}"))?;
+        if null.as_raw_fd() > libc::STDERR_FILENO {
+            return Ok(());
+        }
+        // It stays open: it is a standard stream now.
+        let _ = null.into_raw_fd();
+    }
 }
 
 /// Gives a copy of a worker what a worker's process has for itself: files for what it prints, a group, and a lifeline. Says
