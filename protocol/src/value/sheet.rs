@@ -80,24 +80,23 @@ impl<'s, R: Room> SheetIn<'s, R> {
     /// ```
     #[inline]
     pub fn encode<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), ValueError> {
-        let mut writer = Writer::to(Writing {
-            buffer: self.buffer,
-            start: self.start,
-            large: &mut self.large,
-            piece: &mut self.piece,
-        });
+        let mut writer = Writer::to(self.writing());
         value.serialize(&mut writer).map_err(ValueError::of::<V>)
     }
 
     /// Appends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) {
-        let Self {
-            buffer,
-            start,
-            large,
-            piece,
-        } = self;
-        write(buffer, *start, large, piece, bytes);
+        self.writing().bytes(bytes);
+    }
+
+    #[inline]
+    fn writing(&mut self) -> Writing<'_, R> {
+        Writing {
+            buffer: self.buffer,
+            start: self.start,
+            large: &mut self.large,
+            piece: &mut self.piece,
+        }
     }
 
     /// Takes back all that was written on the sheet.
@@ -132,63 +131,55 @@ fn add_rest<B: Begun>(buffer: &mut Vec<u8>, start: usize, mut begun: B) -> Optio
     None
 }
 
-fn write<R: Room>(
-    buffer: &mut Vec<u8>,
-    start: usize,
-    large: &mut Large<R>,
-    piece: &mut Range<usize>,
-    bytes: &[u8],
-) {
-    if bytes.len() < LARGE {
-        buffer.extend_from_slice(bytes);
-    } else if !write_large(buffer, start, large, bytes) {
-        let at = buffer.len() - start;
-        if bytes.len() > piece.len() {
-            *piece = at..at + bytes.len();
-        }
-        // If there is no room the next line says so as any vector does.
-        let _ = pages::reserve(buffer, bytes.len());
-        buffer.extend_from_slice(bytes);
-    }
-}
-
-/// Writes a large piece into the room. Returns `false` if there is no room, and the piece belongs into the buffer.
-#[cold]
-fn write_large<R: Room>(
-    buffer: &mut Vec<u8>,
-    start: usize,
-    large: &mut Large<R>,
-    piece: &[u8],
-) -> bool {
-    *large = match std::mem::replace(large, Large::No) {
-        Large::No => return false,
-        Large::Perhaps(room) => match room.begin(&buffer[start..], piece) {
-            None => return false,
-            Some(begun) => {
-                buffer.truncate(start);
-                Large::Begun(begun)
-            }
-        },
-        Large::Begun(begun) => {
-            let Some(mut begun) = add_rest(buffer, start, begun) else {
-                return false;
-            };
-            if !begun.append(piece) {
-                begun.copy_to(buffer);
-                return false;
-            }
-            Large::Begun(begun)
-        }
-    };
-    true
-}
-
-/// Appends a small piece to the buffer: small pieces always go there, so that they cost no further check.
+/// What is being written. Small pieces always go to the buffer, so that they cost no further check.
 struct Writing<'w, R: Room> {
     buffer: &'w mut Vec<u8>,
     start: usize,
     large: &'w mut Large<R>,
     piece: &'w mut Range<usize>,
+}
+
+impl<R: Room> Writing<'_, R> {
+    /// Writes a large piece where it will be read, or else into the buffer.
+    #[cold]
+    fn push_large(&mut self, piece: &[u8]) {
+        if self.place(piece) {
+            return;
+        }
+        let at = self.buffer.len() - self.start;
+        if piece.len() > self.piece.len() {
+            *self.piece = at..at + piece.len();
+        }
+        // If there is no memory the next line says so as any vector does.
+        let _ = pages::reserve(self.buffer, piece.len());
+        self.buffer.extend_from_slice(piece);
+    }
+
+    /// Writes a large piece into the room. Returns `false` if there is no room, and the piece belongs into the buffer.
+    fn place(&mut self, piece: &[u8]) -> bool {
+        let Self { buffer, start, .. } = self;
+        *self.large = match std::mem::replace(self.large, Large::No) {
+            Large::No => return false,
+            Large::Perhaps(room) => match room.begin(&buffer[*start..], piece) {
+                None => return false,
+                Some(begun) => {
+                    buffer.truncate(*start);
+                    Large::Begun(begun)
+                }
+            },
+            Large::Begun(begun) => {
+                let Some(mut begun) = add_rest(buffer, *start, begun) else {
+                    return false;
+                };
+                if !begun.append(piece) {
+                    begun.copy_to(buffer);
+                    return false;
+                }
+                Large::Begun(begun)
+            }
+        };
+        true
+    }
 }
 
 impl<R: Room> Output for Writing<'_, R> {
@@ -199,6 +190,9 @@ impl<R: Room> Output for Writing<'_, R> {
 
     #[inline]
     fn bytes(&mut self, bytes: &[u8]) {
-        write(self.buffer, self.start, self.large, self.piece, bytes);
+        match bytes.len() < LARGE {
+            true => self.buffer.extend_from_slice(bytes),
+            false => self.push_large(bytes),
+        }
     }
 }

@@ -91,12 +91,7 @@ impl EncodedMap {
 impl EncodedEnds {
     /// The next end, if it comes within a limit; `None` behind the last. Without a limit it is waited for.
     pub(crate) fn next(&mut self, limit: Option<Duration>) -> Option<Result<EncodedEnd, ()>> {
-        const GLANCE: Duration = Duration::from_millis(5);
-        let Under {
-            shared,
-            id,
-            watcher,
-        } = &*self.0;
+        let Under { shared, id, .. } = &*self.0;
         let began = Instant::now();
         loop {
             let mut state = shared.state();
@@ -109,15 +104,7 @@ impl EncodedEnds {
             if left.is_some_and(|left| left.is_zero()) {
                 return Some(Err(()));
             }
-            if state.jobs.is_batching(*id) {
-                let glance = left.map_or(GLANCE, |left| left.min(GLANCE));
-                drop(watcher.wait(state, Some(glance)));
-                if !self.0.has_result() {
-                    self.0.glance();
-                }
-            } else {
-                drop(watcher.wait(state, left));
-            }
+            self.0.wait(state, left);
         }
     }
 }

@@ -15,9 +15,6 @@ use crate::payload::{Encoded, Job, Trace};
 use crate::pool::codec::Codec;
 use crate::scheduler::{Ended, Take};
 
-/// How long to wait for a result that may stand in a black box before looking there.
-const GLANCE: Duration = Duration::from_millis(5);
-
 /// How a call ended, and what is left of it; with [`With::every_attempt`](crate::With::every_attempt),
 /// also how an attempt ended that was not its last.
 #[derive(Debug)]
@@ -149,16 +146,7 @@ impl<C: Codec> Reports<C> {
             if feeding && state.jobs.has_room(under.id) {
                 return Waited::NotYet;
             }
-            if state.jobs.is_batching(under.id) {
-                // A worker may be held up by a long call behind finished ones.
-                let glance = left.map_or(GLANCE, |left| left.min(GLANCE));
-                drop(under.watcher.wait(state, Some(glance)));
-                if !under.has_result() {
-                    under.glance();
-                }
-            } else {
-                drop(under.watcher.wait(state, left));
-            }
+            under.wait(state, left);
         }
     }
 

@@ -1,12 +1,17 @@
 //! A map under way, for both of its ends.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use crate::engine::shared::PoolShared;
+use crate::engine::state::State;
 use crate::engine::watcher::Watcher;
 use crate::error::PoolError;
 use crate::payload::Job;
 use crate::scheduler::{MapId, MapSpec};
+
+/// How long to wait for a result that may stand in a black box before looking there.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// A map under way. It is forgotten when both ends are gone and its calls have ended.
 #[derive(Debug)]
@@ -47,12 +52,25 @@ impl Under {
         });
     }
 
+    /// Waits for news of the map, for at most `left`. The caller looks anew then at what has ended.
+    pub(super) fn wait(&self, state: MutexGuard<'_, State>, left: Option<Duration>) {
+        if !state.jobs.is_batching(self.id) {
+            return drop(self.watcher.wait(state, left));
+        }
+        // A worker may be held up by a long call behind finished ones.
+        let glance = left.map_or(GLANCE, |left| left.min(GLANCE));
+        drop(self.watcher.wait(state, Some(glance)));
+        if !self.has_result() {
+            self.glance();
+        }
+    }
+
     pub(super) fn has_result(&self) -> bool {
         self.shared.is_copied() || self.shared.state().jobs.has_result(self.id)
     }
 
     /// Looks into the black boxes, and reports the calls that workers have finished but not answered yet.
-    pub(super) fn glance(&self) {
+    fn glance(&self) {
         let now = self.shared.now();
         self.shared.act(|state| {
             for slot in state.jobs.slots_of(self.id) {
