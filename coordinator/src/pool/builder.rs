@@ -125,7 +125,7 @@ impl Pool {
 }
 
 impl Builder {
-    /// How many workers. Default: [`available_workers`].
+    /// How many workers. Default: [`available_workers`](crate::available_workers).
     ///
     /// ```no_run
     /// # use coordinator::Pool;
