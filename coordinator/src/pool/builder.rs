@@ -426,7 +426,7 @@ impl Builder {
         self
     }
 
-    /// The worker is a process of its own that ends with its call; see [`Config::single`].
+    /// The worker is a process of its own that ends with its call; see [`Config::single`](crate::engine::config::Config::single).
     pub(crate) fn single(mut self, at_least: Duration) -> Self {
         self.single = Some(at_least);
         self
