@@ -19,6 +19,13 @@ pub(crate) struct Measure {
     pub(crate) sides: &'static [Side],
 }
 
+impl Measure {
+    /// Whether it measures the command line, which is another program than this one.
+    pub(crate) fn runs_command_line(&self) -> bool {
+        matches!(self.name, "exec" | "exec-counts" | "pipe")
+    }
+}
+
 /// What each side's run says: a name and a number.
 pub(crate) struct Quantity {
     pub(crate) name: &'static str,

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::Problem;
 use crate::catalogue::{MEASURES, Measure, Runner, Side};
 use crate::options::Options;
-use crate::sides::{Outcome, Setting};
+use crate::sides::{Outcome, Setting, shell};
 use crate::tasks;
 
 /// How the runs of one side of one measure ended, a round after another.
@@ -27,6 +27,10 @@ pub(crate) fn all(
         quick: options.quick,
         spins: tasks::calibrate(),
     };
+    // It may have to be built, which takes longer than a side may.
+    if measures.iter().any(|measure| measure.runs_command_line()) {
+        let _ = shell::coordinator();
+    }
     let rounds = options.rounds();
     let mut taken: Vec<Vec<Rounds>> = measures
         .iter()

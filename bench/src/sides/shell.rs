@@ -22,7 +22,7 @@ struct Made {
 }
 
 /// The command line, built if it is not.
-pub(super) fn coordinator() -> Result<PathBuf, Problem> {
+pub(crate) fn coordinator() -> Result<PathBuf, Problem> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
