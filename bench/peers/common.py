@@ -23,6 +23,14 @@ def square(x):
     return x * x
 
 
+def fail(x):
+    raise ValueError(f"{x} is not to my liking")
+
+
+def print_line(x):
+    print(f"the square of {x} is {x * x}")
+
+
 def echo(payload):
     return payload
 

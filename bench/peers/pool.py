@@ -1,12 +1,13 @@
 """Python's multiprocessing.Pool."""
 
 import multiprocessing
+import os
 import sys
 import time
 
 from common import (
-    WORKERS, check, die_with_parent, echo, median_of, pick, report, report_idle, report_map,
-    report_payload, square, work,
+    WORKERS, check, die_with_parent, echo, fail, median_of, pick, print_line, report, report_idle,
+    report_map, report_payload, square, work,
 )
 
 
@@ -38,6 +39,31 @@ def straggler(chunk):
             if index != long:
                 others = time.perf_counter() - started
         report(others=others, whole=time.perf_counter() - started)
+
+
+def failing(calls):
+    with warm() as pool:
+        started = time.perf_counter()
+        ends, failed = pool.imap(fail, range(calls)), 0
+        for _ in range(calls):
+            try:
+                ends.next()
+            except ValueError:
+                failed += 1
+        check(failed == calls)
+        report(time=(time.perf_counter() - started) / calls)
+
+
+def printing(calls):
+    """Calls that print a line. Each worker has the lines of its own calls in a buffer, and writes them when that is full."""
+    answers = os.dup(1)
+    os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+    with warm() as pool:
+        started = time.perf_counter()
+        pool.map(print_line, range(calls))
+        seconds = time.perf_counter() - started
+    os.dup2(answers, 1)
+    report(time=seconds / calls)
 
 
 TABLE = None
@@ -76,6 +102,10 @@ def main():
         return start(*rest)
     if measure == "table":
         return table(*rest)
+    if measure == "fail":
+        return failing(pick(30_000, 2000))
+    if measure == "print":
+        return printing(pick(100_000, 2000))
     if measure == "straggler":
         return straggler(int(rest[0]))
     with warm(100 if measure == "many" else WORKERS) as pool:

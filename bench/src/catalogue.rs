@@ -2,8 +2,8 @@
 
 use crate::Problem;
 use crate::sides::{
-    Setting, Values, counts, floor, kills, life, machines, many, ours, processes, shell, spawned,
-    threads, types,
+    Setting, Values, counts, ends, floor, kills, life, machines, many, ours, processes, shell,
+    spawned, threads, types,
 };
 
 /// Something that is measured, by one side or several.
@@ -249,6 +249,43 @@ pub(crate) static MEASURES: &[Measure] = &[
                 &["submits", "futures"],
             ),
             python("loky", "executor.py", &["submits", "loky"]),
+        ],
+    },
+    Measure {
+        name: "fail",
+        title: "a map whose calls return an error",
+        once: false,
+        quantities: &[limited("time", "time a call", Unit::Seconds, 1e-6)],
+        sides: &[
+            ours(ends::fails),
+            python("Python Pool.imap", "pool.py", &["fail"]),
+        ],
+    },
+    Measure {
+        name: "panic",
+        title: "a map whose calls panic",
+        once: false,
+        quantities: &[limited("time", "time a call", Unit::Seconds, 20e-6)],
+        sides: &[ours(ends::panics)],
+    },
+    Measure {
+        name: "print",
+        title: "a map whose calls print a line; ours shows them in the inputs' order",
+        once: false,
+        quantities: &[limited("time", "time a call", Unit::Seconds, 2e-6)],
+        sides: &[
+            ours(ends::prints),
+            python("Python Pool.map, no order", "pool.py", &["print"]),
+        ],
+    },
+    Measure {
+        name: "maps",
+        title: "1,024 maps of 200 squares at once",
+        once: false,
+        quantities: &[limited("time", "time a call", Unit::Seconds, 0.5e-6)],
+        sides: &[
+            ours(many::maps),
+            rust("ours, as one map", many::one_map, TimesAsLong),
         ],
     },
     Measure {

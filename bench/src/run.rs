@@ -91,10 +91,12 @@ fn run(
             command
         }
     };
-    // What is measured is this program's own worker, silent.
+    // What is measured is this program's own worker, silent, and panics without the search for a backtrace.
     command
         .env_remove("COORDINATOR_WORKER")
-        .env_remove("RUST_LOG");
+        .env_remove("RUST_LOG")
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("RUST_LIB_BACKTRACE");
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     match (child, &side.runner) {
         (Err(error), Runner::Python(..)) if error.kind() == std::io::ErrorKind::NotFound => {

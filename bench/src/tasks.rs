@@ -17,6 +17,25 @@ pub(crate) fn square(x: i64) -> i64 {
     x * x
 }
 
+/// Returns an error.
+#[task]
+pub(crate) fn fail(x: i64) -> Result<i64, String> {
+    Err(format!("{x} is not to my liking"))
+}
+
+/// Panics.
+#[task]
+pub(crate) fn panic(x: i64) -> i64 {
+    panic!("{x} is not to my liking")
+}
+
+/// Prints a line.
+#[task]
+#[expect(clippy::print_stdout, reason = "this is what is measured")]
+pub(crate) fn print(x: i64) {
+    println!("the square of {x} is {}", x * x);
+}
+
 /// Returns what it was given.
 #[task]
 pub(crate) fn echo(bytes: ByteBuf) -> ByteBuf {

@@ -51,6 +51,31 @@ pub(crate) fn as_map(setting: &Setting) -> Result<Values, Problem> {
     time(seconds / calls as f64)
 }
 
+/// Many small maps at once: the time of a call.
+pub(crate) fn maps(setting: &Setting) -> Result<Values, Problem> {
+    let (maps, calls) = (setting.pick(1024, 64), 200);
+    let pool = warm(WORKERS)?;
+    let started = Instant::now();
+    let streams: Vec<_> = (0..maps).map(|_| pool.stream(square, 0..calls)).collect();
+    for stream in streams {
+        for (x, result) in (0..).zip(stream) {
+            check(result? == x * x)?;
+        }
+    }
+    time(started.elapsed().as_secs_f64() / (maps * calls) as f64)
+}
+
+/// As many calls in one map.
+pub(crate) fn one_map(setting: &Setting) -> Result<Values, Problem> {
+    let calls = setting.pick(1024, 64) * 200;
+    let pool = warm(WORKERS)?;
+    let started = Instant::now();
+    for (x, result) in (0..).zip(pool.stream(square, 0..calls)) {
+        check(result? == x * x)?;
+    }
+    time(started.elapsed().as_secs_f64() / calls as f64)
+}
+
 /// Single calls from several threads at once.
 pub(crate) fn calls_from_many(setting: &Setting) -> Result<Values, Problem> {
     calls_from(THREADS, setting)

@@ -1,6 +1,7 @@
 //! How each side of a measure is run, once, in a process of its own.
 
 pub(crate) mod counts;
+pub(crate) mod ends;
 pub(crate) mod floor;
 pub(crate) mod kills;
 pub(crate) mod life;
