@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 
-VERSION = 8  # of the protocol
+VERSION = 9  # of the protocol
 MOST_HEADER, MOST_PAYLOAD = 64 << 20, 1 << 30
 TASKS = {}
 

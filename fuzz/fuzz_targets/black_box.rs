@@ -30,6 +30,9 @@ fuzz_target!(|data: &[u8]| {
     let total: usize = found.lens.iter().map(|len| *len as usize).sum();
     assert_eq!(found.outputs.len(), total);
     assert!(total <= SIZE);
+    assert!(found.ends.is_sorted_by(|one, next| one.0 < next.0));
+    let last = found.ends.last().map(|(place, _)| *place as usize);
+    assert!(last.is_none_or(|last| last < found.lens.len()));
     // It takes back no more than was not started, and never gives anything.
     let left = black_box.lower(u32::from(*from));
     let after = black_box.progress();

@@ -85,9 +85,10 @@
 //!    encoded, and for each call the length of its input. The inputs follow in the payload, in the
 //!    same order, and fill it: a batch whose lengths do not add up to its payload is refused before
 //!    any of its calls runs.
-//! 2. The worker reads the whole frame, then runs the calls in order. A call that failed or printed something gets a
-//!    [`message::Reply`] of its own. The worker gathers the outputs of other calls, for a few milliseconds at
-//!    most, and sends them in one reply. The outputs are the payload.
+//! 2. The worker reads the whole frame, then runs the calls in order. It gathers what became of them, for a few milliseconds
+//!    at most, and sends it in one [`message::Reply`], whose payload is the outputs. A call that failed or printed something is
+//!    not kept back for so long: at most 50 µs, and none if there was no such call before. A call with a large output, or one that
+//!    ran for more than four seconds, gets a reply of its own.
 //! 3. After the last reply it is the coordinator's turn again. It sends another batch, or
 //!    [`message::ToWorker::Exit`] with the worker's exit code. The last reply is the
 //!    one to the last call, or [`message::Reply::Stopped`] if the worker got no ticket for a call.
@@ -99,9 +100,9 @@
 //! can't decode, and types that differ from [those the coordinator knows](message::Batch::types) are `Undecodable`. A worker
 //! that dies has died of the call that it was running.
 //!
-//! **What a call prints** goes into two files, the worker's stdout and stderr. The worker flushes both before it replies, and
-//! [`message::Reply::Call`] says how long they are. So the bytes between two replies belong to the calls that the second
-//! reply answers. [`message::Reply::Values`] says no lengths, so a worker must not use it for a call that has printed.
+//! **What a call prints** goes into two files, the worker's stdout and stderr. The worker flushes both when a call has ended. A
+//! call that has printed gets a [`message::CallEnd`], which says how long the files are: the bytes up to there, from where the
+//! end before it said, belong to this call.
 //!
 //! # Templates
 //!
@@ -145,8 +146,9 @@
 //!   then sets word 1 to 0.
 //! - Before each call the worker stores word 3, and then takes a ticket: by compare-and-exchange it adds one to the upper half
 //!   of word 0, if that is below the lower half. If it is not, the batch ends here.
-//! - The worker records a call that returned a value in this order: its output, its entry, and then word 1 plus one, with
-//!   release order. Word 1 counts all finished calls of the batch.
+//! - The worker records a call in this order: its output, its entry, and then word 1 plus one, with
+//!   release order. Word 1 counts all finished calls of the batch. A call that failed or printed something has two entries: the
+//!   first, with the topmost bit set in its length, is of its [`message::CallEnd`], and the second of its output.
 //! - When the worker has sent outputs over the link, it throws them away: one store to word 2 (upper half plus one; lower half:
 //!   how many calls of the batch have been answered), a release fence, and then word 1 with the same number. The next entry is
 //!   entry 0 again, and the next output begins at the first word for outputs. Both belong to the call that the

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use protocol::frame::{Caps, Reader};
 use protocol::handshake::{self, HandshakeError, Token};
 use protocol::message::{
-    Batch, CallReply, Encoding, Hello, Panic, Reply, Stopped, TaskInfo, ToWorker, Values, Verdict,
-    Welcome,
+    Batch, CallEnd, CallReply, CallsReply, Encoding, Hello, Panic, Reply, Stopped, TaskInfo,
+    ToWorker, Verdict, Welcome,
 };
 use protocol::{Link, LinkError};
 
@@ -160,9 +160,11 @@ fn reply(serial: u32, at: u32) -> (Reply, usize) {
             serial,
             at,
             nanos: 1 << 40,
-            stdout: 300,
-            stderr: 0,
-            verdict,
+            end: CallEnd {
+                stdout: 300,
+                stderr: 0,
+                verdict,
+            },
         })
     };
     let panic = Panic {
@@ -175,13 +177,19 @@ fn reply(serial: u32, at: u32) -> (Reply, usize) {
         1 => (call(Verdict::Failed("no".to_owned())), 1),
         // In the last batch two more calls go together, and one is not run.
         2 if serial == 3 => {
-            let values = Values {
+            let failed = CallEnd {
+                stdout: 300,
+                stderr: 9,
+                verdict: Verdict::Failed("no".to_owned()),
+            };
+            let calls = CallsReply {
                 serial,
                 at,
                 lens: [6, 8].into_iter().collect(),
                 nanos: [7, u32::MAX].into_iter().collect(),
+                ends: vec![(1, failed)],
             };
-            (Reply::Values(values), 2)
+            (Reply::Calls(calls), 2)
         }
         2 => (call(Verdict::Panicked(panic)), 1),
         _ => (Reply::Stopped(Stopped { serial, at }), 1),
@@ -206,7 +214,7 @@ fn coordinate(link: &mut Link<Stream>, heard: &mut Heard) -> Result<(), Handshak
             heard.push(format!("{reply:?} {:?}", parcel.join()));
             done += match reply {
                 // What was changed on its way may claim anything, and must not keep us here.
-                Reply::Values(values) => (values.lens.count() as usize).max(1),
+                Reply::Calls(calls) => (calls.lens.count() as usize).max(1),
                 Reply::Call(_) => 1,
                 Reply::Stopped(_) => inputs.len(),
             };

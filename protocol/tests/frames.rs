@@ -7,7 +7,8 @@ use std::io::{self, Read, Write};
 use proptest::prelude::*;
 use protocol::frame::{Caps, MAX_HEADER, MAX_PAYLOAD};
 use protocol::message::{
-    Batch, CallReply, Encoding, Panic, Reply, Stopped, ToWorker, Values, Verdict, Welcome,
+    Batch, CallEnd, CallReply, CallsReply, Encoding, Panic, Reply, Stopped, ToWorker, Verdict,
+    Welcome,
 };
 use protocol::{Link, LinkError};
 
@@ -114,30 +115,35 @@ fn reply() -> impl Strategy<Value = Reply> {
             })
         }),
     ];
-    let call = (any::<(u32, u32, u64, u64, u64)>(), verdict).prop_map(
-        |((serial, at, nanos, stdout, stderr), verdict)| {
-            Reply::Call(CallReply {
+    let end = (any::<(u64, u64)>(), verdict).prop_map(|((stdout, stderr), verdict)| CallEnd {
+        stdout,
+        stderr,
+        verdict,
+    });
+    let call = (any::<(u32, u32, u64)>(), end.clone()).prop_map(|((serial, at, nanos), end)| {
+        Reply::Call(CallReply {
+            serial,
+            at,
+            nanos,
+            end,
+        })
+    });
+    let lens = || prop::collection::vec(any::<u32>(), 0..5);
+    let ends = prop::collection::vec((any::<u32>(), end), 0..3);
+    let calls = (any::<(u32, u32)>(), lens(), lens(), ends).prop_map(
+        |((serial, at), lens, nanos, ends)| {
+            Reply::Calls(CallsReply {
                 serial,
                 at,
-                nanos,
-                stdout,
-                stderr,
-                verdict,
+                lens: lens.into_iter().collect(),
+                nanos: nanos.into_iter().collect(),
+                ends,
             })
         },
     );
-    let lens = || prop::collection::vec(any::<u32>(), 0..5);
-    let values = (any::<(u32, u32)>(), lens(), lens()).prop_map(|((serial, at), lens, nanos)| {
-        Reply::Values(Values {
-            serial,
-            at,
-            lens: lens.into_iter().collect(),
-            nanos: nanos.into_iter().collect(),
-        })
-    });
     let stopped =
         any::<(u32, u32)>().prop_map(|(serial, at)| Reply::Stopped(Stopped { serial, at }));
-    prop_oneof![call, values, stopped]
+    prop_oneof![call, calls, stopped]
 }
 
 type Traffic = Vec<(ToWorker, Vec<u8>)>;

@@ -78,14 +78,17 @@ fn a_claimed_number_of_calls_costs_what_is_sent() {
     // encoding, first, attempt.
     let batch = [2, 0, 0, 0, 0, 0, 1].as_slice();
     assert_eq!(claimed::<ToWorker>(&[batch, &many]), "malformed");
-    // As many outputs, and then as many times: Reply, serial, at.
+    // As many outputs, then as many times, and then as many ends: Reply, serial, at.
     let (outputs, times) = ([0, 0, 0].as_slice(), [0, 0, 0, 1, 7, 1].as_slice());
+    let ends = [times, &[1, 7, 1]].concat();
     assert_eq!(claimed::<Reply>(&[outputs, &many]), "malformed");
     assert_eq!(claimed::<Reply>(&[times, &many]), "malformed");
+    assert_eq!(claimed::<Reply>(&[&ends, &many]), "malformed");
     // With none instead they decode: they are what they are meant to be.
     assert_eq!(claimed::<ToWorker>(&[batch, &[0]]), "decoded");
-    assert_eq!(claimed::<Reply>(&[outputs, &[0], &[0]]), "decoded");
-    assert_eq!(claimed::<Reply>(&[times, &[0]]), "decoded");
+    assert_eq!(claimed::<Reply>(&[outputs, &[0, 0, 0]]), "decoded");
+    assert_eq!(claimed::<Reply>(&[times, &[0, 0]]), "decoded");
+    assert_eq!(claimed::<Reply>(&[&ends, &[0]]), "decoded");
     let most = MOST.load(Ordering::Relaxed).saturating_sub(before);
     assert!(most < 4 << 20, "{most} bytes");
 }

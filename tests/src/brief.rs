@@ -99,6 +99,36 @@ pub fn logged(ledger: &Path) -> HashMap<u64, u32> {
     times
 }
 
+/// How a call ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    Value,
+    Print,
+    Fail,
+    PrintAndFail,
+    Panic,
+    /// With its worker, by SIGABRT, after it has printed something.
+    Abort,
+    /// When this file is there.
+    Wait(PathBuf),
+}
+
+/// Ends in this way. What it prints and says has its number in it.
+#[task]
+pub fn end_by(number: u64, way: Way) -> Result<u64, String> {
+    if matches!(way, Way::Print | Way::PrintAndFail | Way::Abort) {
+        println!("{number} out");
+        eprintln!("{number} err");
+    }
+    match way {
+        Way::Value | Way::Print => Ok(number),
+        Way::Fail | Way::PrintAndFail => Err(format!("{number} fails")),
+        Way::Panic => panic!("{number} panics"),
+        Way::Abort => std::process::abort(),
+        Way::Wait(file) => wait_if(number, Some(file)),
+    }
+}
+
 /// How something is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Print {

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::black_box::{BlackBox, SIZE};
+use protocol::black_box::{BlackBox, CALLS, SIZE};
 use protocol::board::View;
 use protocol::descriptors::Taking;
 use protocol::frame::Caps;
@@ -19,7 +19,8 @@ use protocol::handshake::{self, TOKEN_VARIABLE};
 use protocol::lane::Side;
 use protocol::link::{self, Link, Socket};
 use protocol::message::{
-    Batch, CallReply, Hello, Panic, Reply, Runs, Stopped, TaskInfo, ToWorker, Values, Verdict,
+    Batch, CallEnd, CallReply, CallsReply, Hello, Panic, Reply, Runs, Stopped, TaskInfo, ToWorker,
+    Verdict,
 };
 
 type Anything<T> = Result<T, Box<dyn Error>>;
@@ -40,12 +41,20 @@ pub enum Act {
     Scramble {
         seed: u64,
     },
-    /// Says that so many calls from there on have values.
-    Values {
+    /// Says that so many calls from there on have ended, those at these places in some other way.
+    Calls {
         serial: i8,
         at: u32,
         count: u32,
         len: u32,
+        ends: Vec<u32>,
+        printed: u64,
+    },
+    /// Writes into the shared memory that the call at this place has ended in this way.
+    Record {
+        at: u32,
+        verdict: u8,
+        printed: u64,
     },
     /// Answers for one call, with claims of how much it has printed.
     Call {
@@ -103,11 +112,18 @@ fn act(bytes: &mut &[u8]) -> Act {
         4 | 5 => Act::Scramble {
             seed: number(bytes),
         },
-        6..9 => Act::Values {
+        6..8 => Act::Calls {
             serial: serial(bytes),
             at: number(bytes) as u32,
             count: number(bytes) as u32,
             len: number(bytes) as u32,
+            ends: (0..byte(bytes) % 4).map(|_| number(bytes) as u32).collect(),
+            printed: number(bytes),
+        },
+        8 => Act::Record {
+            at: number(bytes) as u32,
+            verdict: byte(bytes),
+            printed: number(bytes),
         },
         9 | 10 => Act::Call {
             serial: serial(bytes),
@@ -251,22 +267,47 @@ impl Seat {
                     self.act(batch, act)?;
                 }
             }
-            self.values(batch.serial, at, 1, input)?;
+            self.calls(batch.serial, at, 1, input, Vec::new())?;
         }
         Ok(())
     }
 
-    fn values(&mut self, serial: u32, at: u32, count: u32, outputs: &[u8]) -> Anything<()> {
+    fn calls(
+        &mut self,
+        serial: u32,
+        at: u32,
+        count: u32,
+        outputs: &[u8],
+        ends: Vec<(u32, CallEnd)>,
+    ) -> Anything<()> {
         // More than any batch has; more would only take this worker's own time.
         let count = count.min(100_000);
         let len = u32::try_from(outputs.len())?;
-        let values = Values {
+        let calls = CallsReply {
             serial,
             at,
             nanos: (0..count).map(|_| 1).collect(),
             lens: (0..count).map(|_| len).collect::<Runs>(),
+            ends,
         };
-        Ok(self.link.send(&Reply::Values(values), &[outputs])?)
+        Ok(self.link.send(&Reply::Calls(calls), &[outputs])?)
+    }
+
+    /// Records an end as a worker does that has sent all that was before.
+    fn record(&self, at: u32, end: &CallEnd) -> Anything<()> {
+        const ENTRIES: u64 = 8;
+        let mut bytes = Vec::new();
+        protocol::encode(end, &mut bytes)?;
+        self.write(2, 1 << 32 | u64::from(at));
+        self.write(ENTRIES, 1 << 31 | bytes.len() as u64);
+        self.write(ENTRIES + 1, 0);
+        for (word, bytes) in (ENTRIES + CALLS as u64..).zip(bytes.chunks(8)) {
+            let mut whole = [0; 8];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            self.write(word, u64::from_ne_bytes(whole));
+        }
+        self.write(1, u64::from(at) + 1);
+        Ok(())
     }
 
     fn write(&self, word: u64, value: u64) {
@@ -284,35 +325,36 @@ impl Seat {
                     self.write(word, (((seed >> 33) % 5) << 32) | ((seed >> 50) % 5));
                 }
             }
-            Act::Values {
+            Act::Calls {
                 serial,
                 at,
                 count,
                 len,
-            } => self.values(of(serial), at, count, &vec![7; len as usize % 100_000])?,
+                ends,
+                printed,
+            } => {
+                let ends = ends
+                    .into_iter()
+                    .map(|place| (place, end(place as u8, printed)));
+                let outputs = vec![7; len as usize % 100_000];
+                self.calls(of(serial), at, count, &outputs, ends.collect())?;
+            }
+            Act::Record {
+                at,
+                verdict,
+                printed,
+            } => self.record(at, &end(verdict, printed))?,
             Act::Call {
                 serial,
                 at,
                 verdict,
                 printed,
             } => {
-                let text = || "\u{1b}[31mred".to_owned();
                 let reply = Reply::Call(CallReply {
                     serial: of(serial),
                     at,
                     nanos: printed << 20,
-                    stdout: printed,
-                    stderr: printed << (verdict % 32),
-                    verdict: match verdict % 4 {
-                        0 => Verdict::Value,
-                        1 => Verdict::Failed(text()),
-                        2 => Verdict::Undecodable(text()),
-                        _ => Verdict::Panicked(Panic {
-                            message: text(),
-                            location: text(),
-                            backtrace: text(),
-                        }),
-                    },
+                    end: end(verdict, printed),
                 });
                 self.link.send(&reply, &[b"\x01x"])?;
             }
@@ -364,9 +406,7 @@ impl Seat {
             serial,
             at: 0,
             nanos: 1,
-            stdout: 0,
-            stderr: 0,
-            verdict: Verdict::Value,
+            end: end(0, 0),
         });
         let mut link = Link::new(std::io::Cursor::new(Vec::new()));
         link.send(&reply, &[])?;
@@ -379,6 +419,25 @@ impl Seat {
         frame.extend(vec![7; (len % 64) as usize]);
         self.link.stream().socket().write_all(&frame)?;
         Ok(())
+    }
+}
+
+/// The end of a call that claims to have printed so much.
+fn end(verdict: u8, printed: u64) -> CallEnd {
+    let text = || "\u{1b}[31mred".to_owned();
+    CallEnd {
+        stdout: printed,
+        stderr: printed << (verdict % 32),
+        verdict: match verdict % 4 {
+            0 => Verdict::Value,
+            1 => Verdict::Failed(text()),
+            2 => Verdict::Undecodable(text()),
+            _ => Verdict::Panicked(Panic {
+                message: text(),
+                location: text(),
+                backtrace: text(),
+            }),
+        },
     }
 }
 

@@ -53,7 +53,12 @@ impl Watch {
     fn look_at_growth(&mut self) -> Printed {
         flush();
         self.has_printed = true;
-        self.measure()
+        for stream in [&mut self.stdout, &mut self.stderr] {
+            if stream.has_grown() {
+                stream.measure();
+            }
+        }
+        self.seen()
     }
 
     /// Looks as [`look`](Self::look) does, and misses nothing. A plain look may miss output that begins with
@@ -61,15 +66,23 @@ impl Watch {
     pub(crate) fn look_closely(&mut self) -> Option<Printed> {
         flush();
         os::flush_c_streams();
-        let before = (self.stdout.len(), self.stderr.len());
+        let before = self.seen();
         let now = self.measure();
-        let grown = before != (now.stdout, now.stderr);
+        let grown = before != now;
         self.has_printed |= grown;
         grown.then_some(now)
     }
 
+    /// The lengths of the files when they were last measured.
+    pub(crate) fn seen(&self) -> Printed {
+        Printed {
+            stdout: self.stdout.len(),
+            stderr: self.stderr.len(),
+        }
+    }
+
     /// The lengths of the files.
-    pub(crate) fn measure(&mut self) -> Printed {
+    fn measure(&mut self) -> Printed {
         Printed {
             stdout: self.stdout.measure(),
             stderr: self.stderr.measure(),

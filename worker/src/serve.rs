@@ -9,7 +9,8 @@ use protocol::frame::Caps;
 use protocol::lane::Placed;
 use protocol::link::{Answer, Link, LinkError};
 use protocol::message::{
-    Batch, CallReply, Encoding, Reply, Stopped, TemplateReply, ToWorker, Values, Verdict,
+    Batch, CallEnd, CallReply, CallsReply, Encoding, Reply, Stopped, TemplateReply, ToWorker,
+    Verdict,
 };
 use protocol::parcel::Received;
 
@@ -23,6 +24,9 @@ use crate::shared;
 /// The longest time for which outputs are gathered before they are sent, in nanoseconds, unless a single call takes
 /// longer. A coordinator that needs the outputs sooner finds them in the black box.
 const GATHER: u64 = 2_000_000;
+/// The longest time for which the end of a call that failed or printed something is gathered, in nanoseconds: whoever waits
+/// for it may stop all other calls. A single one is sent at once.
+const GATHER_ENDS: u64 = 50_000;
 /// How much of the buffer for outputs is kept from one batch to the next, in bytes.
 const KEEP: usize = 4 << 20;
 /// The most calls in a batch.
@@ -99,15 +103,19 @@ struct Run<'b, 'l, S> {
     answer: Answer<'l, S>,
     /// How many calls it has.
     calls: u32,
-    gathered: Values,
+    gathered: CallsReply,
     /// The number of gathered calls.
     many: u32,
-    /// The output's length and the running time of the last gathered call.
-    last: (u32, u32),
     /// The gathered outputs, one after another.
     outputs: Vec<u8>,
-    /// When the oldest output was gathered.
-    since: u64,
+    /// When the gathered calls have to be sent.
+    send_at: u64,
+    /// When calls were last sent among which some had failed or printed something.
+    ends_sent: u64,
+    /// Where an end is encoded.
+    end: Vec<u8>,
+    /// How long the gathered ends are when they are encoded.
+    texts: usize,
     clock: Clock,
 }
 
@@ -176,9 +184,9 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         watch: &'b mut Watch,
         answer: Answer<'l, S>,
     ) -> Self {
-        let gathered = Values {
+        let gathered = CallsReply {
             serial: batch.serial,
-            ..Values::default()
+            ..CallsReply::default()
         };
         Run {
             batch,
@@ -190,9 +198,11 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             calls: u32::try_from(batch.lens.count()).unwrap_or(u32::MAX),
             gathered,
             many: 0,
-            last: (0, 0),
             outputs: Vec::new(),
-            since: 0,
+            send_at: 0,
+            ends_sent: 0,
+            end: Vec::new(),
+            texts: 0,
             clock: Clock::new(),
         }
     }
@@ -240,7 +250,8 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
                 Some(placed) => Output::Placed(placed),
                 None => Output::From(start, piece),
             };
-            let printed = self.watch.look(self.clock.skips());
+            let in_passing = self.clock.skips() && verdict == Verdict::Value;
+            let printed = self.watch.look(in_passing);
             self.ended(at, verdict, printed, output)?;
         }
         current::set(None);
@@ -256,63 +267,104 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         printed: Option<Printed>,
         output: Output,
     ) -> Result<(), LinkError> {
-        let silent = match output {
-            Output::From(start, _) if verdict == Verdict::Value && printed.is_none() => {
-                Some(&self.outputs[start..]).filter(|output| output.len() < GATHERED)
-            }
-            _ => None,
-        };
+        let is_silent_value = verdict == Verdict::Value && printed.is_none();
+        let is_last = at + 1 == self.calls;
         // No later call could correct the time of the last one.
-        let nanos = (self.clock).tick(silent.is_none() || at + 1 == self.calls);
-        let Some(output) = silent else {
-            return self.send_call(at, verdict, printed, output, nanos);
+        let nanos = self.clock.tick(!is_silent_value || is_last);
+        let end = (!is_silent_value).then(|| CallEnd {
+            verdict,
+            ..self.printed(printed)
+        });
+        let start = match output {
+            Output::From(start, _) if self.outputs.len() - start < GATHERED => start,
+            _ => return self.send_call(at, end, output, nanos),
+        };
+        let (Ok(brief), true) = (u32::try_from(nanos), self.encode(end.as_ref())) else {
+            return self.send_call(at, end, output, nanos);
         };
         if self.many == 0 {
             self.gathered.at = at;
-            self.since = self.clock.now;
+            self.send_at = self.clock.now + GATHER;
         }
         self.many += 1;
-        let brief = u32::try_from(nanos).unwrap_or(u32::MAX);
-        // A longer output would not have been gathered.
-        let len = output.len() as u32;
+        let output = &self.outputs[start..];
         // The last call is sent at once. Before that, the worker looks once more for what the call has printed: if the
         // output were in the box already, the coordinator would take the call for one that printed nothing.
-        let is_last = at + 1 == self.calls;
-        let kept = is_last || self.recorder.finish(output, brief);
-        self.gathered.lens.push(len);
+        let kept = is_last
+            || match &end {
+                None => self.recorder.finish(output, brief),
+                Some(_) => self.recorder.finish_with(&self.end, output, brief),
+            };
+        // A longer output would not be gathered.
+        self.gathered.lens.push(output.len() as u32);
         self.gathered.nanos.push(brief);
-        self.last = (len, brief);
-        if at + 1 == self.calls {
+        if let Some(end) = end {
+            self.gather_end(end);
+        }
+        if is_last {
             return Ok(()); // `close` sends it
         }
-        if !kept
-            || self.outputs.len() >= GATHERED
-            || self.clock.now.saturating_sub(self.since) >= GATHER
-        {
+        if !kept || self.outputs.len() >= GATHERED || self.clock.now >= self.send_at {
             return self.send_gathered(at + 1);
         }
         Ok(())
     }
 
+    /// Encodes how a call ended, if there is something to say of that. Returns whether it is short enough to be gathered.
+    #[inline]
+    fn encode(&mut self, end: Option<&CallEnd>) -> bool {
+        end.is_none_or(|end| {
+            self.end.clear();
+            // What can't be encoded is tried once more when it is sent.
+            protocol::encode(end, &mut self.end).is_ok() && self.end.len() < GATHERED
+        })
+    }
+
+    /// Gathers how the last of the gathered calls ended.
+    #[cold]
+    fn gather_end(&mut self, end: CallEnd) {
+        self.gathered.ends.push((self.many - 1, end));
+        self.texts += self.end.len();
+        self.send_at = match self.texts < GATHERED {
+            true => self.send_at.min(self.ends_sent + GATHER_ENDS),
+            false => 0,
+        };
+    }
+
+    /// The end of a call that has printed this. A call that has printed nothing ends where the last one did.
+    fn printed(&self, printed: Option<Printed>) -> CallEnd {
+        let Printed { stdout, stderr } = printed.unwrap_or_else(|| self.watch.seen());
+        CallEnd {
+            stdout,
+            stderr,
+            verdict: Verdict::Value,
+        }
+    }
+
     /// Sends the gathered outputs of the calls before `done`.
     fn send_gathered(&mut self, done: u32) -> Result<(), LinkError> {
-        self.send_values(done, self.outputs.len())?;
+        self.send_calls(done, self.outputs.len())?;
         self.outputs.clear();
         Ok(())
     }
 
     /// Sends the gathered calls before `done`. Their outputs end at `end`.
-    fn send_values(&mut self, done: u32, end: usize) -> Result<(), LinkError> {
+    fn send_calls(&mut self, done: u32, end: usize) -> Result<(), LinkError> {
         if self.many == 0 {
             return Ok(());
         }
-        let values = Reply::Values(std::mem::take(&mut self.gathered));
-        self.answer.send(&values, &[&self.outputs[..end]])?;
-        if let Reply::Values(values) = values {
-            self.gathered = values; // keeps its buffers
+        let calls = Reply::Calls(std::mem::take(&mut self.gathered));
+        self.answer.send(&calls, &[&self.outputs[..end]])?;
+        if let Reply::Calls(calls) = calls {
+            self.gathered = calls; // keeps its buffers
+        }
+        if !self.gathered.ends.is_empty() {
+            self.ends_sent = self.clock.now;
         }
         self.gathered.lens.clear();
         self.gathered.nanos.clear();
+        self.gathered.ends.clear();
+        self.texts = 0;
         self.many = 0;
         self.recorder.sent(done);
         Ok(())
@@ -322,23 +374,31 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
     fn send_call(
         &mut self,
         at: u32,
-        verdict: Verdict,
-        printed: Option<Printed>,
+        end: Option<CallEnd>,
         output: Output,
         nanos: u64,
     ) -> Result<(), LinkError> {
-        let end = match output {
+        let outputs_end = match output {
             Output::From(start, _) => start,
             Output::Placed(_) => self.outputs.len(),
         };
-        self.send_values(at, end)?;
+        self.send_calls(at, outputs_end)?;
         // Output that an earlier look has missed counts as this call's, too.
-        let printed = self.watch.look_closely().or(printed);
-        let printed = printed.unwrap_or_else(|| self.watch.measure());
-        match self.send_one(at, verdict, printed, nanos, output) {
+        let now = self.watch.look_closely();
+        let mut end = end.unwrap_or_else(|| self.printed(now));
+        if let Some(Printed { stdout, stderr }) = now {
+            (end.stdout, end.stderr) = (stdout, stderr);
+        }
+        let CallEnd { stdout, stderr, .. } = end;
+        match self.send_one(at, end, nanos, output) {
             Err(LinkError::TooLarge(what)) => {
+                let end = CallEnd {
+                    stdout,
+                    stderr,
+                    verdict: too_large(&what),
+                };
                 let nothing = Output::From(self.outputs.len(), 0..0);
-                self.send_one(at, too_large(&what), printed, nanos, nothing)?;
+                self.send_one(at, end, nanos, nothing)?;
             }
             sent => sent?,
         }
@@ -350,8 +410,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
     fn send_one(
         &mut self,
         at: u32,
-        verdict: Verdict,
-        printed: Printed,
+        end: CallEnd,
         nanos: u64,
         output: Output,
     ) -> Result<(), LinkError> {
@@ -359,9 +418,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             serial: self.batch.serial,
             at,
             nanos,
-            stdout: printed.stdout,
-            stderr: printed.stderr,
-            verdict,
+            end,
         });
         match output {
             Output::From(start, piece) => {
@@ -371,23 +428,23 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
         }
     }
 
-    /// Sends the remaining outputs at the batch's end. Printed output that earlier looks have missed counts as the last
+    /// Sends the remaining calls at the batch's end. Printed output that earlier looks have missed counts as the last
     /// call's.
     fn close(&mut self) -> Result<(), LinkError> {
         if self.many == 0 {
             return Ok(());
         }
-        let Some(printed) = self.watch.look_closely() else {
-            return self.send_gathered(self.calls);
-        };
-        let (len, nanos) = self.last;
-        self.gathered.lens.pop();
-        self.gathered.nanos.pop();
-        self.many -= 1;
-        let start = self.outputs.len() - len as usize;
-        let last = self.calls - 1;
-        let output = Output::From(start, 0..0);
-        self.send_call(last, Verdict::Value, Some(printed), output, nanos.into())
+        if let Some(printed) = self.watch.look_closely() {
+            let end = self.printed(Some(printed));
+            let last = self.many - 1;
+            match self.gathered.ends.last_mut() {
+                Some((at, known)) if *at == last => {
+                    (known.stdout, known.stderr) = (end.stdout, end.stderr);
+                }
+                _ => self.gathered.ends.push((last, end)),
+            }
+        }
+        self.send_gathered(self.calls)
     }
 }
 

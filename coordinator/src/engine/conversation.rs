@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use protocol::frame::Caps;
 use protocol::link::LinkError;
-use protocol::message::{self, CallReply, Reply};
+use protocol::message::Reply;
 
+use super::ends::Answer;
 use super::seat::Seat;
 use super::shared::PoolShared;
 use crate::error::Why;
 use crate::payload::buffers;
-use crate::payload::forward::Forwarder;
-use crate::payload::printed::{Output, Printed};
-use crate::payload::{EncodedInputs, Job, Payload, Trace, Values};
-use crate::scheduler::{Batch, Idle, MOST_CALLS, Running};
+use crate::payload::printed::Printed;
+use crate::payload::{EncodedInputs, Job, Payload};
+use crate::scheduler::{Batch, Idle, Running};
 use crate::workers::launch::Admitted;
 use crate::workers::talk;
 
@@ -156,7 +156,7 @@ impl Seat {
         let (reply, parcel) = link.receive_owned::<Reply>(Caps::FULL, buffers::take)?;
         let payload = Payload::from(parcel);
         let serial = match &reply {
-            Reply::Values(values) => values.serial,
+            Reply::Calls(calls) => calls.serial,
             Reply::Call(call) => call.serial,
             Reply::Stopped(stopped) => stopped.serial,
         };
@@ -166,123 +166,33 @@ impl Seat {
                 self.worker.serial
             )));
         }
-        match reply {
-            Reply::Values(values) => self.hear_values(shared, running, first, values, payload),
-            Reply::Call(call) => self.hear_call(shared, running, call, payload),
-            Reply::Stopped(stopped) => shared
-                .act(|state| {
-                    state.jobs.stopped(running, stopped.at)?;
-                    Ok(Heard::of(state.jobs.is_answered(running), false))
+        let now = shared.now();
+        let heard = match reply {
+            Reply::Calls(calls) => {
+                let answer = Answer::check(first, calls, payload).map_err(LinkError::Malformed)?;
+                self.answered += u64::from(answer.count);
+                self.last_failed = answer.last_failed();
+                let by = self.by();
+                shared.act(|state| {
+                    let is_news = state.hear_calls(running, &by, answer, now)?;
+                    Ok(Heard::of(state.jobs.is_answered(running), is_news))
                 })
-                .map_err(LinkError::Malformed),
-        }
-    }
-
-    fn hear_values(
-        &mut self,
-        shared: &PoolShared,
-        running: &Running,
-        first: u64,
-        values: message::Values,
-        payload: Payload,
-    ) -> Result<Heard, LinkError> {
-        let at = values.at;
-        let count = checked_count(&values)?;
-        let worked = Duration::from_nanos(values.nanos.sum());
-        let (lens, nanos) = (values.lens.to_vec(), values.nanos.to_vec());
-        let values = Values::new(first + u64::from(at), lens, nanos, payload)
-            .map(Arc::new)
-            .map_err(LinkError::Malformed)?;
-        let by = self.by();
-        let now = shared.now();
-        self.answered += u64::from(count);
-        self.last_failed = false;
-        shared
-            .act(|state| {
-                let mut news = 0;
-                state.jobs.worked(running, worked);
-                state.jobs.values(running, at, count, now, |fresh| {
-                    news = fresh.end - fresh.start;
-                    let bytes = values.size(fresh.start - at, fresh.end - at);
-                    (Trace::many(by, values), bytes)
-                })?;
-                state.posts[self.slot.0].calls += u64::from(count);
-                // What was found in its black box before has been counted.
-                state.counts.succeeded += u64::from(news);
-                Ok(Heard::of(state.jobs.is_answered(running), news > 0))
-            })
-            .map_err(LinkError::Malformed)
-    }
-
-    fn hear_call(
-        &mut self,
-        shared: &PoolShared,
-        running: &Running,
-        reply: CallReply,
-        payload: Payload,
-    ) -> Result<Heard, LinkError> {
-        let why = talk::why(reply.verdict);
-        let value = match why {
-            None => payload,
-            Some(_) => Payload::default(),
+            }
+            Reply::Call(call) => {
+                self.answered += 1;
+                self.last_failed = !call.end.verdict.is_value();
+                let by = self.by();
+                shared.act(|state| {
+                    state.hear_call(running, by, call, payload, now)?;
+                    Ok(Heard::of(state.jobs.is_answered(running), true))
+                })
+            }
+            Reply::Stopped(stopped) => shared.act(|state| {
+                state.jobs.stopped(running, stopped.at)?;
+                Ok(Heard::of(state.jobs.is_answered(running), false))
+            }),
         };
-        let files = self.worker.files.as_ref();
-        let printed = files.map(|files| files.advance(reply.stdout, reply.stderr));
-        let bytes = value.len();
-        let elapsed = Duration::from_nanos(reply.nanos);
-        let printed = printed.unwrap_or_default();
-        let trace = Trace::one(self.by(), elapsed, printed.clone(), value);
-        let result = why.map_or(Ok(()), Err);
-        self.answered += 1;
-        self.last_failed = result.is_err();
-        let now = shared.now();
-        let (mut is_unwanted, mut is_news) = (false, true);
-        let heard = shared
-            .act(|state| {
-                let succeeded = result.is_ok();
-                state.jobs.worked(running, elapsed);
-                let (jobs, sight) = state.jobs_and_sight();
-                // Before it is told of: whoever lets go of the call a moment later forwards what it has printed.
-                is_unwanted = jobs.is_unwanted(running, Some(reply.at));
-                let news = jobs.reply(running, reply.at, result, (trace, bytes), now, &sight)?;
-                is_news = news;
-                state.posts[self.slot.0].calls += 1;
-                match succeeded {
-                    true => state.counts.succeeded += u64::from(news),
-                    false => state.counts.failed += u64::from(news),
-                }
-                Ok(Heard::of(state.jobs.is_answered(running), true))
-            })
-            .map_err(LinkError::Malformed);
-        if is_news && is_unwanted {
-            self.forward(shared, &printed);
-        } else if let (false, Some(files)) = (is_news, &self.worker.files) {
-            // The scheduler has decided that the call ends in another way. What the call has printed belongs to that
-            // outcome.
-            files.put_back(&printed);
-        }
-        heard
-    }
-
-    /// Nobody takes a call's result, so what it has printed is forwarded here, if it is to be.
-    pub(super) fn forward(&self, shared: &PoolShared, printed: &Printed) {
-        if shared.output() == Output::Forward && !printed.is_empty() {
-            let printed = printed.clone();
-            shared
-                .printer
-                .send(move || Forwarder::default().forward(&printed));
-        }
-    }
-}
-
-/// How many calls a reply has values of.
-fn checked_count(values: &message::Values) -> Result<u32, LinkError> {
-    let count = values.lens.count();
-    match u32::try_from(count) {
-        Ok(few @ ..=MOST_CALLS) if values.nanos.count() == count => Ok(few),
-        _ => Err(LinkError::Malformed(
-            "a reply to more calls than a batch has".to_owned(),
-        )),
+        heard.map_err(LinkError::Malformed)
     }
 }
 

@@ -148,21 +148,18 @@ impl Seat {
             None => started,
         };
         let now = shared.now();
-        let printed = trace.printed.clone();
-        let (loss, is_unwanted) = shared.act(|state| {
+        shared.act(|state| {
             state.counts.died += 1;
-            let (jobs, sight) = state.jobs_and_sight();
             // Before it is told of: whoever lets go of the call a moment later forwards what it has printed.
-            let is_unwanted = jobs.is_unwanted(&running, None);
+            if state.jobs.is_unwanted(&running, None) {
+                state.unwanted.push(trace.printed.clone());
+            }
+            let (jobs, sight) = state.jobs_and_sight();
             let loss = jobs.died(running, started, why, trace, now, &sight);
             state.posts[self.slot.0].black_box = None;
             state.counts.failed += u64::from(loss.charged);
-            (loss, is_unwanted)
-        });
-        if is_unwanted {
-            self.forward(shared, &printed);
-        }
-        loss
+            loss
+        })
     }
 
     /// Asks the worker to leave, and kills it if it has not left when the grace is over.

@@ -13,6 +13,7 @@ pub(crate) mod config;
 mod conversation;
 mod courier;
 mod death;
+mod ends;
 #[cfg_attr(
     not(feature = "agents"),
     allow(dead_code, reason = "only agents need it")

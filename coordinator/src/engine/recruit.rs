@@ -6,7 +6,7 @@ use std::slice;
 use protocol::frame::Caps;
 use protocol::lane::Side;
 use protocol::link::{Link, LinkError};
-use protocol::message::Reply;
+use protocol::message::{Reply, Verdict};
 
 use super::config::Initializer;
 use super::shared::PoolShared;
@@ -103,15 +103,20 @@ fn initialize(
             talk::send(&mut link, worker.serial, job, (0, 1), parts, shares)
         })
         .and_then(|()| link.receive::<Reply>(Caps::FULL));
-    let why = match answer {
-        Ok((Reply::Values(values), _)) if values.serial == worker.serial => return Ok(worker),
-        Ok((Reply::Call(reply), _)) if reply.serial == worker.serial => {
-            match talk::why(reply.verdict) {
-                None => return Ok(worker),
-                Some(why) => PoolError::Initializer(with_words(why.to_string(), &worker)),
-            }
+    let answer = answer.map(|(reply, _)| match reply {
+        Reply::Calls(mut calls) if calls.serial == worker.serial => {
+            let end = calls.ends.pop();
+            Ok(end.map_or(Verdict::Value, |(_, end)| end.verdict))
         }
-        Ok((other, _)) => cannot_start(shared, format!("it answered with {other:?}")),
+        Reply::Call(call) if call.serial == worker.serial => Ok(call.end.verdict),
+        other => Err(other),
+    });
+    let why = match answer {
+        Ok(Ok(verdict)) => match talk::why(verdict) {
+            None => return Ok(worker),
+            Some(why) => PoolError::Initializer(with_words(why.to_string(), &worker)),
+        },
+        Ok(Err(other)) => cannot_start(shared, format!("it answered with {other:?}")),
         Err(error) => {
             let why = lost(shared, &worker, &error);
             cannot_start(shared, format!("its initializer {why}"))

@@ -59,6 +59,8 @@ struct Afterwards {
     wakers: Vec<Waker>,
     /// Whether there may be signals to send.
     signals: bool,
+    /// What is to be forwarded now, because nobody takes it.
+    unwanted: Vec<Printed>,
 }
 
 impl PoolShared {
@@ -123,8 +125,15 @@ impl PoolShared {
 
     /// Does what the scheduler says is to be done about what was changed, and lets go of the state.
     pub(crate) fn release(&self, mut state: MutexGuard<'_, State>) {
-        let Afterwards { wakers, signals } = self.carry_out(&mut state);
+        let Afterwards {
+            wakers,
+            signals,
+            unwanted,
+        } = self.carry_out(&mut state);
         drop(state);
+        for printed in unwanted {
+            self.forward(printed);
+        }
         if signals {
             self.signals.send();
         }
@@ -186,6 +195,15 @@ impl PoolShared {
         Afterwards {
             wakers,
             signals: !signals.is_empty(),
+            unwanted: std::mem::take(&mut state.unwanted),
+        }
+    }
+
+    /// Forwards what was printed for nobody, if it is to be.
+    fn forward(&self, printed: Printed) {
+        if self.output() == Output::Forward && !printed.is_empty() {
+            self.printer
+                .send(move || Forwarder::default().forward(&printed));
         }
     }
 
@@ -234,9 +252,7 @@ impl PoolShared {
             return;
         }
         match self.output() {
-            Output::Forward => self
-                .printer
-                .send(move || Forwarder::default().forward(&printed)),
+            Output::Forward => self.forward(printed),
             Output::Capture => {
                 let mut state = self.state();
                 let oldest = (state.strays.len() >= KEPT).then(|| state.strays.pop_front());

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use protocol::black_box::BlackBox;
 use protocol::message::TaskInfo;
-use protocol::parcel::{Owned, Parcel};
 
 use super::machines::Machines;
 use super::running::RunningCall;
@@ -18,7 +17,7 @@ use super::watcher::Watcher;
 use crate::error::{Death, PoolError};
 use crate::os::WorkerProcess;
 use crate::payload::printed::{OutputFiles, Printed};
-use crate::payload::{By, EncodedInputs, Job, Payload, Trace, Values};
+use crate::payload::{EncodedInputs, Job, Trace};
 use crate::scheduler::{Idle, MapId, Scheduler, Seen, Sight, SlotId, Time};
 use crate::workers::socket::SharedSocket;
 use crate::workers::template::Template;
@@ -58,6 +57,8 @@ pub(crate) struct State {
     pub(super) sleeping: Vec<SlotId>,
     /// Where a slot's worker is while the slot waits.
     pub(super) parked: Vec<Parked>,
+    /// What calls have printed whose results nobody takes.
+    pub(super) unwanted: Vec<Printed>,
     /// As `PoolShared::began`.
     pub(super) began: u64,
     /// Since when the supervisor is wanted for a deadline, if it has not looked yet.
@@ -128,6 +129,16 @@ pub(crate) enum Parked {
     Gone,
 }
 
+impl Counts {
+    /// One more call has ended.
+    pub(super) fn ended(&mut self, succeeded: bool) {
+        match succeeded {
+            true => self.succeeded += 1,
+            false => self.failed += 1,
+        }
+    }
+}
+
 impl State {
     pub(super) fn new(jobs: Jobs, slots: usize, began: u64, stop_writer: PipeWriter) -> Self {
         State {
@@ -149,6 +160,7 @@ impl State {
             rearmed: None,
             sleeping: Vec::new(),
             parked: (0..slots).map(|_| Parked::InUse).collect(),
+            unwanted: Vec::new(),
             began,
             stop_writer: Some(stop_writer),
         }
@@ -161,30 +173,6 @@ impl State {
             began: self.began,
         };
         (&mut self.jobs, boxes)
-    }
-
-    /// Reports what a slot's worker has finished and not said yet.
-    pub(crate) fn collect(&mut self, slot: SlotId, now: Time) {
-        let Some((first, reported)) = self.jobs.unreported(slot) else {
-            return;
-        };
-        let post = &self.posts[slot.0];
-        let (Some(black_box), Some(pid)) = (&post.black_box, post.pid) else {
-            return;
-        };
-        let found = black_box.finished(reported);
-        let payload = Payload::from(Parcel::Whole(Owned::new(found.outputs)));
-        let count = u32::try_from(found.lens.len()).unwrap_or(0);
-        let first = first + u64::from(reported);
-        // A box that makes no sense says nothing.
-        if let Ok(values) = Values::new(first, found.lens, found.nanos, payload) {
-            let news = self.jobs.found(slot, count, now, |news| {
-                let bytes = values.size(0, news);
-                let by = By::here(slot, pid);
-                (Trace::many(by, Arc::new(values)), bytes)
-            });
-            self.counts.succeeded += u64::from(news);
-        }
     }
 
     /// Borrows a worker that waits for a call: the call of this map, if no other is ready.
@@ -219,8 +207,7 @@ impl State {
 
     /// What a slot is running now.
     pub(crate) fn running_on(&mut self, slot: SlotId, now: Time) -> Option<RunningCall> {
-        // If the calls that finished unreported before it printed nothing, all that is new in the files belongs to
-        // this call.
+        // When the calls that finished before it are reported, all that is new in the files belongs to this call.
         self.collect(slot, now);
         let (jobs, sight) = self.jobs_and_sight();
         let current = jobs.running_on(slot, &sight)?;

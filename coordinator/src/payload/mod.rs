@@ -2,6 +2,7 @@
 //!
 //! Everybody above may use it. It knows bytes and files, and nothing of workers, threads or the pool's state.
 
+mod ahead;
 pub(crate) mod buffers;
 mod files;
 pub(crate) mod forward;

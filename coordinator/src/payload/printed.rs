@@ -72,19 +72,6 @@ impl OutputFiles {
         }
     }
 
-    /// Joins what was found the last time to what is found the next time. The caller must still hold it.
-    pub(crate) fn put_back(&self, printed: &Printed) {
-        let mut ranges = self.ranges();
-        for (ranges, captured) in [
-            (&mut ranges.0, &printed.stdout),
-            (&mut ranges.1, &printed.stderr),
-        ] {
-            if let Content::Here(held) = &captured.0 {
-                ranges.end = ranges.end.min(held.range.start);
-            }
-        }
-    }
-
     /// What has been printed since the last time by a worker that will say no more.
     pub(crate) fn rest(&self) -> Printed {
         let (stdout, stderr) = (self.stdout.len(), self.stderr.len());
@@ -169,6 +156,10 @@ impl OutputFile {
 
     fn ranges(&self) -> MutexGuard<'_, Ranges> {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        os::read_at(&self.file, buffer, at)
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -265,6 +256,14 @@ impl Captured {
             Content::Nothing => 0,
             Content::Here(held) => held.range.end - held.range.start,
             Content::Elsewhere(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Where it stands, if it is in a file.
+    pub(super) fn place(&self) -> Option<(&Arc<OutputFile>, Range<u64>)> {
+        match &self.0 {
+            Content::Here(held) => Some((&held.file, held.range.clone())),
+            Content::Nothing | Content::Elsewhere(_) => None,
         }
     }
 
@@ -437,7 +436,7 @@ impl Captured {
         let mut chunk = vec![0; CHUNK.min(usize::try_from(self.len()).unwrap_or(CHUNK))];
         while at < end {
             let want = usize::try_from(end - at).unwrap_or(CHUNK).min(chunk.len());
-            let read = os::read_at(&held.file.file, &mut chunk[..want], at)?;
+            let read = held.file.read_at(&mut chunk[..want], at)?;
             if read == 0 {
                 break; // a worker that claimed more than there is
             }

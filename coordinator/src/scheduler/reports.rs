@@ -115,6 +115,21 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         self.is_let_go(busy.map, busy.first + u64::from(at))
     }
 
+    /// Whether nobody will take what the next call prints that a slot's worker has not been heard to finish.
+    pub(crate) fn is_next_unwanted(&self, slot: SlotId) -> bool {
+        let busy = self.slots[slot.0].busy();
+        busy.is_some_and(|busy| self.is_let_go(busy.map, busy.first + u64::from(busy.reported)))
+    }
+
+    /// Whether how a call of a batch ended is news, and decides what becomes of it.
+    pub(crate) fn is_news(&self, running: &Running, at: u32) -> bool {
+        let busy = self.slots[running.slot.0].busy();
+        busy.is_some_and(|busy| {
+            let spared = busy.doomed().and_then(|doomed| doomed.call);
+            busy.reported <= at && spared.is_none_or(|spared| at < spared)
+        })
+    }
+
     /// Calls have returned values, by the worker's word.
     pub(crate) fn values(
         &mut self,
@@ -214,6 +229,24 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             self.settled_values(map, first, count, trace, bytes);
         }
         count
+    }
+
+    /// The next call has ended in this way, as was found in the black box. It is [unreported](Self::unreported).
+    pub(crate) fn found_end(
+        &mut self,
+        slot: SlotId,
+        result: Result<(), Why>,
+        (trace, bytes): (T, usize),
+        now: Time,
+        sight: &impl Sight,
+    ) {
+        let Some(busy) = self.slots[slot.0].busy_mut() else {
+            return;
+        };
+        let call = (busy.map, busy.first + u64::from(busy.reported));
+        busy.reported += 1;
+        self.effects.rearm |= busy.owes(now);
+        self.settle(call, result, trace, bytes, now, sight);
     }
 
     /// Whether the worker has answered for all of its calls, and may go on living.

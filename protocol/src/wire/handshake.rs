@@ -8,7 +8,7 @@ use super::link::{self, Link, LinkError};
 use super::message::{Hello, Ready, ToWorker, Welcome};
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;
 /// The first bytes of a worker's first message, in every version.
 const MAGIC: [u8; 4] = *b"COOR";
 const PREAMBLE: usize = MAGIC.len() + 2;

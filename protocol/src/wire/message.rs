@@ -186,25 +186,39 @@ pub enum Encoding {
 /// A message of the worker, after the handshake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// Calls that returned a value and printed nothing. Their outputs are the payload.
-    Values(Values),
-    /// One call, which may have ended in any way.
+    /// Consecutive calls. Their outputs are the payload.
+    Calls(CallsReply),
+    /// One call, whose output may be large.
     Call(CallReply),
     /// The worker runs no further call of the batch: the coordinator has taken the rest back.
     Stopped(Stopped),
 }
 
-/// Consecutive calls that returned a value and printed nothing.
+/// The ends of consecutive calls, none of which ran for longer than `u32` nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Values {
+pub struct CallsReply {
     /// The batch they came in.
     pub serial: u32,
     /// The place of the first in its batch, from 0.
     pub at: u32,
-    /// How long the outputs in the payload are, in bytes: one for each call.
+    /// How long the outputs in the payload are, in bytes: one for each call. A call that returned no value has none.
     pub lens: Runs,
-    /// How long each call ran, in nanoseconds; `u32::MAX` stands for anything longer.
+    /// How long each call ran, in nanoseconds.
     pub nanos: Runs,
+    /// How some of them ended, each with its place among these calls, from 0, in ascending order. All others returned a value,
+    /// and printed nothing.
+    pub ends: Vec<(u32, CallEnd)>,
+}
+
+/// How a call ended, and where its printed output ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallEnd {
+    /// How long the file behind the worker's stdout is now, in bytes; 0 if it is no file.
+    pub stdout: u64,
+    /// How long the file behind the worker's stderr is now, in bytes; 0 if it is no file.
+    pub stderr: u64,
+    /// How the call ended.
+    pub verdict: Verdict,
 }
 
 /// The end of one call. With [`Verdict::Value`] the payload is its output.
@@ -216,12 +230,8 @@ pub struct CallReply {
     pub at: u32,
     /// How long the call ran, in nanoseconds.
     pub nanos: u64,
-    /// How long the file behind the worker's stdout is now, in bytes; 0 if it is no file.
-    pub stdout: u64,
-    /// How long the file behind the worker's stderr is now, in bytes; 0 if it is no file.
-    pub stderr: u64,
-    /// How the call ended.
-    pub verdict: Verdict,
+    /// How it ended.
+    pub end: CallEnd,
 }
 
 /// The end of a batch that was cut short.
@@ -244,6 +254,14 @@ pub enum Verdict {
     Panicked(Panic),
     /// The input could not be decoded, or the output not encoded.
     Undecodable(String),
+}
+
+impl Verdict {
+    /// Whether the task returned a value.
+    #[must_use]
+    pub fn is_value(&self) -> bool {
+        *self == Verdict::Value
+    }
 }
 
 /// A panic, carried across processes.

@@ -18,7 +18,7 @@ use protocol::handshake::{self, HandshakeError, TOKEN_VARIABLE};
 use protocol::lane::Side;
 use protocol::link::{self, Link, LinkError};
 use protocol::message::{
-    Batch, CallReply, Hello, Reply, Runs, TaskInfo, ToWorker, Values, Verdict, Welcome,
+    Batch, CallEnd, CallReply, CallsReply, Hello, Reply, Runs, TaskInfo, ToWorker, Verdict, Welcome,
 };
 
 // Its tasks are what the honest worker runs.
@@ -220,9 +220,11 @@ fn converse(seat: Seat, way: &str, this: &Path) -> Anything<()> {
                 serial,
                 at: 0,
                 nanos: u64::MAX,
-                stdout: u64::MAX,
-                stderr: u64::MAX,
-                verdict: Verdict::Value,
+                end: CallEnd {
+                    stdout: u64::MAX,
+                    stderr: u64::MAX,
+                    verdict: Verdict::Value,
+                },
             });
             say(&frame(&boast, &input))?;
         }
@@ -249,13 +251,14 @@ fn answer(
     if lens.count() == 0 {
         return Ok(());
     }
-    let values = Values {
+    let calls = CallsReply {
         serial: batch.serial,
         at: u32::try_from(at)?,
         nanos: lens.iter().map(|_| 1).collect(),
         lens,
+        ends: Vec::new(),
     };
-    Ok(link.send(&Reply::Values(values), &[inputs])?)
+    Ok(link.send(&Reply::Calls(calls), &[inputs])?)
 }
 
 /// The next batch, begun. Leaves when there is none.
@@ -282,9 +285,11 @@ fn reply(serial: u32, at: u32) -> Reply {
         serial,
         at,
         nanos: 1,
-        stdout: 0,
-        stderr: 0,
-        verdict: Verdict::Value,
+        end: CallEnd {
+            stdout: 0,
+            stderr: 0,
+            verdict: Verdict::Value,
+        },
     })
 }
 

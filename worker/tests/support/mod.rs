@@ -296,38 +296,45 @@ impl Worker {
     fn hear(&mut self, answers: &mut Answers) {
         let (reply, payload) = self.link.receive::<Reply>(Caps::FULL).unwrap();
         let (serial, at) = match &reply {
-            Reply::Values(values) => (values.serial, values.at),
+            Reply::Calls(calls) => (calls.serial, calls.at),
             Reply::Call(call) => (call.serial, call.at),
             Reply::Stopped(stopped) => (stopped.serial, stopped.at),
         };
         assert_eq!((serial, at as usize), (self.serial, answers.calls.len()));
         match reply {
-            Reply::Values(values) => {
-                assert!(values.lens.count() > 0, "of no calls");
-                assert_eq!(values.lens.count(), values.nanos.count());
-                answers.frames.push(values.lens.count() as usize);
+            Reply::Calls(calls) => {
+                assert!(calls.lens.count() > 0, "of no calls");
+                assert_eq!(calls.lens.count(), calls.nanos.count());
+                answers.frames.push(calls.lens.count() as usize);
                 let mut rest = payload;
-                for (len, nanos) in values.lens.iter().zip(values.nanos.iter()) {
+                let mut ends = calls.ends.into_iter().peekable();
+                for (place, (len, nanos)) in (0..).zip(calls.lens.iter().zip(calls.nanos.iter())) {
                     let (output, behind) = rest.split_at(len as usize);
                     rest = behind;
+                    let end = ends.next_if(|(of, _)| *of == place).map(|(_, end)| end);
+                    let printed = end.as_ref().map(|end| (end.stdout, end.stderr));
+                    let verdict = end.map_or(Verdict::Value, |end| end.verdict);
+                    let has_output = verdict == Verdict::Value;
+                    assert!(has_output || output.is_empty(), "an output of a failure");
                     answers.calls.push(Answered {
-                        verdict: Verdict::Value,
+                        verdict,
                         output: output.to_vec(),
                         nanos: nanos.into(),
-                        printed: None,
+                        printed,
                     });
                 }
+                assert_eq!(ends.next(), None, "ends of no call, or out of order");
                 assert!(rest.is_empty(), "{} bytes of no call", rest.len());
             }
             Reply::Call(call) => {
-                let has_output = call.verdict == Verdict::Value;
+                let has_output = call.end.verdict == Verdict::Value;
                 assert!(has_output || payload.is_empty(), "an output of a failure");
                 answers.frames.push(1);
                 answers.calls.push(Answered {
-                    verdict: call.verdict,
+                    verdict: call.end.verdict,
                     output: payload.to_vec(),
                     nanos: call.nanos,
-                    printed: Some((call.stdout, call.stderr)),
+                    printed: Some((call.end.stdout, call.end.stderr)),
                 });
             }
             Reply::Stopped(_) => answers.stopped = true,

@@ -121,7 +121,8 @@ fn end(first: u64, count: u32, ended: Ended<Trace>) -> EncodedEnd {
     };
     let is_silent = trace.printed.stdout.is_empty() && trace.printed.stderr.is_empty();
     let is_large = count == 1 && trace.value(first).len() > LARGE;
-    if result.is_err() || !is_silent || trace.is_apart() || is_large {
+    let is_long = count == 1 && trace.elapsed(first) > Duration::from_nanos(u32::MAX.into());
+    if result.is_err() || !is_silent || trace.is_apart() || is_large || is_long {
         let note = note.or_else(|| trace.note.clone());
         return EncodedEnd::One {
             index: first,

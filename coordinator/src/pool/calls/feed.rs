@@ -41,7 +41,8 @@ pub(in crate::pool) struct Feed<C, I> {
 
 impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
     pub(in crate::pool) fn new(inputs: I, opened: (Option<Inputs<C>>, Reports<C>)) -> Self {
-        let (sender, reports) = opened;
+        let (sender, mut reports) = opened;
+        reports.hold_printed(true);
         Feed {
             inputs: sender.map(|sender| (inputs, sender)),
             reports,
@@ -54,8 +55,9 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
         }
     }
 
-    /// For a caller who has the results one by one, and not all at the end.
-    pub(in crate::pool) fn results_first(self) -> Self {
+    /// For a caller who has the results one by one, and not all at the end. What a call has printed comes before its result.
+    pub(in crate::pool) fn results_first(mut self) -> Self {
+        self.reports.hold_printed(false);
         Feed {
             results_first: true,
             ..self
@@ -116,6 +118,8 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
             }
             return false;
         };
+        // The inputs may be long in coming, or print something themselves.
+        self.reports.pass_on_printed();
         let began = Instant::now();
         let more = self.read_some(room.min(self.step));
         self.push();

@@ -146,7 +146,29 @@ impl<C: Codec> Reports<C> {
             if feeding && state.jobs.has_room(under.id) {
                 return Waited::NotYet;
             }
-            under.wait(state, left);
+            match &mut self.forwarder {
+                // Nobody may wait for what is held back here.
+                Some(forwarder) if forwarder.has_held() => {
+                    drop(state);
+                    forwarder.pass_on();
+                }
+                _ => under.wait(state, left),
+            }
+        }
+    }
+
+    /// Whether to hold back what calls have printed while more results are to be had at once: for a caller who gets all
+    /// results together.
+    pub(super) fn hold_printed(&mut self, holds: bool) {
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.hold(holds);
+        }
+    }
+
+    /// Passes on what was held back.
+    pub(super) fn pass_on_printed(&mut self) {
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.pass_on();
         }
     }
 

@@ -13,7 +13,7 @@
 //! | 3 | when the call that runs began, in nanoseconds of `CLOCK_MONOTONIC` |
 //! | 4 | whether the call that runs is being stopped |
 //! | 5, 6 | how many payloads from the coordinator, and from the worker, were taken from the lane |
-//! | 8… | for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
+//! | 8… | 16,384 entries: for each output its length (lower half) and how long its call ran, in nanoseconds (upper half) |
 //! | … | the outputs, each filled up to whole words: 256 KiB |
 //! | … | what the last panic of the call that runs said: its length, and 4 KiB |
 //! | … | from the next multiple of 8 words on: [mail](crate::wire::spin) to the worker, and behind it mail to the coordinator, of 528 words each |
@@ -44,13 +44,14 @@ use memmap2::MmapRaw;
 
 use super::load;
 use super::place::{self, Side};
+use crate::message::CallEnd;
 pub(crate) use mail::{MOST as MOST_MAIL, Mail};
 use record::{ENTRIES, Memory, Record, store};
 
 const BEGAN: usize = 3;
 const DOOMED: usize = 4;
 const TAKEN: usize = 5;
-/// The most calls whose outputs the box holds: as many as a batch may have.
+/// The most entries of the box, and the most calls of a batch.
 pub const CALLS: usize = 16384;
 const OUTPUTS: usize = ENTRIES + CALLS;
 /// The outputs' words: 256 KiB.
@@ -78,13 +79,15 @@ pub struct Progress {
     pub finished: u32,
 }
 
-/// Finished calls whose outputs were found in the box of a worker.
+/// Finished calls that were found in the box of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
     /// The lengths of the outputs, in bytes.
     pub lens: Vec<u32>,
     /// How long each call ran, in nanoseconds.
     pub nanos: Vec<u32>,
+    /// How some of them ended, each with its place among these calls.
+    pub ends: Vec<(u32, CallEnd)>,
     /// The outputs, one after another.
     pub outputs: Vec<u8>,
 }
@@ -195,8 +198,7 @@ impl BlackBox {
         self.record().lower(to)
     }
 
-    /// The outputs of the finished calls from `from` on, as far as the box has them. Outputs that have been sent may be
-    /// gone.
+    /// The finished calls from `from` on, as far as the box has them. What has been sent may be gone.
     #[must_use]
     pub fn finished(&self, from: u32) -> Found {
         self.record().finished(from)
@@ -247,12 +249,18 @@ impl BlackBox {
 pub struct Recorder<'b>(record::Recorder<'b, Mapped>);
 
 impl Recorder<'_> {
-    /// Records that the next call has finished, with its output. If there is no room for the output, returns `false` and
-    /// records nothing: the call then counts as finished when its output has been [sent](Self::sent).
+    /// Records that the next call has returned a value and printed nothing. If there is no room for its output, returns
+    /// `false` and records nothing: the call then counts as finished when its output has been [sent](Self::sent).
     #[must_use]
     #[inline]
     pub fn finish(&mut self, output: &[u8], nanos: u32) -> bool {
         self.0.finish(output, nanos)
+    }
+
+    /// As [`finish`](Self::finish), of a call that ended in this way: an encoded [`CallEnd`].
+    #[must_use]
+    pub fn finish_with(&mut self, end: &[u8], output: &[u8], nanos: u32) -> bool {
+        self.0.finish_with(end, output, nanos)
     }
 
     /// Drops all outputs up to this call, which have been sent.

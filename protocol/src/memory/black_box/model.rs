@@ -10,14 +10,15 @@ use loom::thread;
 use super::Found;
 use super::mail::{self, Mail};
 use super::record::{ENTRIES, Memory, Record};
+use crate::message::{CallEnd, Verdict};
 
-/// The memory of a model: two calls, with one word of output each.
+/// The memory of a model: three entries, of one word each.
 #[derive(Debug)]
 struct Modelled;
 
 impl Memory for Modelled {
     type Word = AtomicU64;
-    const CALLS: usize = 2;
+    const CALLS: usize = 3;
 
     fn load(word: &AtomicU64, order: Ordering) -> u64 {
         word.load(order)
@@ -53,7 +54,7 @@ struct Shared {
 impl Shared {
     fn new() -> Arc<Self> {
         Arc::new(Shared {
-            words: (0..ENTRIES + 4).map(|_| AtomicU64::new(0)).collect(),
+            words: (0..ENTRIES + 6).map(|_| AtomicU64::new(0)).collect(),
             written: [AtomicBool::new(false), AtomicBool::new(false)],
         })
     }
@@ -90,6 +91,21 @@ fn model(play: impl Fn() + Sync + Send + 'static) {
     model.check(play);
 }
 
+/// The end of a call that has printed something.
+fn end() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    crate::encode(&the_end(), &mut bytes).unwrap_or_default();
+    bytes
+}
+
+fn the_end() -> CallEnd {
+    CallEnd {
+        stdout: 3,
+        stderr: 4,
+        verdict: Verdict::Value,
+    }
+}
+
 /// The outputs of the two calls.
 fn output(batch: u8, call: usize) -> [u8; 2] {
     [batch, call as u8]
@@ -101,6 +117,10 @@ fn check(found: &Found, batch: u8, from: usize) {
         assert_eq!(output_found, output(batch, from + nth));
     }
     assert_eq!(found.outputs.len(), 2 * found.lens.len());
+    // Only the second call of the first batch has one.
+    let is_there = batch == 1 && from + found.lens.len() == 2;
+    let ends = is_there.then(|| (1 - from as u32, the_end()));
+    assert_eq!(found.ends, Vec::from_iter(ends));
 }
 
 #[test]
@@ -133,10 +153,13 @@ fn what_is_found_at_any_moment_is_right_and_charged_to_the_one_that_ran() {
                 for call in 0..2 {
                     if shared.record().start() {
                         shared.written[call].store(true, Ordering::Relaxed);
-                        assert!(recorder.finish(&output(1, call), 1));
-                        if call == 0 {
-                            // The outputs have been sent over the link, so the box need not keep them.
-                            recorder.sent(1);
+                        match call {
+                            0 => {
+                                assert!(recorder.finish(&output(1, call), 1));
+                                // The outputs have been sent over the link, so the box need not keep them.
+                                recorder.sent(1);
+                            }
+                            _ => assert!(recorder.finish_with(&end(), &output(1, call), 1)),
                         }
                     }
                 }

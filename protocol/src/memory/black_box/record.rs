@@ -11,11 +11,13 @@ pub(super) const TICKET: usize = 0;
 pub(super) const DONE: usize = 1;
 pub(super) const SENT: usize = 2;
 pub(super) const ENTRIES: usize = 8;
+/// Set in the length of an entry that says how the call of the next entry ended.
+const IS_END: u32 = 1 << 31;
 
 /// Words that both sides can see.
 pub(crate) trait Memory {
     type Word;
-    /// How many entries of outputs there is room for. The rest of the words is for the outputs themselves.
+    /// How many entries there is room for. The rest of the words is for what they are of.
     const CALLS: usize;
 
     fn load(word: &Self::Word, order: Ordering) -> u64;
@@ -94,18 +96,25 @@ impl<'b, M: Memory> Record<'b, M> {
         else {
             return found;
         };
-        let mut at = ENTRIES + M::CALLS;
+        let mut entries = Entries {
+            record: self,
+            next: 0,
+            at: ENTRIES + M::CALLS,
+        };
         for number in 0..count.min(M::CALLS as u64) {
-            let (nanos, len) = halves(self.load(ENTRIES + number as usize, Ordering::Relaxed));
-            let words = (len as usize).div_ceil(8);
-            let Some(output) = self.0.get(at..at + words) else {
+            let Some(entry) = entries.next_call() else {
                 return Found::default(); // nonsense
             };
-            at += words;
             if number >= u64::from(skip) {
-                M::copy(output, len as usize, &mut found.outputs);
-                found.lens.push(len);
-                found.nanos.push(nanos);
+                if let Some(end) = entry.end {
+                    let Ok(end) = crate::decode(&end) else {
+                        return Found::default();
+                    };
+                    found.ends.push((found.lens.len() as u32, end));
+                }
+                M::copy(entry.output, entry.len, &mut found.outputs);
+                found.lens.push(entry.len as u32);
+                found.nanos.push(entry.nanos);
             }
         }
         M::fence(Ordering::Acquire);
@@ -134,6 +143,58 @@ impl<'b, M: Memory> Record<'b, M> {
         };
         recorder.sent(0);
         recorder
+    }
+}
+
+/// Reads entries, one after another.
+struct Entries<'r, 'b, M: Memory> {
+    record: &'r Record<'b, M>,
+    next: usize,
+    at: usize,
+}
+
+/// What the entries of one call say.
+struct CallEntry<'r, M: Memory> {
+    /// How it ended, encoded, unless it just returned a value.
+    end: Option<Vec<u8>>,
+    output: &'r [M::Word],
+    len: usize,
+    nanos: u32,
+}
+
+impl<'r, M: Memory> Entries<'r, '_, M> {
+    /// What stands there of the next call. `None` if it makes no sense.
+    #[inline]
+    fn next_call(&mut self) -> Option<CallEntry<'r, M>> {
+        let (mut output, mut len, mut nanos) = self.next()?;
+        let mut end = None;
+        if len & IS_END != 0 {
+            let len_of_end = (len & !IS_END) as usize;
+            M::copy(output, len_of_end, end.insert(Vec::new()));
+            (output, len, nanos) = self.next()?;
+        }
+        Some(CallEntry {
+            end,
+            output,
+            // A second end makes no sense: its length is none.
+            len: usize::try_from(len).ok().filter(|_| len & IS_END == 0)?,
+            nanos,
+        })
+    }
+
+    /// The next entry: the words that it is of, how many bytes those are, and its number.
+    #[inline]
+    fn next(&mut self) -> Option<(&'r [M::Word], u32, u32)> {
+        let entry = ENTRIES + self.next;
+        if self.next == M::CALLS {
+            return None;
+        }
+        let (nanos, len) = halves(self.record.load(entry, Ordering::Relaxed));
+        let words = ((len & !IS_END) as usize).div_ceil(8);
+        let words = self.record.0.get(self.at..self.at + words)?;
+        self.at += words.len();
+        self.next += 1;
+        Some((words, len, nanos))
     }
 }
 
@@ -167,16 +228,36 @@ pub(super) struct Recorder<'b, M: Memory> {
 impl<M: Memory> Recorder<'_, M> {
     #[inline]
     pub(super) fn finish(&mut self, output: &[u8], nanos: u32) -> bool {
-        let words = output.len().div_ceil(8);
+        let has_room = self.add(output, 0, nanos);
+        if has_room {
+            self.done += 1;
+            M::store(&self.words[DONE], self.done, Ordering::Release);
+        }
+        has_room
+    }
+
+    pub(super) fn finish_with(&mut self, end: &[u8], output: &[u8], nanos: u32) -> bool {
+        let before = (self.entries, self.at);
+        let has_room = self.add(end, IS_END, 0) && self.finish(output, nanos);
+        if !has_room {
+            (self.entries, self.at) = before;
+        }
+        has_room
+    }
+
+    /// Adds an entry. Nobody sees it yet.
+    #[inline]
+    fn add(&mut self, bytes: &[u8], mark: u32, nanos: u32) -> bool {
+        let words = bytes.len().div_ceil(8);
         let Some(place) = self.words.get(self.at..self.at + words) else {
             return false;
         };
         if self.entries == M::CALLS {
             return false;
         }
-        store::<M>(place, output);
-        // The output fits into its part of the box, so its length is far below 4 GiB.
-        let entry = word(nanos, output.len() as u32);
+        store::<M>(place, bytes);
+        // The bytes fit into their part of the box, so their length is far below 2 GiB.
+        let entry = word(nanos, bytes.len() as u32 | mark);
         M::store(
             &self.words[ENTRIES + self.entries],
             entry,
@@ -184,8 +265,6 @@ impl<M: Memory> Recorder<'_, M> {
         );
         self.at += words;
         self.entries += 1;
-        self.done += 1;
-        M::store(&self.words[DONE], self.done, Ordering::Release);
         true
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::record::{DONE, SENT, word};
 use super::*;
+use crate::message::Verdict;
 
 fn new() -> BlackBox {
     let file = tempfile::tempfile().unwrap();
@@ -61,6 +62,71 @@ fn what_was_finished_and_not_sent_is_found() {
     assert_eq!(shared.finished(3), Found::default());
     let progress = shared.progress();
     assert_eq!((progress.started, progress.finished), (5, 5));
+}
+
+/// What stands in the box of a call that failed and printed something.
+fn end(text: &str) -> (CallEnd, Vec<u8>) {
+    let end = CallEnd {
+        stdout: 1,
+        stderr: 1 << 40,
+        verdict: Verdict::Failed(text.to_owned()),
+    };
+    let mut bytes = Vec::new();
+    crate::encode(&end, &mut bytes).unwrap();
+    (end, bytes)
+}
+
+#[test]
+fn how_calls_ended_is_found() {
+    let shared = new();
+    shared.open(10);
+    let mut recorder = shared.recorder();
+    let (end, bytes) = end("no");
+    for call in 0..4 {
+        assert!(shared.start(0));
+        assert!(match call % 2 {
+            0 => recorder.finish(b"a", 1),
+            _ => recorder.finish_with(&bytes, b"bc", 2),
+        });
+    }
+    let found = shared.finished(0);
+    assert_eq!(found.outputs, b"abcabc");
+    assert_eq!(
+        (found.lens, found.nanos),
+        (vec![1, 2, 1, 2], vec![1, 2, 1, 2])
+    );
+    assert_eq!(found.ends, [(1, end.clone()), (3, end.clone())]);
+    assert_eq!(shared.finished(3).ends, [(0, end)]);
+}
+
+#[test]
+fn an_end_without_room_for_its_output_leaves_nothing() {
+    let shared = new();
+    shared.open(u32::MAX);
+    let mut recorder = shared.recorder();
+    let (_, long) = end(&"x".repeat(OUTPUT_WORDS * 8 - 100));
+    assert!(shared.start(0) && !recorder.finish_with(&long, &[7; 200], 1));
+    assert_eq!(shared.finished(0), Found::default());
+    assert!(recorder.finish(&[7; 200], 1));
+    assert_eq!(shared.finished(0).outputs, [7; 200]);
+    // Nor without room for a second entry.
+    let (_, short) = end("no");
+    (2..CALLS).for_each(|_| assert!(shared.start(0) && recorder.finish(b"", 1)));
+    assert!(shared.start(0) && !recorder.finish_with(&short, b"", 1));
+    assert!(recorder.finish(b"", 1) && shared.start(0) && !recorder.finish(b"", 1));
+    assert_eq!(shared.finished(0).lens.len(), CALLS);
+}
+
+#[test]
+fn ends_that_make_no_sense_are_not_found() {
+    let shared = new();
+    let (_, bytes) = end("no");
+    for nonsense in [&b""[..], b"\xff", &[bytes.as_slice(), b"x"].concat()] {
+        shared.open(2);
+        let mut recorder = shared.recorder();
+        assert!(shared.start(0) && recorder.finish_with(nonsense, b"", 1));
+        assert_eq!(shared.finished(0), Found::default());
+    }
 }
 
 #[test]
