@@ -34,6 +34,8 @@ struct Worker {
     finished: u32,
     /// Finished calls that the coordinator has been told of.
     told: u32,
+    /// Those of the others that failed.
+    failed: BTreeSet<u32>,
 }
 
 /// What the world knows of a map.
@@ -57,6 +59,8 @@ struct Known {
     failures: Failures,
     /// The calls that failed for good.
     failed: BTreeSet<u64>,
+    /// Those of them that the scheduler has heard of.
+    heard: BTreeSet<u64>,
     /// Cut off by something else than its failures.
     cancelled: bool,
     separate: bool,
@@ -71,6 +75,13 @@ impl Known {
     fn failed(&mut self, index: u64) {
         if self.begun[&index] > self.retries {
             self.failed.insert(index);
+        }
+    }
+
+    /// The scheduler has heard of an attempt that did not succeed.
+    fn heard(&mut self, index: u64) {
+        if self.failed.contains(&index) {
+            self.heard.insert(index);
         }
     }
 
@@ -228,6 +239,7 @@ impl World {
                         forgotten: false,
                         failures,
                         failed: BTreeSet::new(),
+                        heard: BTreeSet::new(),
                         cancelled: false,
                         separate,
                         let_go: BTreeSet::new(),
@@ -268,8 +280,9 @@ impl World {
             Step::Slot(slot, deed) => self.slot(slot, deed),
             Step::Collect(slot) => {
                 if let Post::Busy(_, worker) = &self.posts[slot] {
-                    let finished = worker.finished;
-                    self.collect(slot, finished);
+                    let (map, finished) = (worker.map, worker.finished);
+                    let failed = worker.failed.clone();
+                    self.collect(slot, map, finished, &failed);
                 }
             }
             Step::Pass(ms) => {
@@ -425,6 +438,7 @@ impl World {
         known.pushed += u64::from(count.unwrap_or(1));
         if count.is_none() {
             known.failed.insert(index);
+            known.heard(index);
         }
     }
 

@@ -47,7 +47,7 @@ impl World {
                 let known = self.known(map);
                 assert!(batch.attempt <= known.retries + 1);
                 let last = batch.first + u64::from(batch.count) - 1;
-                let earlier = known.failed.first().is_some_and(|failed| *failed < last);
+                let earlier = known.heard.first().is_some_and(|failed| *failed < last);
                 let cut = known.failures == Failures::First && earlier;
                 assert!(!cut, "runs after the failure of an earlier call");
                 assert!(!known.is_over(), "runs after too many failures");
@@ -64,6 +64,7 @@ impl World {
                         started: 0,
                         finished: 0,
                         told: 0,
+                        failed: BTreeSet::new(),
                     },
                 )
             }
@@ -93,13 +94,15 @@ impl World {
             Deed::Die => {
                 // What it has finished and not told is found, all of it.
                 self.posts[slot] = Post::Starting;
-                self.collect(slot, worker.finished);
+                let started = self.jobs.gone(&running, &self.workers);
+                assert_eq!(started, worker.started);
+                self.collect(slot, worker.map, worker.finished, &worker.failed);
                 if worker.started > worker.finished {
                     let index = worker.first + u64::from(worker.finished);
                     self.known(worker.map).failed(index);
+                    self.known(worker.map).heard(index);
                 }
                 let why = Why::Died(crate::Death::Signal(9));
-                let started = worker.started;
                 if started == 0 {
                     // The first call may have to answer for it.
                     self.known(worker.map).unbegun += 1;
@@ -149,15 +152,11 @@ impl World {
         self.workers.finish(slot);
         if deed == Deed::Fail {
             known.failed(index);
-            worker.finished -= 1;
-            self.tell(running, worker);
-            worker.finished += 1;
-            let at = worker.told;
-            worker.told += 1;
-            let result = Err(Why::Failed("no".to_owned()));
-            self.jobs
-                .reply(running, at, result, (0, 5), self.now, &self.workers)
-                .unwrap();
+            worker.failed.insert(worker.finished - 1);
+            if worker.finished == worker.sent {
+                // A map that counts its failures has batches of one call, and hears of each at once.
+                self.tell(running, worker);
+            }
         } else {
             known.succeeded.insert(index);
         }
@@ -166,25 +165,59 @@ impl World {
 
     /// A worker answers for what it has finished.
     fn tell(&mut self, running: &Running, worker: &mut Worker) {
-        let count = worker.finished - worker.told;
-        if count > 0 {
+        for (from, to) in runs(worker.told, worker.finished, &worker.failed) {
+            if worker.failed.contains(&from) {
+                let is_news = self.jobs.is_news(running, from);
+                let said = self.jobs.reply(
+                    running,
+                    from,
+                    Err(Why::Failed("no".to_owned())),
+                    (0, 5),
+                    self.now,
+                    &self.workers,
+                );
+                assert_eq!(said, Ok(is_news));
+                let index = worker.first + u64::from(from);
+                self.known(worker.map).heard(index);
+                continue;
+            }
             self.jobs
-                .values(running, worker.told, count, self.now, |news| {
+                .values(running, from, to - from, self.now, |news| {
                     (0, 5 * news.len())
                 })
                 .unwrap();
-            worker.told = worker.finished;
         }
+        worker.told = worker.finished;
+        worker.failed.clear();
     }
 
     /// What is in a black box is found.
-    pub(super) fn collect(&mut self, slot: usize, finished: u32) {
-        if let Some((_, reported)) = self.jobs.unreported(SlotId(slot))
-            && finished > reported
-        {
-            let count = finished - reported;
+    pub(super) fn collect(
+        &mut self,
+        slot: usize,
+        map: MapId,
+        finished: u32,
+        failed: &BTreeSet<u32>,
+    ) {
+        let slot = SlotId(slot);
+        let Some((first, reported)) = self.jobs.unreported(slot) else {
+            return;
+        };
+        for (from, to) in runs(reported, finished, failed) {
+            if !failed.contains(&from) {
+                self.jobs
+                    .found(slot, to - from, self.now, |news| (0, 5 * news as usize));
+                continue;
+            }
+            if self.jobs.unreported(slot) != Some((first, from)) {
+                return;
+            }
+            let result = Err(Why::Failed("no".to_owned()));
             self.jobs
-                .found(SlotId(slot), count, self.now, |news| (0, 5 * news as usize));
+                .found_end(slot, result, (0, 5), self.now, &self.workers);
+            if let Some(known) = self.maps.get_mut(&map) {
+                known.heard(first + u64::from(from));
+            }
         }
     }
 
@@ -199,4 +232,18 @@ impl World {
             Err(running) => Post::Busy(running, worker),
         }
     }
+}
+
+/// Takes consecutive calls apart: those that failed by themselves, and others as they stand together.
+fn runs(from: u32, to: u32, failed: &BTreeSet<u32>) -> Vec<(u32, u32)> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for call in from..to {
+        match runs.last_mut() {
+            Some((begin, end)) if !failed.contains(begin) && !failed.contains(&call) => {
+                *end = call + 1;
+            }
+            _ => runs.push((call, call + 1)),
+        }
+    }
+    runs
 }
