@@ -148,9 +148,11 @@ impl State {
     ) -> Result<bool, String> {
         // If it has been decided that the call ends in another way, what it has printed belongs to that outcome.
         if self.jobs.is_news(running, at) {
+            trace.printed = self.printed(trace.by.slot, &end);
             // Before it is told of: whoever lets go of the call a moment later forwards what it has printed.
-            let is_unwanted = self.jobs.is_unwanted(running, Some(at));
-            trace.printed = self.printed(trace.by.slot, &end, is_unwanted);
+            if !trace.printed.is_empty() && self.jobs.is_unwanted(running, Some(at)) {
+                self.unwanted.push(trace.printed.clone());
+            }
         }
         let result = talk::why(end.verdict).map_or(Ok(()), Err);
         let succeeded = result.is_ok();
@@ -215,23 +217,21 @@ impl State {
         (mut trace, bytes): (Trace, usize),
         now: Time,
     ) {
-        let is_unwanted = self.jobs.is_next_unwanted(slot);
-        trace.printed = self.printed(slot, &end, is_unwanted);
+        trace.printed = self.printed(slot, &end);
+        if !trace.printed.is_empty() && self.jobs.is_next_unwanted(slot) {
+            self.unwanted.push(trace.printed.clone());
+        }
         let result = talk::why(end.verdict).map_or(Ok(()), Err);
         self.counts.ended(result.is_ok());
         let (jobs, sight) = self.jobs_and_sight();
         jobs.found_end(slot, result, (trace, bytes), now, &sight);
     }
 
-    /// What a call has printed that ended in this way. If nobody takes it, it is forwarded.
-    fn printed(&mut self, slot: SlotId, end: &CallEnd, is_unwanted: bool) -> Printed {
+    /// What a slot's next call has printed, which ended in this way.
+    fn printed(&self, slot: SlotId, end: &CallEnd) -> Printed {
         let files = self.posts[slot.0].files.as_ref();
         let printed = files.map(|files| files.advance(end.stdout, end.stderr));
-        let printed = printed.unwrap_or_default();
-        if is_unwanted {
-            self.unwanted.push(printed.clone());
-        }
-        printed
+        printed.unwrap_or_default()
     }
 }
 

@@ -80,7 +80,8 @@ enum Fate<I, T> {
         by: Taker,
     },
     Ended {
-        ended: Ended<T>,
+        /// Boxed, because the map of stretches moves them about.
+        ended: Box<Ended<T>>,
         bytes: usize,
         /// How many of them have not been taken: only for separate calls.
         left: u32,

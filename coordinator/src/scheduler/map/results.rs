@@ -104,7 +104,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
             return false;
         }
         let fate = Fate::Ended {
-            ended,
+            ended: Box::new(ended),
             bytes,
             left: count,
         };
@@ -146,7 +146,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         self.next = self.next.max(first + u64::from(count));
         self.bytes -= bytes;
         self.taken(count);
-        Take::Ready(first, count, ended)
+        Take::Ready(first, count, *ended)
     }
 
     pub(in crate::scheduler) fn has_result(&self) -> bool {

@@ -39,7 +39,7 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         let gone = self.separate.let_go.take(calls.clone()) as u32;
         if gone < count {
             let fate = Fate::Ended {
-                ended,
+                ended: Box::new(ended),
                 bytes: 0,
                 left: count - gone,
             };
@@ -115,10 +115,10 @@ impl<J: Clone, I: Bundle, T: Clone> Map<J, I, T> {
         *left -= 1;
         let ended = match left {
             0 => match self.stretches.remove(&first)?.fate {
-                Fate::Ended { ended, .. } => ended,
+                Fate::Ended { ended, .. } => *ended,
                 Fate::Waiting { .. } | Fate::Running { .. } => return None,
             },
-            _ => ended.clone(),
+            _ => (**ended).clone(),
         };
         self.taken(1);
         Some(ended)
