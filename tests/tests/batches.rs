@@ -491,6 +491,21 @@ fn no_worker_runs_more_calls_than_it_may() {
     assert_eq!(pool.stats().succeeded, 1_000);
 }
 
+/// A pool remembers what the calls of a task cost. These cost something else.
+#[test]
+fn calls_that_were_short_and_are_long_now_run_side_by_side() {
+    let pool = pool(8);
+    eventually("all are there", || pool.stats().workers_started == 8);
+    for _ in 0..3 {
+        pool.map(tasks::sleep_ms, [0; 5000]).unwrap();
+        let began = Instant::now();
+        pool.map(tasks::sleep_ms, [500; 8]).unwrap();
+        // One after another they would take four seconds.
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(1500), "{took:?}");
+    }
+}
+
 #[test]
 fn inputs_of_all_sizes_come_back_as_they_were() {
     const SIZES: [usize; 12] = [

@@ -1,5 +1,7 @@
 //! What the calls of a map run.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use protocol::message::Encoding;
 
 /// What the calls of a map run.
@@ -9,6 +11,15 @@ pub(crate) struct Job {
     pub(crate) types: Option<String>,
     pub(crate) encoding: Encoding,
     pub(crate) place: Place,
+}
+
+impl Job {
+    /// A number that jobs have in common that run one task.
+    pub(crate) fn kind(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.task, &self.types, self.encoding as u8).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// What its calls are part of, elsewhere.

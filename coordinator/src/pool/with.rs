@@ -484,6 +484,7 @@ impl<'p> With<'p> {
 
     fn spec(&self, job: Arc<Job>, window: Window) -> MapSpec<Arc<Job>> {
         MapSpec {
+            kind: Some(job.kind()),
             job,
             limits: self.limits,
             order: Order::Input,

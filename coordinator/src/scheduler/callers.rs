@@ -15,6 +15,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         let id = MapId(self.next_map);
         self.next_map += 1;
         self.maps.insert(id, Map::new(spec, self.processors));
+        self.remind(id);
         Ok(id)
     }
 

@@ -42,7 +42,7 @@ mod tests;
 mod throttle;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -56,6 +56,7 @@ use leases::Leases;
 #[cfg(feature = "agents")]
 pub(crate) use leases::Recall;
 use map::{Map, Rank, Settled};
+use pace::Pace;
 use slot::{Busy, Doom, Doomed, End, Slot};
 use watch::Watch;
 
@@ -98,6 +99,9 @@ pub(crate) const MOST_CALLS: u32 = protocol::black_box::CALLS as u32;
 const STUCK: Duration = Duration::from_millis(1);
 /// How much time taking calls back must save at least.
 const WORTH: Duration = Duration::from_micros(400);
+
+/// Of how many kinds of maps the paces are remembered. More tasks than that are none that a person has written.
+const PACES: usize = 1024;
 
 /// Encoded inputs of consecutive calls. Cloning them is cheap.
 pub(crate) trait Bundle: Clone {
@@ -203,6 +207,8 @@ pub(crate) struct Scheduler<J, I, T> {
     ready: BTreeSet<(Rank, MapId)>,
     /// Calls that wait for their backoff to pass.
     delayed: BTreeSet<(Time, MapId, u64)>,
+    /// The paces of tasks, by the kind of their maps.
+    paces: HashMap<u64, Pace>,
     /// Maps are numbered as they come, and separate calls among them, as if each were a map of its own.
     next_map: u64,
     turn: u64,
@@ -235,6 +241,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             maps: BTreeMap::new(),
             ready: BTreeSet::new(),
             delayed: BTreeSet::new(),
+            paces: HashMap::new(),
             next_map: 0,
             turn: 0,
             kept_waiting: None,

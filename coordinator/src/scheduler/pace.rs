@@ -38,6 +38,20 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// The pace of another map of the same task. What its own first batch costs counts alone then.
+    pub(super) fn for_another(&self) -> Self {
+        Pace {
+            cost: self.cost,
+            largest: self.largest,
+            ..Pace::default()
+        }
+    }
+
+    /// Whether anything is known of what a call costs.
+    pub(super) fn is_known(&self) -> bool {
+        self.cost > 0
+    }
+
     /// So many calls took so long, one after another.
     pub(super) fn learn(&mut self, calls: u32, took: Duration) {
         if calls == 0 {

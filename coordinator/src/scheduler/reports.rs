@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::pace::Pace;
 use super::{
-    Bundle, Busy, Doomed, End, Idle, Loss, MOST_CALLS, Map, MapId, Next, RestartLimit, Running,
-    Scheduler, Sight, Slot, SlotId, Time,
+    Bundle, Busy, Doomed, End, Idle, Loss, MOST_CALLS, Map, MapId, Next, PACES, RestartLimit,
+    Running, Scheduler, Sight, Slot, SlotId, Time,
 };
 use crate::error::{Death, Why};
 
@@ -55,6 +56,7 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         self.turn += 1;
         let (turn, slots) = (self.turn, self.slots.len());
         let most = most.clamp(1, MOST_CALLS).min(self.most_in_turn(map));
+        self.remind(map);
         let batch = self.with_map(map, |map| {
             map.turn = turn;
             let batch = map.next_batch(most, slots, slot);
@@ -265,13 +267,36 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
             // calls cost.
             let took = busy.worked.min(now.saturating_sub(busy.begun));
             let calls = busy.limit;
+            let mut learned = None;
             self.released(running.map, |map| {
                 map.learn(calls, took, now);
+                learned = map.spec.kind.map(|kind| (kind, map.pace.for_another()));
             });
+            self.remember(learned);
         }
         self.slots[running.slot.0] = Slot::Idle;
         self.leave_if_drained();
         Ok(Idle::fresh(running.slot))
+    }
+
+    /// Tells a map that knows nothing of its calls yet what those of another map of its kind cost.
+    pub(super) fn remind(&mut self, id: MapId) {
+        let Some(map) = self.maps.get_mut(&id).filter(|map| !map.pace.is_known()) else {
+            return;
+        };
+        let known = map.spec.kind.and_then(|kind| self.paces.get(&kind));
+        map.pace = known.copied().unwrap_or(map.pace);
+    }
+
+    /// Remembers what calls of a kind of maps cost.
+    fn remember(&mut self, learned: Option<(u64, Pace)>) {
+        let Some((kind, pace)) = learned.filter(|(_, pace)| pace.is_known()) else {
+            return;
+        };
+        if self.paces.len() >= PACES && !self.paces.contains_key(&kind) {
+            self.paces.clear();
+        }
+        self.paces.insert(kind, pace);
     }
 
     pub(super) fn released(&mut self, id: MapId, and: impl FnOnce(&mut Map<J, I, T>)) {

@@ -192,6 +192,7 @@ impl World {
             every_attempt: false,
             separate: false,
             at_most_once: false,
+            kind: None,
         };
         let map = jobs.open(spec).unwrap();
         let calls = 1 + dice.number(120);

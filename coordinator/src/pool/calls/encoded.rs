@@ -51,6 +51,7 @@ pub(in crate::pool) fn run(
     inputs: EncodedInputs,
 ) -> Result<(EncodedMap, EncodedEnds), String> {
     let spec = MapSpec {
+        kind: Some(job.kind()),
         job: Arc::new(job),
         limits: Limits {
             retries: 0,

@@ -78,4 +78,6 @@ pub(crate) struct MapSpec<J> {
     pub(crate) separate: bool,
     /// A call that may have begun on a machine that was lost is charged, so that it does not run twice.
     pub(crate) at_most_once: bool,
+    /// Maps of one kind run one task. What its calls cost is remembered from one to the next.
+    pub(crate) kind: Option<u64>,
 }

@@ -361,3 +361,62 @@ fn calls_that_have_not_begun_can_be_withdrawn() {
     assert_eq!(results, finished.chain(withdrawn).collect::<Vec<_>>());
     drop(running);
 }
+
+/// The size of the first batch of a map of a kind, whose calls take so long each.
+fn first_batch(
+    jobs: &mut Jobs,
+    workers: &Workers,
+    idle: Idle,
+    kind: Option<u64>,
+    each: Duration,
+) -> (u32, Idle) {
+    let window = Window {
+        calls: 100_000,
+        bytes: 10_000_000,
+        least: 1,
+    };
+    let spec = MapSpec {
+        window,
+        kind,
+        ..spec()
+    };
+    let map = jobs.open(spec).unwrap();
+    let (first, count) = (0, 10_000);
+    jobs.push(map, Numbers { first, count });
+    let Next::Run(running, batch) = jobs.next(idle, MOST_CALLS, Time::ZERO, workers) else {
+        panic!()
+    };
+    workers.open(0, batch.count);
+    (0..batch.count).for_each(|_| assert!(workers.start(0, Time::ZERO)));
+    workers.finish(0);
+    let took = each * batch.count;
+    jobs.worked(&running, took);
+    jobs.values(&running, 0, batch.count, took, |_| (0, 0))
+        .unwrap();
+    let idle = jobs.idle_again(running, took).unwrap();
+    jobs.cancel(map, took, "over", workers);
+    jobs.forget(map);
+    (batch.count, idle)
+}
+
+#[test]
+fn a_map_begins_at_the_pace_of_the_last_of_its_kind() {
+    let (mut jobs, workers) = (jobs(2), Workers::default());
+    let mut idle = jobs.ready(SlotId(0));
+    let (short, long) = (Duration::from_micros(1), millis(20));
+    for (kind, each, expected) in [
+        (Some(1), short, 1),
+        (Some(1), short, 8),
+        (Some(2), short, 1),
+        (None, short, 1),
+        (None, short, 1),
+        (Some(1), long, 64),
+        // What was known before counts no more.
+        (Some(1), short, 1),
+        (Some(1), short, 512),
+    ] {
+        let (size, next) = first_batch(&mut jobs, &workers, idle, kind, each);
+        idle = next;
+        assert_eq!(size, expected, "{kind:?} {each:?}");
+    }
+}

@@ -155,6 +155,7 @@ fn spec() -> MapSpec<u32> {
         every_attempt: false,
         separate: false,
         at_most_once: false,
+        kind: None,
     }
 }
 

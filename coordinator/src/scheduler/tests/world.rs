@@ -221,6 +221,7 @@ impl World {
                     lazy: lazy && !separate,
                     every_attempt,
                     separate,
+                    kind: Some(u64::from(retries % 2)),
                     ..spec()
                 });
                 assert_eq!(opened.is_err(), self.jobs.refusal().is_some());
