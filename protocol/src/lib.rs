@@ -86,9 +86,9 @@
 //!    same order, and fill it: a batch whose lengths do not add up to its payload is refused before
 //!    any of its calls runs.
 //! 2. The worker reads the whole frame, then runs the calls in order. It gathers what became of them, for a few milliseconds
-//!    at most, and sends it in one [`message::Reply`], whose payload is the outputs. A call that failed or printed something is
-//!    not kept back for so long: at most 50 µs, and none if there was no such call before. A call with a large output, or one that
-//!    ran for more than four seconds, gets a reply of its own.
+//!    at most, and sends it in one [`message::Reply`], whose payload is the outputs. The first call of a batch that failed or
+//!    printed something is told of at once, and later ones as soon as a call ends 50 µs after that. Until then the black box has
+//!    them. A call with a large output, or one that ran for more than four seconds, gets a reply of its own.
 //! 3. After the last reply it is the coordinator's turn again. It sends another batch, or
 //!    [`message::ToWorker::Exit`] with the worker's exit code. The last reply is the
 //!    one to the last call, or [`message::Reply::Stopped`] if the worker got no ticket for a call.

@@ -94,6 +94,16 @@ fn a_claimed_number_of_calls_costs_what_is_sent() {
 }
 
 #[test]
+fn more_ends_than_calls_are_not_kept() {
+    let (_one, before) = start();
+    // Reply, serial, at, no outputs, no times, and a million ends of nothing much.
+    let reply = [0, 0, 0, 0, 0, 0xc0, 0x84, 0x3d].as_slice();
+    assert_eq!(claimed::<Reply>(&[reply, &vec![0; 4_000_000]]), "malformed");
+    let most = MOST.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(most < 24 << 20, "{most} bytes");
+}
+
+#[test]
 fn one_long_message_does_not_keep_its_memory() {
     let (_one, before) = start();
     let mut bytes = Vec::new();

@@ -78,6 +78,7 @@ fn a_worker_that_answers_wrongly_costs_the_call_it_was_running() {
             killed,
             "a reply to 1 calls from 1 on instead of from 0",
         ),
+        ("empty-1", killed, "sent rubbish: a reply to no calls"),
         ("huge-1", killed, "4294967295 bytes, where 67108864 is"),
         ("noise-1", killed, "sent rubbish"),
         ("rubbish-1", killed, "sent rubbish"),

@@ -24,8 +24,8 @@ use crate::shared;
 /// The longest time for which outputs are gathered before they are sent, in nanoseconds, unless a single call takes
 /// longer. A coordinator that needs the outputs sooner finds them in the black box.
 const GATHER: u64 = 2_000_000;
-/// The longest time for which the end of a call that failed or printed something is gathered, in nanoseconds: whoever waits
-/// for it may stop all other calls. A single one is sent at once.
+/// For how long the ends of calls that failed or printed something are gathered, in nanoseconds, after the first in a batch
+/// was sent at once: whoever waits for a failure may stop all other calls.
 const GATHER_ENDS: u64 = 50_000;
 /// How much of the buffer for outputs is kept from one batch to the next, in bytes.
 const KEEP: usize = 4 << 20;
@@ -106,6 +106,8 @@ struct Run<'b, 'l, S> {
     gathered: CallsReply,
     /// The number of gathered calls.
     many: u32,
+    /// The output's length and the running time of the last gathered call.
+    last: (u32, u32),
     /// The gathered outputs, one after another.
     outputs: Vec<u8>,
     /// When the gathered calls have to be sent.
@@ -198,6 +200,7 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
             calls: u32::try_from(batch.lens.count()).unwrap_or(u32::MAX),
             gathered,
             many: 0,
+            last: (0, 0),
             outputs: Vec::new(),
             send_at: 0,
             ends_sent: 0,
@@ -296,7 +299,8 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
                 Some(_) => self.recorder.finish_with(&self.end, output, brief),
             };
         // A longer output would not be gathered.
-        self.gathered.lens.push(output.len() as u32);
+        self.last = (output.len() as u32, brief);
+        self.gathered.lens.push(self.last.0);
         self.gathered.nanos.push(brief);
         if let Some(end) = end {
             self.gather_end(end);
@@ -444,7 +448,27 @@ impl<'b, 'l, S: Read + Write> Run<'b, 'l, S> {
                 _ => self.gathered.ends.push((last, end)),
             }
         }
+        if !self.gathered.ends.is_empty() {
+            // A failure may cancel what this worker runs. By the box it runs nothing any more.
+            self.record_last();
+        }
         self.send_gathered(self.calls)
+    }
+
+    /// Records the last call, of which all is known now.
+    fn record_last(&mut self) {
+        let ends = self.gathered.ends.last();
+        let end = ends.filter(|(place, _)| place + 1 == self.many);
+        self.end.clear();
+        if end.is_some_and(|(_, end)| protocol::encode(end, &mut self.end).is_err()) {
+            return;
+        }
+        let output = &self.outputs[self.outputs.len() - self.last.0 as usize..];
+        // If there is no room, it counts as finished when it has been sent.
+        let _ = match end {
+            None => self.recorder.finish(output, self.last.1),
+            Some(_) => self.recorder.finish_with(&self.end, output, self.last.1),
+        };
     }
 }
 

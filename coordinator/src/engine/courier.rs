@@ -59,8 +59,18 @@ impl Courier {
 
     /// Has an errand run soon, after those that were sent before.
     pub(crate) fn send(&self, errand: impl FnOnce() + Send + 'static) {
+        self.hold(errand);
+        self.go();
+    }
+
+    /// Takes an errand, which is run after the next [`go`](Self::go) at the latest. This waits for nothing.
+    pub(crate) fn hold(&self, errand: impl FnOnce() + Send + 'static) {
+        self.desk.errands().waiting.push_back(Box::new(errand));
+    }
+
+    /// Sees to it that the errands are run.
+    pub(crate) fn go(&self) {
         let mut errands = self.desk.errands();
-        errands.waiting.push_back(Box::new(errand));
         if errands.has_thread {
             drop(errands);
             return self.desk.changed.notify_all();

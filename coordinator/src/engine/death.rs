@@ -9,7 +9,7 @@ use protocol::message::ToWorker;
 use super::recruit;
 use super::seat::Seat;
 use super::shared::PoolShared;
-use super::state::Post;
+use super::state::{Post, Wanted};
 use super::stray::StraySource;
 use crate::error::{Death, PoolError, Why};
 use crate::os::WorkerProcess;
@@ -151,9 +151,8 @@ impl Seat {
         shared.act(|state| {
             state.counts.died += 1;
             // Before it is told of: whoever lets go of the call a moment later forwards what it has printed.
-            if state.jobs.is_unwanted(&running, None) {
-                state.unwanted.push(trace.printed.clone());
-            }
+            let wanted = Wanted::unless(state.jobs.is_unwanted(&running, None));
+            state.keep_printed(&trace.printed, wanted);
             let (jobs, sight) = state.jobs_and_sight();
             let loss = jobs.died(running, started, why, trace, now, &sight);
             state.posts[self.slot.0].black_box = None;

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::message::{CallEnd, CallReply, CallsReply};
+use protocol::message::{CallEnd, CallReply, CallsReply, Verdict};
 use protocol::parcel::{Owned, Parcel};
 
-use super::state::State;
+use super::state::{State, Wanted};
 use crate::payload::printed::Printed;
 use crate::payload::{By, Payload, Trace, Values};
 use crate::scheduler::{MOST_CALLS, Running, SlotId, Time};
@@ -28,8 +28,8 @@ impl Answer {
     /// Checks a reply to a batch whose first call has this index.
     pub(super) fn check(first: u64, reply: CallsReply, payload: Payload) -> Result<Self, String> {
         let count = match u32::try_from(reply.lens.count()) {
-            Ok(few @ ..=MOST_CALLS) if reply.nanos.count() == u64::from(few) => few,
-            _ => return Err("a reply to more calls than a batch has".to_owned()),
+            Ok(few @ 1..=MOST_CALLS) if reply.nanos.count() == u64::from(few) => few,
+            _ => return Err("a reply to no calls, or to more than a batch has".to_owned()),
         };
         let (lens, nanos) = (reply.lens.to_vec(), reply.nanos.to_vec());
         let values = Values::new(first + u64::from(reply.at), lens, nanos, payload)?;
@@ -50,6 +50,17 @@ impl Answer {
         let last = self.ends.last();
         last.is_some_and(|(place, end)| place + 1 == self.count && !end.verdict.is_value())
     }
+}
+
+/// What is left of a call that ended in this way, and how many bytes that is. Only a value has an output.
+fn one(by: By, elapsed: Duration, end: &CallEnd, output: Payload) -> (Trace, usize) {
+    let output = match end.verdict {
+        Verdict::Value => output,
+        _ => Payload::default(),
+    };
+    let bytes = output.len();
+    let trace = Trace::one(by, elapsed, Printed::default(), output);
+    (trace, bytes)
 }
 
 /// Calls of which a worker speaks in one breath.
@@ -94,11 +105,11 @@ impl State {
         let Answer {
             at, count, values, ..
         } = answer;
+        self.jobs.may_answer(running, at, count)?;
         self.jobs.worked(running, answer.worked);
         self.posts[by.slot.0].calls += u64::from(count);
         let mut is_news = false;
         for part in parts(count, answer.ends) {
-            let trace = || Trace::many(by.clone(), Arc::clone(&values));
             match part {
                 Part::Values(calls) => {
                     let many = calls.end - calls.start;
@@ -106,15 +117,17 @@ impl State {
                     self.jobs
                         .values(running, at + calls.start, many, now, |fresh| {
                             news = fresh.end - fresh.start;
-                            (trace(), values.size(fresh.start - at, fresh.end - at))
+                            let trace = Trace::many(by.clone(), Arc::clone(&values));
+                            (trace, values.size(fresh.start - at, fresh.end - at))
                         })?;
                     // What was found in its black box before has been counted.
                     self.counts.succeeded += u64::from(news);
                     is_news |= news > 0;
                 }
                 Part::One(place, end) => {
-                    let bytes = values.size(place, place + 1);
-                    is_news |= self.hear_end(running, at + place, end, (trace(), bytes), now)?;
+                    let (elapsed, output) = values.one(place);
+                    let trace = one(by.clone(), elapsed, &end, output);
+                    is_news |= self.hear_end(running, at + place, end, trace, now)?;
                 }
             }
         }
@@ -133,9 +146,8 @@ impl State {
         let elapsed = Duration::from_nanos(reply.nanos);
         self.jobs.worked(running, elapsed);
         self.posts[by.slot.0].calls += 1;
-        let bytes = output.len();
-        let trace = Trace::one(by, elapsed, Printed::default(), output);
-        self.hear_end(running, reply.at, reply.end, (trace, bytes), now)
+        let trace = one(by, elapsed, &reply.end, output);
+        self.hear_end(running, reply.at, reply.end, trace, now)
     }
 
     fn hear_end(
@@ -149,9 +161,10 @@ impl State {
         // If it has been decided that the call ends in another way, what it has printed belongs to that outcome.
         if self.jobs.is_news(running, at) {
             trace.printed = self.printed(trace.by.slot, &end);
-            // Before it is told of: whoever lets go of the call a moment later forwards what it has printed.
-            if !trace.printed.is_empty() && self.jobs.is_unwanted(running, Some(at)) {
-                self.unwanted.push(trace.printed.clone());
+            if !trace.printed.is_empty() {
+                // Before it is told of: whoever lets go of the call a moment later forwards what it has printed.
+                let wanted = Wanted::unless(self.jobs.is_unwanted(running, Some(at)));
+                self.keep_printed(&trace.printed, wanted);
             }
         }
         let result = talk::why(end.verdict).map_or(Ok(()), Err);
@@ -188,12 +201,13 @@ impl State {
         };
         let values = Arc::new(values);
         for part in parts(count, found.ends) {
-            let trace = || Trace::many(By::here(slot, pid), Arc::clone(&values));
+            let by = By::here(slot, pid);
             match part {
                 Part::Values(calls) => {
                     let many = calls.end - calls.start;
                     let news = self.jobs.found(slot, many, now, |news| {
-                        (trace(), values.size(calls.start, calls.start + news))
+                        let trace = Trace::many(by, Arc::clone(&values));
+                        (trace, values.size(calls.start, calls.start + news))
                     });
                     self.counts.succeeded += u64::from(news);
                 }
@@ -202,8 +216,9 @@ impl State {
                     if self.jobs.unreported(slot) != Some((first, reported + place)) {
                         return;
                     }
-                    let bytes = values.size(place, place + 1);
-                    self.find_end(slot, end, (trace(), bytes), now);
+                    let (elapsed, output) = values.one(place);
+                    let trace = one(by, elapsed, &end, output);
+                    self.find_end(slot, end, trace, now);
                 }
             }
         }
@@ -218,13 +233,21 @@ impl State {
         now: Time,
     ) {
         trace.printed = self.printed(slot, &end);
-        if !trace.printed.is_empty() && self.jobs.is_next_unwanted(slot) {
-            self.unwanted.push(trace.printed.clone());
+        if !trace.printed.is_empty() {
+            let wanted = Wanted::unless(self.jobs.is_next_unwanted(slot));
+            self.keep_printed(&trace.printed, wanted);
         }
         let result = talk::why(end.verdict).map_or(Ok(()), Err);
         self.counts.ended(result.is_ok());
         let (jobs, sight) = self.jobs_and_sight();
         jobs.found_end(slot, result, (trace, bytes), now, &sight);
+    }
+
+    /// Keeps what a call has printed until the state is not held any more.
+    pub(super) fn keep_printed(&mut self, printed: &Printed, wanted: Wanted) {
+        if !printed.is_empty() {
+            self.printed.push((printed.clone(), wanted));
+        }
     }
 
     /// What a slot's next call has printed, which ended in this way.
@@ -237,8 +260,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use protocol::message::Verdict;
-
     use super::*;
 
     fn end() -> CallEnd {

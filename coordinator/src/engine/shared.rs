@@ -12,7 +12,7 @@ use super::condition::Condition;
 use super::config::Config;
 use super::courier::Courier;
 use super::signals::Signals;
-use super::state::{Jobs, Parked, Post, State};
+use super::state::{Jobs, Parked, Post, State, Wanted};
 use super::stray::{Stray, StraySource};
 use crate::error::PoolError;
 use crate::os::{self, Bell, WorkerProcess};
@@ -59,8 +59,8 @@ struct Afterwards {
     wakers: Vec<Waker>,
     /// Whether there may be signals to send.
     signals: bool,
-    /// What is to be forwarded now, because nobody takes it.
-    unwanted: Vec<Printed>,
+    /// What is let go of then.
+    printed: Vec<(Printed, Wanted)>,
 }
 
 impl PoolShared {
@@ -128,11 +128,11 @@ impl PoolShared {
         let Afterwards {
             wakers,
             signals,
-            unwanted,
+            printed,
         } = self.carry_out(&mut state);
         drop(state);
-        for printed in unwanted {
-            self.forward(printed);
+        if !printed.is_empty() {
+            self.printer.go();
         }
         if signals {
             self.signals.send();
@@ -192,18 +192,18 @@ impl PoolShared {
             state.rearmed.get_or_insert_with(|| self.now());
             self.wake_supervisor();
         }
+        // In the order in which the calls were reported.
+        for (printed, wanted) in &state.printed {
+            if *wanted == Wanted::No && self.output() == Output::Forward {
+                let printed = printed.clone();
+                self.printer
+                    .hold(move || Forwarder::default().forward(&printed));
+            }
+        }
         Afterwards {
             wakers,
             signals: !signals.is_empty(),
-            unwanted: std::mem::take(&mut state.unwanted),
-        }
-    }
-
-    /// Forwards what was printed for nobody, if it is to be.
-    fn forward(&self, printed: Printed) {
-        if self.output() == Output::Forward && !printed.is_empty() {
-            self.printer
-                .send(move || Forwarder::default().forward(&printed));
+            printed: std::mem::take(&mut state.printed),
         }
     }
 
@@ -252,7 +252,9 @@ impl PoolShared {
             return;
         }
         match self.output() {
-            Output::Forward => self.forward(printed),
+            Output::Forward => self
+                .printer
+                .send(move || Forwarder::default().forward(&printed)),
             Output::Capture => {
                 let mut state = self.state();
                 let oldest = (state.strays.len() >= KEPT).then(|| state.strays.pop_front());

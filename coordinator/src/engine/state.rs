@@ -57,8 +57,9 @@ pub(crate) struct State {
     pub(super) sleeping: Vec<SlotId>,
     /// Where a slot's worker is while the slot waits.
     pub(super) parked: Vec<Parked>,
-    /// What calls have printed whose results nobody takes.
-    pub(super) unwanted: Vec<Printed>,
+    /// What calls have printed that were reported just now. To let go of it may take a system call, so it is kept until
+    /// the state is not held any more.
+    pub(super) printed: Vec<(Printed, Wanted)>,
     /// As `PoolShared::began`.
     pub(super) began: u64,
     /// Since when the supervisor is wanted for a deadline, if it has not looked yet.
@@ -160,7 +161,7 @@ impl State {
             rearmed: None,
             sleeping: Vec::new(),
             parked: (0..slots).map(|_| Parked::InUse).collect(),
-            unwanted: Vec::new(),
+            printed: Vec::new(),
             began,
             stop_writer: Some(stop_writer),
         }
@@ -232,6 +233,23 @@ impl State {
             stdout: printed.stdout,
             stderr: printed.stderr,
         })
+    }
+}
+
+/// Whether somebody takes what a call has printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Yes,
+    /// It is forwarded at once, if it is to be.
+    No,
+}
+
+impl Wanted {
+    pub(super) fn unless(is_unwanted: bool) -> Self {
+        match is_unwanted {
+            true => Wanted::No,
+            false => Wanted::Yes,
+        }
     }
 }
 

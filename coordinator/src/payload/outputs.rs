@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::parcel::{Apart, Parcel};
+use protocol::parcel::{Apart, Owned, Parcel};
 
 use crate::payload::buffers;
 use crate::payload::printed::Printed;
@@ -134,6 +134,15 @@ impl Values {
             ends,
             payload,
         })
+    }
+
+    /// How long one of them ran, and a copy of its output, which keeps nothing of the others.
+    pub(crate) fn one(&self, at: u32) -> (Duration, Payload) {
+        let nanos = self.nanos.get(at as usize).copied().unwrap_or(0);
+        let range = self.end(at)..self.end(at.saturating_add(1));
+        let bytes = self.payload.bytes().get(range).unwrap_or_default();
+        let output = Parcel::Whole(Owned::new(bytes.to_vec()));
+        (Duration::from_nanos(nanos.into()), Payload(output))
     }
 
     /// How large some of them are.

@@ -2,7 +2,7 @@
 //!
 //! A worker's stdout and stderr are a file each, without a name, that it appends to. Nothing the
 //! worker runs can block on them, C code and child processes write to them like Rust code, and what
-//! was written survives the writer. Each reply says how long the files have become, so each call
+//! was written survives the writer. The end of each call that has printed says how long the files have become, so each call
 //! owns a range of them. A range stays in the file until it has been used; then its space is given
 //! back.
 
@@ -196,9 +196,12 @@ impl OutputFile {
         }
         let first = ranges.starts.first_key_value().map(|(start, _)| *start);
         let unused_until = first.unwrap_or(ranges.end);
-        if unused_until - ranges.given_back >= GIVE_BACK {
-            os::give_back(&self.file, ranges.given_back, unused_until);
-            ranges.given_back = unused_until;
+        let unused = ranges.given_back..unused_until;
+        if unused.end - unused.start >= GIVE_BACK {
+            ranges.given_back = unused.end;
+            // The system may take its time. Whoever reports what a call has printed must not wait for it.
+            drop(ranges);
+            os::give_back(&self.file, unused.start, unused.end);
         }
     }
 }

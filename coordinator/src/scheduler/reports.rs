@@ -123,6 +123,13 @@ impl<J: Clone, I: Bundle, T: Clone> Scheduler<J, I, T> {
         busy.is_some_and(|busy| self.is_let_go(busy.map, busy.first + u64::from(busy.reported)))
     }
 
+    /// Whether a worker may answer for these calls of its batch now, and why not.
+    pub(crate) fn may_answer(&self, running: &Running, at: u32, count: u32) -> Result<(), String> {
+        let busy = self.slots[running.slot.0].busy();
+        let busy = busy.ok_or("a reply, where nothing was running")?;
+        busy.answered_by(at, count).map(drop)
+    }
+
     /// Whether how a call of a batch ended is news, and decides what becomes of it.
     pub(crate) fn is_news(&self, running: &Running, at: u32) -> bool {
         let busy = self.slots[running.slot.0].busy();

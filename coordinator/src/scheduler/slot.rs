@@ -349,15 +349,21 @@ impl Busy {
         Stage::Term
     }
 
-    /// What the worker says of the calls from `at` on: which of them the map has not heard of yet.
-    pub(super) fn hear(&mut self, at: u32, count: u32) -> Result<std::ops::Range<u32>, String> {
+    /// How many calls the worker has answered for with its answer for `count` from `at` on.
+    pub(super) fn answered_by(&self, at: u32, count: u32) -> Result<u32, String> {
         let end = at.checked_add(count).filter(|end| *end <= self.limit);
-        let (Some(end), true) = (end, at == self.heard && count > 0) else {
-            return Err(format!(
+        let end = end.filter(|_| at == self.heard && count > 0);
+        end.ok_or_else(|| {
+            format!(
                 "a reply to {count} calls from {at} on instead of from {} to {}",
                 self.heard, self.limit
-            ));
-        };
+            )
+        })
+    }
+
+    /// What the worker says of the calls from `at` on: which of them the map has not heard of yet.
+    pub(super) fn hear(&mut self, at: u32, count: u32) -> Result<std::ops::Range<u32>, String> {
+        let end = self.answered_by(at, count)?;
         self.heard = end;
         // The doomed call ends as was decided, whatever the worker says of it. The worker is about to die.
         let spared = self.doomed().and_then(|doomed| doomed.call).unwrap_or(end);

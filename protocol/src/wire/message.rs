@@ -4,7 +4,12 @@
 //! [`VERSION`](crate::wire::handshake::VERSION) with every change of meaning. A new message also needs words in the
 //! specification, which is this crate's first page, and `examples/worker.py` has to know it or to ignore it.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::memory::black_box::CALLS;
 
 /// The worker's first message: who it is and what it can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,7 +212,34 @@ pub struct CallsReply {
     pub nanos: Runs,
     /// How some of them ended, each with its place among these calls, from 0, in ascending order. All others returned a value,
     /// and printed nothing.
+    #[serde(deserialize_with = "few_ends")]
     pub ends: Vec<(u32, CallEnd)>,
+}
+
+/// Reads no more ends than a batch has calls: in memory one takes many times what it takes on the wire.
+fn few_ends<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(u32, CallEnd)>, D::Error> {
+    struct Few;
+
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<(u32, CallEnd)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("ends of calls")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut ends = Vec::new();
+            while let Some(end) = seq.next_element()? {
+                if ends.len() == CALLS {
+                    return Err(A::Error::custom("more ends than a batch has calls"));
+                }
+                ends.push(end);
+            }
+            Ok(ends)
+        }
+    }
+
+    deserializer.deserialize_seq(Few)
 }
 
 /// How a call ended, and where its printed output ends.

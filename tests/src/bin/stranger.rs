@@ -181,6 +181,14 @@ fn converse(seat: Seat, way: &str, this: &Path) -> Anything<()> {
     let say = |bytes: &[u8]| link.stream().socket().write_all(bytes);
     match way {
         "other" => say(&frame(&reply(serial, 1), &input))?,
+        // Of no call at all.
+        "empty" => say(&frame(
+            &Reply::Calls(CallsReply {
+                serial,
+                ..CallsReply::default()
+            }),
+            &[],
+        ))?,
         "twice" => say(&[right.as_slice(), &right].concat())?,
         "half" => {
             say(&right[..right.len() / 2])?;

@@ -200,6 +200,8 @@ impl<C: Codec, I: Iterator<Item = C::Input>> Feed<C, I> {
 
     /// The map takes no more inputs, though there may be some: it was cut, or the pool closed.
     fn stop_reading(&mut self) {
+        // The next input may be long in coming.
+        self.reports.pass_on_printed();
         if let Some((mut inputs, _)) = self.inputs.take()
             && let Ok(under) = &self.reports.state
             && !under.shared.state().jobs.is_cut(under.id)

@@ -194,6 +194,9 @@ impl<C: Codec> Reports<C> {
     /// # Ok(()) }
     /// ```
     pub fn next_timeout(&mut self, limit: Duration) -> Result<Option<Report<C::Output>>, NotYet> {
+        if limit.is_zero() && !self.is_ready() {
+            return Err(NotYet);
+        }
         match self.wait(Some(limit)) {
             Waited::Report(report) => Ok(Some(report)),
             Waited::Exhausted => Ok(None),
@@ -302,7 +305,7 @@ impl<C: Codec> Reports<C> {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match &self.state {
-            Ok(under) => self.run.is_some() || under.has_result(),
+            Ok(under) => self.run.is_some() || under.has_result_now(),
             Err(_) => true,
         }
     }

@@ -69,6 +69,16 @@ impl Under {
         self.shared.is_copied() || self.shared.state().jobs.has_result(self.id)
     }
 
+    /// As [`has_result`](Self::has_result), for a caller who does not wait: it looks behind a call that takes long, too.
+    pub(super) fn has_result_now(&self) -> bool {
+        self.has_result() || {
+            if self.shared.state().jobs.is_batching(self.id) {
+                self.glance();
+            }
+            self.has_result()
+        }
+    }
+
     /// Looks into the black boxes, and reports the calls that workers have finished but not answered yet.
     fn glance(&self) {
         let now = self.shared.now();

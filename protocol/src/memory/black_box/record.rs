@@ -106,7 +106,9 @@ impl<'b, M: Memory> Record<'b, M> {
                 return Found::default(); // nonsense
             };
             if number >= u64::from(skip) {
-                if let Some(end) = entry.end {
+                if let Some((words, len)) = entry.end {
+                    let mut end = Vec::new();
+                    M::copy(words, len, &mut end);
                     let Ok(end) = crate::decode(&end) else {
                         return Found::default();
                     };
@@ -155,8 +157,8 @@ struct Entries<'r, 'b, M: Memory> {
 
 /// What the entries of one call say.
 struct CallEntry<'r, M: Memory> {
-    /// How it ended, encoded, unless it just returned a value.
-    end: Option<Vec<u8>>,
+    /// How it ended, unless it just returned a value: words, and how many bytes those are.
+    end: Option<(&'r [M::Word], usize)>,
     output: &'r [M::Word],
     len: usize,
     nanos: u32,
@@ -169,8 +171,7 @@ impl<'r, M: Memory> Entries<'r, '_, M> {
         let (mut output, mut len, mut nanos) = self.next()?;
         let mut end = None;
         if len & IS_END != 0 {
-            let len_of_end = (len & !IS_END) as usize;
-            M::copy(output, len_of_end, end.insert(Vec::new()));
+            end = Some((output, (len & !IS_END) as usize));
             (output, len, nanos) = self.next()?;
         }
         Some(CallEntry {
