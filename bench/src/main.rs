@@ -1,11 +1,12 @@
 //! Measures the pool against bare programs and against other pools, interleaved in one run.
 //!
-//! What is measured stands in `catalogue`; how each side does it, in `sides` and in `peers/`. Each
+//! What is measured stands in `catalogue`, in the words of `measure`; how each side does it, in `sides` and in `peers/`. Each
 //! measurement runs in a fresh process of this program (`run`), so that neither memory nor warmth
 //! of one shows in the next. `report` boils the figures down, `table` and `picture` show them.
 
 mod bars;
 mod catalogue;
+mod measure;
 mod options;
 mod picture;
 mod proc;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::Problem;
-use crate::catalogue::{MEASURES, Measure};
+use crate::catalogue::MEASURES;
+use crate::measure::Measure;
 
 /// Measures the pool against bare programs and against other pools, interleaved in one run.
 #[derive(Debug, Parser)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::catalogue::{Comparison, Measure, Quantity, Side, Unit};
+use crate::measure::{Comparison, Measure, Quantity, Side, Unit};
 use crate::options::Options;
 use crate::run::Rounds;
 use crate::sides::{Outcome, median};

@@ -10,7 +10,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::Problem;
-use crate::catalogue::{MEASURES, Measure, Runner, Side};
+use crate::catalogue::MEASURES;
+use crate::measure::{Measure, Runner, Side};
 use crate::options::Options;
 use crate::sides::{Outcome, Setting, shell};
 use crate::tasks;

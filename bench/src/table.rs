@@ -1,6 +1,6 @@
 //! The report as a table.
 
-use crate::catalogue::Unit;
+use crate::measure::Unit;
 use crate::report::{Line, Report, Span, Status, Target};
 
 /// The columns of a side's line: who, median, range, ratio, its range, target, verdict.
