@@ -4,13 +4,16 @@
 mod support;
 
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use coordinator::{Death, Output, Report, Why, With};
+use rustix::process::Signal;
 use support::builder;
 use tempfile::TempDir;
 use tests::brief::{self, Way};
-use tests::tasks;
+use tests::processes::signal;
+use tests::{eventually, tasks};
 
 /// All ways by turns, so that each has each other beside it.
 fn way(number: u64) -> Way {
@@ -94,6 +97,46 @@ fn a_death_costs_none_of_those_before_it() {
         assert_eq!(report.attempts, 1, "{number}");
     }
     assert_eq!(pool.stats().workers_died, 10);
+}
+
+/// From outside, at any moment.
+#[test]
+fn kills_cost_only_what_runs_and_mix_nothing_up() {
+    let pool = builder(2)
+        .output(Output::Capture)
+        .restart_limit(100, Duration::from_secs(1))
+        .build()
+        .unwrap();
+    let done = AtomicBool::new(false);
+    let kills = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            let mut kills = 0;
+            while kills < 12 && !done.load(Ordering::Relaxed) {
+                let ended = pool.stats().succeeded;
+                eventually("some more have ended", || {
+                    pool.stats().succeeded > ended + 300 || done.load(Ordering::Relaxed)
+                });
+                if let Some(worker) = pool.workers().first() {
+                    signal(worker.pid, Signal::KILL);
+                    kills += 1;
+                }
+            }
+            kills
+        });
+        let mut died = 0;
+        for (number, report) in (0..).zip(run(pool.with(), 15_000, way)) {
+            let why = report.result.as_ref().map_err(|error| error.why());
+            match why {
+                Err(Why::Died(_)) => died += 1,
+                _ => check(&report, number, &way(number)),
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        let kills = killer.join().unwrap();
+        assert!(died <= kills, "{died} calls died of {kills} kills");
+        kills
+    });
+    assert!(kills > 3, "{kills} kills");
 }
 
 /// A call that fails and is tried again while its batch goes on is not confused with its first attempt.
