@@ -143,7 +143,7 @@ pub struct CallError {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Details {
-    pub(crate) task: String,
+    pub(crate) task: Arc<str>,
     pub(crate) index: u64,
     pub(crate) attempts: u32,
     pub(crate) worker: Option<u32>,

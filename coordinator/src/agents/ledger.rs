@@ -170,7 +170,7 @@ impl Ledger {
         let lease = Lease {
             epoch: 0,
             number: id.0,
-            task: batch.job.task.clone(),
+            task: batch.job.task.to_string(),
             types: batch.job.types.clone(),
             encoding: batch.job.encoding,
             first: batch.first,
@@ -377,7 +377,7 @@ impl Ledger {
         let calls = running.iter().filter_map(|named| {
             let (job, attempt) = state.jobs.leased_call(LeaseId(named.lease), named.index)?;
             let call = RunningCall {
-                task: job.task.clone(),
+                task: job.task.to_string(),
                 index: named.index,
                 attempt,
                 slot: named.slot as usize,

@@ -65,7 +65,7 @@ fn initializer(
         }
     };
     let told = agent::Initializer {
-        task: initializer.job.task.clone(),
+        task: initializer.job.task.to_string(),
         types: initializer.job.types.clone(),
         encoding: initializer.job.encoding,
         input,

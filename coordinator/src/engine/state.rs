@@ -223,7 +223,7 @@ impl State {
             printed = Printed::default();
         }
         Some(RunningCall {
-            task: current.job.task.clone(),
+            task: current.job.task.to_string(),
             index: current.index,
             attempt: current.attempt,
             slot: slot.number(),

@@ -1,13 +1,14 @@
 //! What the calls of a map run.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use protocol::message::Encoding;
 
 /// What the calls of a map run.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) task: String,
+    pub(crate) task: Arc<str>,
     pub(crate) types: Option<String>,
     pub(crate) encoding: Encoding,
     pub(crate) place: Place,

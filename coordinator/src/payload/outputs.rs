@@ -41,6 +41,10 @@ impl By {
 
 #[derive(Debug, Clone)]
 enum Outputs {
+    /// None, of one call: it failed, or returned nothing.
+    Nothing {
+        elapsed: Duration,
+    },
     /// The output of one call.
     One {
         elapsed: Duration,
@@ -166,9 +170,12 @@ impl Trace {
             by,
             printed,
             note: None,
-            outputs: Outputs::One {
-                elapsed,
-                value: Arc::new(value),
+            outputs: match value.len() {
+                0 => Outputs::Nothing { elapsed },
+                _ => Outputs::One {
+                    elapsed,
+                    value: Arc::new(value),
+                },
             },
         }
     }
@@ -209,6 +216,7 @@ impl Trace {
     #[inline]
     pub(crate) fn value(&self, index: u64) -> &[u8] {
         match &self.outputs {
+            Outputs::Nothing { .. } => &[],
             Outputs::One { value, .. } => value.bytes(),
             Outputs::Many(values) => {
                 let at = u32::try_from(index.saturating_sub(values.first)).unwrap_or(u32::MAX);
@@ -221,7 +229,7 @@ impl Trace {
     /// The encoded outputs from a call on, if they came together.
     pub(crate) fn values(&self, index: u64) -> impl Iterator<Item = &[u8]> {
         let (ends, bytes, mut start) = match &self.outputs {
-            Outputs::One { .. } => (&[][..], &[][..], 0),
+            Outputs::Nothing { .. } | Outputs::One { .. } => (&[][..], &[][..], 0),
             Outputs::Many(values) => {
                 let at = u32::try_from(index.saturating_sub(values.first)).unwrap_or(u32::MAX);
                 let ends = values.ends.get(at as usize..).unwrap_or_default();
@@ -237,7 +245,7 @@ impl Trace {
     /// How long a call ran.
     pub(crate) fn elapsed(&self, index: u64) -> Duration {
         match &self.outputs {
-            Outputs::One { elapsed, .. } => *elapsed,
+            Outputs::Nothing { elapsed } | Outputs::One { elapsed, .. } => *elapsed,
             Outputs::Many(values) => {
                 let at = usize::try_from(index.saturating_sub(values.first)).unwrap_or(usize::MAX);
                 let nanos = values.nanos.get(at).copied().unwrap_or(0);

@@ -186,7 +186,7 @@ impl Builder {
         take_kept(|each| kept.push(each));
         self.initializer = Some(outcome.map(|()| {
             let job = Job {
-                task: worker::private::name_of::<T>(),
+                task: worker::private::name_of::<T>().into(),
                 types: Some(T::TYPES.to_owned()),
                 encoding: Encoding::Postcard,
                 place: Place::default(),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use protocol::board::InputSheet;
 use protocol::message::Encoding;
@@ -47,7 +48,7 @@ impl<T: Task> Codec for Typed<T> {
     #[allow(private_interfaces)]
     fn job(&self) -> Job {
         Job {
-            task: worker::private::name_of::<T>(),
+            task: worker::private::name_of::<T>().into(),
             types: Some(T::TYPES.to_owned()),
             encoding: Encoding::Postcard,
             place: Place::default(),
@@ -75,7 +76,7 @@ impl<T: Task> Codec for Typed<T> {
 /// the task's input type, or else a plain string), and outputs are JSON, empty for a unit.
 #[derive(Debug, Clone)]
 pub struct Text {
-    task: String,
+    task: Arc<str>,
     encoding: Encoding,
 }
 
@@ -83,7 +84,7 @@ impl Text {
     /// Runs the task.
     pub(crate) fn of(task: &str) -> Self {
         Text {
-            task: task.to_owned(),
+            task: task.into(),
             encoding: Encoding::Text,
         }
     }
@@ -104,7 +105,7 @@ impl Codec for Text {
     #[allow(private_interfaces)]
     fn job(&self) -> Job {
         Job {
-            task: self.task.clone(),
+            task: Arc::clone(&self.task),
             types: None,
             encoding: self.encoding,
             place: Place::default(),

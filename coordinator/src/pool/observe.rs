@@ -269,7 +269,7 @@ impl Pool {
             .filter_map(|(slot, post)| {
                 let running = jobs.running_on(SlotId(slot), &sight).map(|call| {
                     let elapsed = now.saturating_sub(call.since);
-                    (call.job.task.clone(), call.index, elapsed)
+                    (call.job.task.to_string(), call.index, elapsed)
                 });
                 Some(Worker {
                     slot: slot + 1,

@@ -149,7 +149,8 @@ impl<O> Pending<O> {
             Some(Err(_)) | None => 0,
         };
         // Its caller knows of no other calls.
-        conclude(&mut ended, (index, 0), self.decode, self.task)
+        let task = || (self.task)().into();
+        conclude(&mut ended, (index, 0), self.decode, task)
     }
 }
 

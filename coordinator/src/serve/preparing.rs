@@ -239,7 +239,7 @@ impl Preparing {
         };
         Ok(builder.encoded_initializer(Initializer {
             job: Job {
-                task: initializer.task.clone(),
+                task: initializer.task.as_str().into(),
                 types: initializer.types.clone(),
                 encoding: initializer.encoding,
                 place: Place::default(),

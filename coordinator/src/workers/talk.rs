@@ -52,7 +52,7 @@ pub(crate) fn send<S: Read + Write>(
         .flat_map(|part| part.inputs.lens(part.at, part.count));
     let message = ToWorker::Batch(Batch {
         serial,
-        task: job.task.clone(),
+        task: job.task.to_string(),
         types: job.types.clone(),
         encoding: job.encoding,
         first: first.saturating_add(job.place.first),

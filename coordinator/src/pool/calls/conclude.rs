@@ -1,5 +1,6 @@
 //! What a call's end is for its caller: a value, or an error that tells all there is to know.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{CallError, Details, Why};
@@ -13,7 +14,7 @@ pub(in crate::pool) fn conclude<O>(
     ended: &mut Ended<Trace>,
     (index, shown): (u64, u64),
     decode: impl FnOnce(Encoded<'_>) -> Result<O, String>,
-    task: impl FnOnce() -> String,
+    task: impl FnOnce() -> Arc<str>,
 ) -> Result<O, CallError> {
     let trace = &mut ended.trace;
     let result = std::mem::replace(&mut ended.result, Ok(()));

@@ -327,7 +327,7 @@ impl<C: Codec> Reports<C> {
         if let (Some(forwarder), Some(trace)) = (&mut self.forwarder, &ended.trace) {
             forwarder.forward(&trace.printed);
         }
-        let task = || self.job.task.clone();
+        let task = || Arc::clone(&self.job.task);
         let result = conclude(&mut ended, (index, index), C::decode, task);
         let Ended {
             attempts,

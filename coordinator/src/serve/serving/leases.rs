@@ -293,7 +293,7 @@ impl Serving {
         let kept = values.map(|(_, kept)| kept.clone()).collect();
         let inputs = EncodedInputs::several(inputs.unwrap_or_default(), &lens, kept)?;
         let job = Job {
-            task: lease.task,
+            task: lease.task.into(),
             types: lease.types,
             encoding: lease.encoding,
             place: Place {
