@@ -112,11 +112,12 @@ pub(crate) static MEASURES: &[Measure] = &[
     },
     Measure {
         name: "maps",
-        title: "1,024 maps of 200 squares at once",
+        title: "1,024 maps of 200 squares at once, each from a thread of its own",
         once: false,
         quantities: &[limited("time", "time a call", Unit::Seconds, 0.5e-6)],
         sides: &[
             ours(many::maps),
+            rust("ours, one after another", many::maps_in_turn, TimesAsLong),
             rust("ours, as one map", many::one_map, TimesAsLong),
         ],
     },

@@ -1,5 +1,6 @@
 //! Many calls at once, each waited for by itself: submitted from one thread, or made from several.
 
+use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
@@ -51,16 +52,36 @@ pub(crate) fn as_map(setting: &Setting) -> Result<Values, Problem> {
     time(seconds / calls as f64)
 }
 
-/// Many small maps at once: the time of a call.
+/// Many small maps at once, each from a thread of its own: the time of a call.
 pub(crate) fn maps(setting: &Setting) -> Result<Values, Problem> {
     let (maps, calls) = (setting.pick(1024, 64), 200);
     let pool = warm(WORKERS)?;
+    // All threads are there before the clock is read.
+    let gate = Barrier::new(maps + 1);
+    let started = thread::scope(|scope| {
+        let callers = (0..maps).map(|_| {
+            scope.spawn(|| -> Result<(), Problem> {
+                gate.wait();
+                let squares = pool.map(square, 0..calls)?;
+                check(squares.into_iter().eq((0..calls).map(|x| x * x)))
+            })
+        });
+        let callers = callers.collect();
+        gate.wait();
+        let started = Instant::now();
+        join(callers).map(|()| started)
+    })?;
+    time(started.elapsed().as_secs_f64() / (maps as i64 * calls) as f64)
+}
+
+/// As many small maps, one after another.
+pub(crate) fn maps_in_turn(setting: &Setting) -> Result<Values, Problem> {
+    let (maps, calls) = (setting.pick(1024, 64), 200);
+    let pool = warm(WORKERS)?;
     let started = Instant::now();
-    let streams: Vec<_> = (0..maps).map(|_| pool.stream(square, 0..calls)).collect();
-    for stream in streams {
-        for (x, result) in (0..).zip(stream) {
-            check(result? == x * x)?;
-        }
+    for _ in 0..maps {
+        let squares = pool.map(square, 0..calls)?;
+        check(squares.into_iter().eq((0..calls).map(|x| x * x)))?;
     }
     time(started.elapsed().as_secs_f64() / (maps * calls) as f64)
 }
