@@ -59,9 +59,12 @@ pub(crate) fn add(entries: &[Entry]) {
 /// All tasks, collected at the first call. It is an error if two tasks of a crate share a name.
 pub(crate) fn all() -> Result<&'static Registry, String> {
     static ALL: OnceLock<Result<Registry, String>> = OnceLock::new();
-    let all = ALL.get_or_init(|| {
-        let added = ADDED.lock().unwrap_or_else(PoisonError::into_inner);
-        Registry::collect(TASKS.iter().copied().chain(added.iter().copied()))
+    let all = ALL.get().unwrap_or_else(|| {
+        let added = ADDED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = Registry::collect(TASKS.iter().copied().chain(added));
+        // Not collected within `get_or_init`: if the program is forked meanwhile, its copy would wait for a thread that does
+        // not exist there.
+        ALL.get_or_init(|| all)
     });
     all.as_ref().map_err(Clone::clone)
 }

@@ -226,7 +226,7 @@ fn find(types: &'static [(TypeId, Whole)], id: TypeId) -> Option<&'static Whole>
 
 fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
-    TABLE.get_or_init(|| {
+    TABLE.get().unwrap_or_else(|| {
         let mut table = Table {
             iterators: Vec::new(),
             visitors: Vec::new(),
@@ -237,7 +237,9 @@ fn table() -> &'static Table {
         }
         table.iterators.sort_unstable_by_key(|(id, _)| *id);
         table.visitors.sort_unstable_by_key(|(id, _)| *id);
-        table
+        // Not made within `get_or_init`: if the program is forked meanwhile, its copy would wait for a thread that does not
+        // exist there.
+        TABLE.get_or_init(|| table)
     })
 }
 

@@ -218,7 +218,12 @@ impl Mail {
 /// Whether the other side can run while this one looks.
 fn has_several_processors() -> bool {
     static SEVERAL: OnceLock<bool> = OnceLock::new();
-    *SEVERAL.get_or_init(|| thread::available_parallelism().is_ok_and(|many| many.get() > 1))
+    *SEVERAL.get().unwrap_or_else(|| {
+        let several = thread::available_parallelism().is_ok_and(|many| many.get() > 1);
+        // Not within `get_or_init`, because the system takes its time for the answer. A program may be forked meanwhile, and
+        // its copy would wait for a thread that does not exist there.
+        SEVERAL.get_or_init(|| several)
+    })
 }
 
 impl<S: ReadAtOnce> Read for Spinning<S> {
