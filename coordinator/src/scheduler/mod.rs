@@ -100,7 +100,7 @@ const STUCK: Duration = Duration::from_millis(1);
 /// How much time taking calls back must save at least.
 const WORTH: Duration = Duration::from_micros(400);
 
-/// Of how many kinds of maps the paces are remembered. More tasks than that are none that a person has written.
+/// Of how many kinds of maps the paces are remembered: of more than a program has tasks.
 const PACES: usize = 1024;
 
 /// Encoded inputs of consecutive calls. Cloning them is cheap.

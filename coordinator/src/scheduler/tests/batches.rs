@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use super::*;
 
+/// Room for all calls of these tests.
+const WIDE: Window = Window {
+    calls: 100_000,
+    bytes: 10_000_000,
+    least: 1,
+};
+
 #[test]
 fn whoever_waits_is_told_when_calls_begin_to_travel_together() {
     let (mut jobs, workers) = (jobs(2), Workers::default());
-    let window = Window {
-        calls: 100_000,
-        bytes: 10_000_000,
-        least: 1,
-    };
-    let map = jobs.open(MapSpec { window, ..spec() }).unwrap();
+    let map = jobs
+        .open(MapSpec {
+            window: WIDE,
+            ..spec()
+        })
+        .unwrap();
     let (first, count) = (0, 1000);
     jobs.push(map, Numbers { first, count });
     let (running, _) = run(&mut jobs, &workers, 0, Time::ZERO);
@@ -44,14 +51,9 @@ fn batch(
     limits: Limits,
     calls: u32,
 ) -> (MapId, Running, Idle, u32) {
-    let window = Window {
-        calls: 100_000,
-        bytes: 10_000_000,
-        least: 1,
-    };
     let spec = MapSpec {
         limits,
-        window,
+        window: WIDE,
         ..spec()
     };
     let map = jobs.open(spec).unwrap();
@@ -370,13 +372,8 @@ fn first_batch(
     kind: Option<u64>,
     each: Duration,
 ) -> (u32, Idle) {
-    let window = Window {
-        calls: 100_000,
-        bytes: 10_000_000,
-        least: 1,
-    };
     let spec = MapSpec {
-        window,
+        window: WIDE,
         kind,
         ..spec()
     };
